@@ -49,7 +49,7 @@ def run(say: Callable[[str], None] = lambda _: None, n_repeats: int = 3) -> list
 
     Raises PrerequisiteError without Docker, SandboxError when a box breaks.
     """
-    code = _program()
+    code, load = _program(), os.getloadavg()[0]  # containers share one slice: a loaded machine distorts
     options = docker.Options(boxes_ready=N_ATTEMPTS, parallel=os.cpu_count() or 1)
     sandbox = docker.build(options)
     try:
@@ -72,6 +72,7 @@ def run(say: Callable[[str], None] = lambda _: None, n_repeats: int = 3) -> list
     cold_s = _docker_run(code)
     best = min(bare_s)
     return [
+        Figure("load average before", load, "processes"),
         Figure("bare subprocesses", best, "s"),
         Figure("warm boxes", min(boxed_s), "s"),
         Figure("one docker run an attempt", cold_s, "s"),

@@ -198,7 +198,8 @@ class Passes:
         def loss(student: Scores, kept_CK: Tensor | None) -> Tensor:
             teacher = student
             if targets.teacher_Nd is not None:
-                teacher = self.head.scores(targets.teacher_Nd, kept_CK, ids_C)
+                weighs = self.settings.entropy_weight > 0
+                teacher = self.head.scores(targets.teacher_Nd, kept_CK, ids_C, entropy=weighs)
             found = losses.token_losses(student, teacher, at, self.settings)
             loss_C = found.loss_N
             if targets.reference_Nd is not None:

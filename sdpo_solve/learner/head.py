@@ -33,14 +33,16 @@ class Head:
         """Log-probabilities of given tokens, float32 [N]."""
         parts = []
         for hidden_Cd, ids_C in zip(hidden_Nd.split(chunk), token_ids_N.split(chunk), strict=True):
-            found = self._scores(self._linear(hidden_Cd), ids_C[:, None], ids_C)
+            found = self._scores(self._linear(hidden_Cd), ids_C[:, None], ids_C, False)
             parts.append(found.sampled_N - found.lse_N)
         return torch.cat(parts)
 
     @torch.no_grad()
-    def scores(self, hidden_Cd: Tensor, ids_CK: Tensor | None, token_ids_C: Tensor) -> Scores:
+    def scores(
+        self, hidden_Cd: Tensor, ids_CK: Tensor | None, token_ids_C: Tensor, *, entropy: bool = False
+    ) -> Scores:
         """The scores of another model's hidden states at the student's kept tokens."""
-        return self._scores(self._linear(hidden_Cd), ids_CK, token_ids_C)
+        return self._scores(self._linear(hidden_Cd), ids_CK, token_ids_C, entropy)
 
     @torch.no_grad()
     def slope(
@@ -56,7 +58,7 @@ class Head:
         """
         logits_CV = self._linear(hidden_Cd)
         ids_CK = losses.kept_ids(logits_CV, settings)
-        found = self._scores(logits_CV, ids_CK, token_ids_C)
+        found = self._scores(logits_CV, ids_CK, token_ids_C, True)
         leaves = [t.requires_grad_() for t in (found.lse_N, found.kept_NK, found.sampled_N)]
         with torch.enable_grad():
             total = loss(found, ids_CK)
@@ -77,18 +79,20 @@ class Head:
             logits_CV[rows] = wide.div_(self._temperature)  # the logits are not needed any more
         return torch.mm(logits_CV, self._linear.weight)
 
-    def _scores(self, logits_CV: Tensor, ids_CK: Tensor | None, token_ids_C: Tensor) -> Scores:
-        lse_C, entropy_C = (logits_CV.new_empty(len(logits_CV), dtype=torch.float32) for _ in range(2))
+    def _scores(self, logits_CV: Tensor, ids_CK: Tensor | None, token_ids_C: Tensor, entropy: bool) -> Scores:
+        lse_C = logits_CV.new_empty(len(logits_CV), dtype=torch.float32)
+        entropy_C = torch.empty_like(lse_C) if entropy else None
         for start in range(0, len(logits_CV), _BLOCK):
             rows = slice(start, start + _BLOCK)
             wide = self._wide(logits_CV[rows])
-            top = wide.amax(-1, keepdim=True)
-            shifted = wide.sub_(top)
-            weights = shifted.exp()
-            mass = weights.sum(-1)
-            lse_C[rows] = mass.log() + top[:, 0]
-            mean = torch.bmm(weights[:, None, :], shifted[:, :, None])[:, 0, 0] / mass
-            entropy_C[rows] = mass.log() - mean
+            top_C1 = wide.amax(-1, keepdim=True)
+            wide.sub_(top_C1)
+            weights = wide.exp() if entropy else wide.exp_()
+            mass_C = weights.sum(-1)
+            lse_C[rows] = mass_C.log() + top_C1[:, 0]
+            if entropy_C is not None:
+                mean_C = torch.bmm(weights[:, None, :], wide[:, :, None])[:, 0, 0] / mass_C
+                entropy_C[rows] = mass_C.log() - mean_C
         kept_CK = logits_CV if ids_CK is None else logits_CV.gather(-1, ids_CK)
         sampled_C = logits_CV.gather(-1, token_ids_C[:, None])[:, 0]
         return Scores(

@@ -9,6 +9,7 @@ for bit. It trains nothing (see `lora.py`).
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class AdaptedModel:
 
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         logging.disable_progress_bar()
+        keep_freed_memory()
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 model_dir,
@@ -272,6 +274,22 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     has_bf16 = can.get("avx512_bf16") or can.get("amx_bf16")
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors free, instead of asking the kernel for zeroed pages every time.
+
+    Activations come and go by the gigabyte; page faults cost an update about a seventh of its time on a CPU.
+    Does nothing where the C library has no such switch.
+    """
+    import ctypes
+
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, (1 << 31) - 1)
+        mallopt(top_pad, 256 << 20)
 
 
 def _require_full_attention(config: Any) -> None:

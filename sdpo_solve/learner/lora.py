@@ -129,8 +129,10 @@ class LoraLearner:
         """One step from the newest policy over the group; the next version is on disk when this returns.
 
         A group that teaches nothing, a gradient that explodes and a collapsed policy make a version too; the
-        update's notices say what was done instead of a step. Raises LearnerError for examples of a policy it
-        cannot account for, and where the version cannot be written.
+        update's notices say what was done instead of a step. The update's loss is the mean divergence from
+        the teacher, nats a token; what is differentiated (weights and clips applied) is the metric
+        `objective`. Raises LearnerError for examples of a policy it cannot account for, and where the version
+        cannot be written.
         """
         started_s = time.monotonic()
         run = self._active()
@@ -156,7 +158,7 @@ class LoraLearner:
             run.replay.add(examples)
         policy = self._commit()
         metrics["wall_s"] = time.monotonic() - started_s
-        loss = metrics.pop("loss", math.nan)
+        loss = metrics["divergence"] if n_examples else math.nan
         return Update(policy, loss, n_examples, n_tokens, metrics, tuple(notices))
 
     def _lessons(self, examples: Sequence[Example]) -> Lessons:
@@ -342,7 +344,7 @@ def account_for(examples: Sequence[Example], policy: Policy, *, replay: bool) ->
 def _means(step: Step) -> dict[str, float]:
     sums, n = step.sums, max(1, step.sums.n)
     return {
-        "loss": sums.loss / n,
+        "objective": sums.loss / n,
         "entropy": sums.entropy / n,
         "divergence": sums.divergence / n,
         "importance_ratio": sums.ratio / n,

@@ -81,7 +81,7 @@ class Options(BaseOptions):
     max_repetition: float = Field(0.5, gt=0, le=1, description="collapse: share of repeated 8-grams above it")
     min_entropy: float = Field(0.02, ge=0, description="collapse: entropy under this, nats a token")
     # -- memory
-    chunk_positions: int = Field(128, ge=1, description="positions whose logits exist at the same time")
+    chunk_positions: int = Field(256, ge=1, description="positions whose logits exist at the same time")
     microbatch_tokens: int = Field(4096, ge=1, description="tokens in one pass; halves itself when too many")
     checkpoint_tokens: int = Field(
         4096,

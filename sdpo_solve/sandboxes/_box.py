@@ -140,6 +140,8 @@ class Conversation:
         self._incoming = Unpacker()
         self._outgoing = memoryview(b"")
         self._collected: _Collected | None = None
+        self.at_rest = False
+        """Whether every test of the job has ended."""
 
     def start(self, setting: Setting) -> None:
         """Send the runner and its setting into a box that runs COMMAND; `greeting` waits for the answer."""
@@ -176,6 +178,7 @@ class Conversation:
                 for index in again:
                     if not collected.stopped:
                         self._exchange(_input_frames(inputs, [index], alone=True), 1, collected, silence_s)
+        self.at_rest = not collected.stopped
         return collected.results()
 
     def without_runner(self) -> list[RunResult]:

@@ -180,11 +180,24 @@ class UidSlot(Slot):
             with self._acting(), contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(-1, signal.SIGKILL)
             reap()
-            if not self.members(pid, processes()):
+            if not self._anyone_left():
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError("processes of a test cannot be killed")
             time.sleep(0.001)
+
+    def _anyone_left(self) -> bool:
+        """Like `members`, but quick: the owner of a process shows, unless it hides from tracing as root."""
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                owner = os.stat(f"/proc/{name}").st_uid
+                if owner == self._uid or (owner == 0 and int(name) != os.getpid() and self._owns(name)):
+                    return True
+        return False
+
+    def _owns(self, pid: str) -> bool:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            return int(_entry(status.read(), b"Uid")) == self._uid
 
     def empty(self) -> None:
         with self._acting():

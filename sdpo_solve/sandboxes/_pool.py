@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from sdpo_solve.errors import SandboxError
 
-_N_STARTERS = 2
+_N_WORKERS = 2
+_N_ENDERS = 8
+_MAX_USED = 32  # boxes at rest that wait for their end while others are in use
 
 
 class Poolable(Protocol):
@@ -21,6 +24,9 @@ class Poolable(Protocol):
 
     def alive(self) -> bool:
         """Whether its runner still waits for a job."""
+
+    def at_rest(self) -> bool:
+        """Whether nothing runs in it any more, so that it may be ended later."""
 
     def end(self) -> None:
         """Remove it. Raises nothing; safe to call twice."""
@@ -30,10 +36,10 @@ BoxT = TypeVar("BoxT", bound=Poolable)
 
 
 class Pool(Generic[BoxT]):
-    """Keeps `n_ready` boxes waiting.
+    """Keeps `n_ready` boxes waiting, and hands each out once.
 
-    While boxes are in use it starts only those that somebody waits for and one more, so that starting does
-    not take the processors from running tests.
+    Starting and ending boxes costs processor time that running tests should have. So while boxes are in use
+    it starts only those that somebody waits for and one more, and ends only those in which something runs.
     """
 
     def __init__(self, start: Callable[[], BoxT], n_ready: int) -> None:
@@ -43,39 +49,48 @@ class Pool(Generic[BoxT]):
         self._n_starting = 0
         self._n_waiting = 0
         self._in_use: set[BoxT] = set()
+        self._used: deque[BoxT] = deque()
         self._failure: SandboxError | None = None
         self._closed = False
         self._change = threading.Condition()
-        self._threads = [threading.Thread(target=self._keep_ready, daemon=True) for _ in range(_N_STARTERS)]
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_N_WORKERS)]
         for thread in self._threads:
             thread.start()
 
     @contextmanager
     def box(self) -> Iterator[BoxT]:
-        """A fresh box, ended afterwards. Raises SandboxError when none can be started."""
+        """A fresh box for one use. Raises SandboxError when none can be started."""
         box = self._take()
         try:
             yield box
         finally:
-            box.end()
+            rests = box.at_rest()
             with self._change:
                 self._in_use.discard(box)
+                if rests:
+                    self._used.append(box)
+                else:
+                    self._used.appendleft(box)
                 self._change.notify_all()
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until every place is filled; false when that takes longer."""
         with self._change:
-            return self._change.wait_for(lambda: len(self._ready) >= self._n_ready, timeout_s)
+            return self._change.wait_for(
+                lambda: len(self._ready) >= self._n_ready and not self._used, timeout_s
+            )
 
     def close(self) -> None:
         """End every box and refuse new ones. Safe to call twice."""
         with self._change:
             self._closed = True
-            boxes = [*self._ready, *self._in_use]
+            boxes = [*self._ready, *self._in_use, *self._used]
             self._ready.clear()
+            self._used.clear()
             self._change.notify_all()
-        for box in boxes:
-            box.end()
+        if boxes:
+            with ThreadPoolExecutor(_N_ENDERS) as enders:
+                list(enders.map(lambda box: box.end(), boxes))
         for thread in self._threads:
             thread.join()
 
@@ -96,12 +111,34 @@ class Pool(Generic[BoxT]):
                     if box.alive():
                         self._in_use.add(box)
                         return box
-                    box.end()
+                    self._used.append(box)
                     self._change.notify_all()
             finally:
                 self._n_waiting -= 1
 
-    def _wanted(self) -> bool:
+    # -- the workers -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Start and end boxes as they are wanted, until the pool is closed."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or self._should_end() or self._should_start())
+                if self._closed:
+                    return
+                used = self._used.popleft() if self._should_end() else None
+                self._n_starting += used is None
+            if used is None:
+                self._start_one()
+            else:
+                used.end()
+                with self._change:
+                    self._change.notify_all()
+
+    def _should_end(self) -> bool:
+        urgent = bool(self._used) and not self._used[0].at_rest()
+        return urgent or len(self._used) > (_MAX_USED if self._in_use else 0)
+
+    def _should_start(self) -> bool:
         if self._failure:
             return False  # tried again when somebody asks
         target = (
@@ -109,25 +146,19 @@ class Pool(Generic[BoxT]):
         )
         return len(self._ready) + self._n_starting < target
 
-    def _keep_ready(self) -> None:
-        while True:
-            with self._change:
-                self._change.wait_for(lambda: self._closed or self._wanted())
-                if self._closed:
-                    return
-                self._n_starting += 1
-            box, failure = None, None
-            try:
-                box = self._start()
-            except SandboxError as exc:
-                failure = exc
-            with self._change:
-                self._n_starting -= 1
-                self._failure = failure
-                unwanted = None if box is None or self._offer(box) else box
-                self._change.notify_all()
-            if unwanted is not None:
-                unwanted.end()
+    def _start_one(self) -> None:
+        box, failure = None, None
+        try:
+            box = self._start()
+        except SandboxError as exc:
+            failure = exc
+        with self._change:
+            self._n_starting -= 1
+            self._failure = failure
+            unwanted = None if box is None or self._offer(box) else box
+            self._change.notify_all()
+        if unwanted is not None:
+            unwanted.end()
 
     def _offer(self, box: BoxT) -> bool:
         if self._closed:

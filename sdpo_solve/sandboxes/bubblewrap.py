@@ -282,6 +282,9 @@ class _Box:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def at_rest(self) -> bool:
+        return self.talk.at_rest
+
     def complaint(self) -> str:
         """What bwrap or the runner wrote to standard error."""
         with contextlib.suppress(OSError, ValueError):

@@ -237,6 +237,9 @@ class _Box:
         except OSError:
             return False
 
+    def at_rest(self) -> bool:
+        return self.talk.at_rest
+
     def complaint(self) -> str:
         """What the runner or the engine wrote to standard error."""
         text = self._stderr.decode("utf-8", "replace").strip()

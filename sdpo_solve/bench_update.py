@@ -1,0 +1,278 @@
+"""What an update costs: time and peak memory of the packed form beside the plain one, in one run.
+
+Each form runs in a process of its own, so that one's memory does not hide the other's. The floor is the
+number of operations that must be done (every token of a shared prefix once, attention and head included) at
+the rate of matrix products measured on this machine in the same run. Prints nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sdpo_solve.errors import LearnerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdpo_solve.learner.gradient import Lesson
+    from sdpo_solve.learner.host import AdaptedModel
+
+MAX_TIME_SHARE = 0.55
+MAX_MEMORY_SHARE = 0.5
+MAX_OVER_FLOOR = 1.25
+MAX_GRADIENT_ERROR = 1e-4
+
+Form = Literal["packed", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One update: attempts of a group, and tokens of the question, of each feedback and of each answer."""
+
+    attempts: int = 16
+    question_tokens: int = 200
+    feedback_tokens: int = 150
+    answer_tokens: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One form: seconds of an update, peak MiB above the loaded weights, matrix rate around it."""
+
+    form: Form
+    wall_s: float
+    peak_mb: float
+    gflop_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateBench:
+    """What was measured. `plain` is None where only the packed form was asked for.
+
+    `floor_s`: the operations that must be done at the measured matrix rate.
+    """
+
+    size: Size
+    packed: Cost
+    plain: Cost | None
+    gflop: float
+    gradient_error: float | None
+
+    @property
+    def floor_s(self) -> float:
+        return self.gflop / self.packed.gflop_per_s
+
+    def rows(self) -> list[Row]:
+        """The ratios with their targets."""
+        found = [Row("packed time / floor", self.packed.wall_s / self.floor_s, MAX_OVER_FLOOR)]
+        if self.plain is not None:
+            found.append(Row("packed time / plain", self.packed.wall_s / self.plain.wall_s, MAX_TIME_SHARE))
+            found.append(
+                Row("packed memory / plain", self.packed.peak_mb / self.plain.peak_mb, MAX_MEMORY_SHARE)
+            )
+        if self.gradient_error is not None:
+            found.append(Row("gradient error, float32", self.gradient_error, MAX_GRADIENT_ERROR))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measured value and the most it may be."""
+
+    name: str
+    value: float
+    most: float
+
+    @property
+    def ok(self) -> bool:
+        return self.value <= self.most
+
+
+def run(
+    model_dir: Path,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    size: Size = Size(),  # frozen
+    with_plain: bool = True,
+    with_gradients: bool = True,
+    n_rounds: int = 2,
+) -> UpdateBench:
+    """Measure one update of random tokens against the frozen teacher.
+
+    Raises LearnerError where a form's process dies (out of memory).
+    """
+    say("packed form")
+    packed, gflop = _in_process(_measure, model_dir, size, "packed", n_rounds)
+    plain = error = None
+    if with_plain:
+        say("plain form")
+        plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
+    if with_gradients:
+        say("gradients of both forms in float32")
+        few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
+        error = _in_process(_gradient_error, model_dir, few)
+    return UpdateBench(size, packed, plain, gflop, error)
+
+
+def operations(config: Any, size: Size) -> float:
+    """GFLOP that an update against the frozen teacher must do: two for each multiply-add.
+
+    The student goes forward and backward (frozen weights have no gradient of their own), the teacher forward.
+    """
+    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    q, kv = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    per_token = 2 * layers * (width * (2 * q + 2 * kv) + 3 * width * inner)
+    head = 2 * width * config.vocab_size
+
+    def attention(before: int, own: int) -> float:
+        """Scores and weighted sums of `own` tokens that see `before` others and their own past."""
+        return float(4 * layers * q * own * (before + (own + 1) / 2))
+
+    n, answers = size.attempts, size.attempts * size.answer_tokens
+    question, told = size.question_tokens, size.feedback_tokens + size.answer_tokens
+    student = (question + answers) * per_token + attention(0, question)
+    student += n * attention(question, size.answer_tokens)
+    teacher = (question + n * told) * per_token + attention(0, question) + n * attention(question, told)
+    # Attention's backward has five products for the forward's two.
+    backward = (question + answers) * per_token
+    backward += 2.5 * (attention(0, question) + n * attention(question, size.answer_tokens))
+    return float(student + backward + teacher + 3 * answers * head) / 1e9
+
+
+# -- in a process of its own ---------------------------------------------------------------------------------
+
+
+def _in_process(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)` in a fresh process.
+
+    Raises LearnerError where it dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, function, args), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        raise LearnerError(f"a form's process ended with code {process.exitcode}: out of memory?") from None
+    finally:
+        process.join()
+
+
+def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    sender.send(function(*args))
+
+
+def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Cost, float]:
+    """The best round, as other work on the machine only adds to a time; memory of the worst."""
+    from sdpo_solve.learner.host import AdaptedModel
+
+    host = AdaptedModel.load(model_dir)
+    lessons = _prepare(host, size)
+    loaded_mb = _peak_mb(host)
+    walls, rates = [], [_matrix_rate(host)]
+    for _ in range(n_rounds):
+        began = time.perf_counter()
+        _gradients(host, lessons, form)
+        walls.append(time.perf_counter() - began)
+        rates.append(_matrix_rate(host))
+    cost = Cost(form, min(walls), _peak_mb(host) - loaded_mb, max(rates))
+    return cost, operations(host.model.config.get_text_config(), size)
+
+
+def _gradient_error(model_dir: Path, size: Size) -> float:
+    """Relative distance of the two forms' gradients, float32."""
+    import torch
+
+    from sdpo_solve.learner.host import AdaptedModel
+
+    host = AdaptedModel.load(model_dir, dtype=torch.float32)
+    lessons = _prepare(host, size)
+    packed, plain = (_gradients(host, lessons, form) for form in ("packed", "plain"))
+    gap = sum(float((packed[name] - plain[name]).double().square().sum()) for name in plain)
+    return float((gap / sum(float(t.double().square().sum()) for t in plain.values())) ** 0.5)
+
+
+def _prepare(host: AdaptedModel, size: Size) -> list[Lesson]:
+    """A group of random tokens, and an adapter that has learned something already."""
+    import torch
+
+    from sdpo_solve.learner.gradient import Lesson
+    from sdpo_solve.learner.host import TARGETS, AdapterShape
+    from sdpo_solve.learner.packing import Row as TokenRow
+
+    generator = torch.Generator().manual_seed(0)
+    n_words = min(len(host.tokenizer), host.model.config.get_text_config().vocab_size)
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, n_words, (n,), generator=generator).tolist())
+
+    shape = AdapterShape(16, 32.0, TARGETS["all"])
+    parameters = host.shape_adapter("policy", shape)
+    weights = {name: 0.01 * torch.randn(p.shape, generator=generator) for name, p in parameters.items()}
+    host.put("policy", "bench", shape, weights)
+    question, lessons = ids(size.question_tokens), []
+    for _ in range(size.attempts):
+        answer, told = ids(size.answer_tokens), question + ids(size.feedback_tokens)
+        row = TokenRow(told, answer)
+        lessons.append(Lesson(TokenRow(question, answer), row, (-1.0,) * size.answer_tokens))
+    return lessons
+
+
+def _gradients(host: AdaptedModel, lessons: list[Lesson], form: Form) -> dict[str, Tensor]:
+    """One update's gradients, the teacher's pass included, with the learner's default sizes."""
+    from sdpo_solve.learner.gradient import Passes, Sizes, Targets
+    from sdpo_solve.learner.lora import loss_settings
+    from sdpo_solve.learner.options import Options
+    from sdpo_solve.learner.packing import hidden_states
+    from sdpo_solve.learner.plain import plain_gradient
+
+    options = Options()
+    settings = loss_settings(options)
+    if form == "plain":
+        return plain_gradient(host, "bench", lessons, settings, 1.0)
+    sizes = Sizes(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
+    with host.base_active() as model:
+        rows = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
+        targets = Targets(hidden_states(model, rows, sizes.microbatch_tokens))
+    with host.slot_active("policy", "bench") as model:
+        passes = Passes(model, host.parameters("policy"), settings, sizes, 1.0)
+        return passes.gradient(lessons, targets).gradients
+
+
+def _matrix_rate(host: AdaptedModel) -> float:
+    """GFLOP/s of a large product of the model's own shape and precision: the best of some tries."""
+    import torch
+
+    config = host.model.config.get_text_config()
+    rows, width, inner = 1024, config.hidden_size, config.intermediate_size
+    x = torch.randn(rows, width, device=host.device).to(host.dtype)
+    weight = torch.randn(inner, width, device=host.device).to(host.dtype)
+    n = max(1, int(5e10 / (2 * rows * width * inner)))
+    best = 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(n):
+            torch.nn.functional.linear(x, weight)
+        if host.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * n * rows * width * inner / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def _peak_mb(host: AdaptedModel) -> float:
+    """The most memory so far: of the accelerator where the weights are on one, else of this process."""
+    import torch
+
+    if host.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
