@@ -230,8 +230,8 @@ def measure(batch: Batch, execute: Executor, gate: Gate) -> dict[str, Cost]:
     done = standing(batch)
     dirs: dict[str, list[Path]] = {method: [] for method in batch.spec.batch.methods}
     for key in (*done.finished, *done.begun):
-        if len(dirs[key.method]) < _MEASURED_RUNS:
-            dirs[key.method].append(batch.out / key.name)
+        if len(dirs[key.arm]) < _MEASURED_RUNS:
+            dirs[key.arm].append(batch.out / key.name)
     costs = {method: cost_of(found) for method, found in dirs.items()}
     missing = [method for method, cost in costs.items() if not cost.attempts]
     if not missing:
@@ -240,13 +240,13 @@ def measure(batch: Batch, execute: Executor, gate: Gate) -> dict[str, Cost]:
         short = _short(batch, Path(folder))
         keys = [RunKey(0, next(iter(batch.problems)), method) for method in missing]
         execute(short, keys, lambda event: None, gate)
-        return costs | {key.method: cost_of([short.out / key.name]) for key in keys}
+        return costs | {key.arm: cost_of([short.out / key.name]) for key in keys}
 
 
 def _short(batch: Batch, out: Path) -> Batch:
     """The batch with runs of two small groups."""
     group_size = min(batch.spec.run.group_size or _MEASURED_GROUP, _MEASURED_GROUP)
-    grouped = any(method in GROUPED for method in batch.spec.batch.methods)
+    grouped = any(batch.spec.method_of(arm) in GROUPED for arm in batch.spec.batch.methods)
     settings = {
         part: {key: value for key, value in values.items() if key != "group_size"}
         for part, values in batch.spec.run.settings.items()

@@ -87,7 +87,7 @@ def default_out(spec: BatchSpec) -> Path:
 
     Problems, methods and seeds are left out: more of them extend a batch.
     """
-    said = spec.run.model_dump_json(exclude={"method", "seed"})
+    said = spec.run.model_dump_json(exclude={"method", "arm", "seed"})
     return Path("runs") / f"batch-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 

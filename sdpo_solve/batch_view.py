@@ -91,7 +91,7 @@ class BatchProgress:
         if event["status"] == "failed":
             self.n_failed += 1
             return
-        arm = self.arms.setdefault(event["method"], ArmCounts())
+        arm = self.arms.setdefault(event["arm"], ArmCounts())
         arm.finished += 1
         arm.attempts += event["attempts"]
         arm.tokens += event["tokens"]

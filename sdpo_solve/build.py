@@ -361,6 +361,7 @@ class Workshop:
         return {
             "problem": problem.id,
             "method": options.method,
+            "arm": options.arm_name,
             "seed": options.seed,
             "model": model,
             "engine": options.engine,

@@ -80,6 +80,9 @@ def run(
         str, typer.Argument(metavar="PROBLEM", help="A problem file, or a source with one problem.")
     ],
     method: Annotated[str, typer.Option(help="sdpo, best-of-k or multi-turn.")] = "sdpo",
+    arm: Annotated[
+        str | None, typer.Option(help="Name to file and compare the run under (default: the method's).")
+    ] = None,
     attempts: Annotated[int, typer.Option(help="Attempts to spend at most.")] = 64,
     group_size: Annotated[
         int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
@@ -124,7 +127,7 @@ def run(
     from sdpo_solve.config import RunOptions, parse_settings, read_options
 
     given: dict[str, Any] = {
-        "method": method, "attempts": attempts, "group_size": group_size, "tokens": tokens,
+        "method": method, "arm": arm, "attempts": attempts, "group_size": group_size, "tokens": tokens,
         "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
         "keep_going": keep_going, "seed": seed, "model": model, "engine": engine, "sandbox": sandbox,
         "feedback_mode": feedback_mode, "language": language, "system": system, "thinking": thinking,

@@ -26,6 +26,11 @@ class RunOptions(Options):
     """One run, as the command line or a file states it. None: decided when the run is built, and recorded."""
 
     method: str = Field("sdpo", description="sdpo, best-of-k or multi-turn")
+    arm: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="name that the run is filed and compared under; None: the method's",
+    )
     engine: str = Field("hf", description="hf, vllm or scripted")
     sandbox: str = Field("auto", description="docker, bubblewrap, or auto: the first that works")
     model: str | None = Field(None, description="model name, hub id or directory")
@@ -44,6 +49,11 @@ class RunOptions(Options):
     settings: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="options of the parts, by part: {'learner': {'lr': 5e-5}}"
     )
+
+    @property
+    def arm_name(self) -> str:
+        """The arm of a comparison that the run belongs to."""
+        return self.arm or self.method
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)

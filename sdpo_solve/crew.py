@@ -45,7 +45,7 @@ class RunSummary:
     def event(self) -> dict[str, Any]:
         """The summary as an event of the batch."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "key"}
-        key = {"problem": self.key.problem, "method": self.key.method, "seed": self.key.seed}
+        key = {"problem": self.key.problem, "arm": self.key.arm, "seed": self.key.seed}
         return {"event": "run_ended", "run": self.key.name, **key, **fields}
 
 

@@ -61,7 +61,7 @@ def estimate(keys: Sequence[RunKey], costs: Mapping[str, Cost], options: RunOpti
     attempts = tokens = disk_bytes = 0
     seconds = 0.0
     for key in keys:
-        cost, n = costs.get(key.method, Cost()), options.attempts
+        cost, n = costs.get(key.arm, Cost()), options.attempts
         if not cost.attempts:
             return None
         run_tokens = n * cost.tokens / cost.attempts

@@ -51,6 +51,11 @@ class State:
     """What each failure said, oldest first; a run may have gone on since."""
 
 
+def arm_of(header: Mapping[str, Any]) -> str:
+    """What the run of this header is compared as: its method, unless the arm was named."""
+    return str(header.get("arm") or header.get("method", "?"))
+
+
 def read_events(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """The events of a journal with the offset behind each, a torn last line left out.
 

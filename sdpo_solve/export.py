@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError, UserError
-from sdpo_solve.events import FILE_NAME, read_events
+from sdpo_solve.events import FILE_NAME, arm_of, read_events
 from sdpo_solve.formats import livecodebench
 
 FORMATS = ("livecodebench",)
@@ -25,7 +25,7 @@ class Found:
     """The programs of one run in the order of its attempts, None where an answer held none."""
 
     problem: str
-    method: str
+    arm: str
     seed: int
     programs: tuple[str | None, ...]
     solution: str | None
@@ -43,18 +43,18 @@ def render(
 ) -> str:
     """The text of the export.
 
-    Raises ConfigError for an unknown form, where no run is found, and where several methods would mix.
+    Raises ConfigError for an unknown form, where no run is found, and where several arms would mix.
     """
     if form not in FORMATS:
         raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)})")
     found = [_read(path) for source in sources for path in _journals(source)]
-    runs = [run for run in found if run is not None and method in (None, run.method)]
-    methods = sorted({run.method for run in runs})
+    runs = [run for run in found if run is not None and method in (None, run.arm)]
+    arms = sorted({run.arm for run in runs})
     if not runs:
         of = f" of method {method}" if method else ""
         raise ConfigError(f"no run{of} in {', '.join(str(source) for source in sources)}")
-    if len(methods) > 1:
-        raise ConfigError(f"there are runs of {', '.join(methods)}; choose one with --method")
+    if len(arms) > 1:
+        raise ConfigError(f"there are runs of {', '.join(arms)}; choose one with --method")
     questions = [row.question_id for row in livecodebench.read_rows(rows)] if rows is not None else []
     return json.dumps(_entries(runs, all_attempts, questions), indent=1)
 
@@ -104,4 +104,4 @@ def _read(path: Path) -> Found | None:
             open_programs, open_solution = [], None
     if not header:
         return None
-    return Found(header["problem"], header["method"], header["seed"], tuple(programs), solution)
+    return Found(header["problem"], arm_of(header), header["seed"], tuple(programs), solution)

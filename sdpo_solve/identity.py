@@ -23,13 +23,13 @@ _VERSIONED = ("torch", "transformers", "peft", "docker", "vllm")
 
 
 def run_name(problem: Problem, options: RunOptions) -> str:
-    """Where a run lies under its output directory: problem, method, seed."""
-    return f"{problem.id}/{options.method}/seed-{options.seed}"
+    """Where a run lies under its output directory: problem, arm, seed."""
+    return f"{problem.id}/{options.arm_name}/seed-{options.seed}"
 
 
 def default_out(options: RunOptions) -> Path:
     """`runs/<name>`, named after the options, so that the same command finds its run again."""
-    said = options.model_dump_json(exclude={"method", "seed"})
+    said = options.model_dump_json(exclude={"method", "arm", "seed"})
     digest = hashlib.sha256(said.encode()).hexdigest()[:6]
     return Path("runs") / f"{options.engine}-{digest}"
 

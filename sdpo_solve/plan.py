@@ -23,7 +23,7 @@ from sdpo_solve.types import Problem
 PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
 
 # Options of one run that a batch sets itself, and what it calls them.
-_BY_THE_BATCH = {"method": "methods", "seed": "seeds"}
+_BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
 # Names that a flag or a TOML file uses, where Python cannot.
 _ALIASES = {"from": "from_date", "to": "to_date"}
 # The methods that sample groups; multi-turn samples one attempt at a time.
@@ -38,12 +38,24 @@ def _listed(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
+class ArmOptions(Options):
+    """One method under a name of its own, with settings that go over the batch's: `[arms.NAME]` in a file."""
+
+    method: str = Field("sdpo", description="the method behind the name")
+    settings: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="options of the parts, by part"
+    )
+
+
 class BatchOptions(Options):
     """A batch, its runs' own options aside. Lists may be given as one comma-separated text."""
 
     sources: Names = Field(min_length=1, description="problem files, folders or sources such as lcb:v6")
     methods: Names = Field(PAPER_ARMS, min_length=1, description="the arms that are compared")
-    seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and method: seeds 0 to N-1")
+    arms: Mapping[str, ArmOptions] = Field(
+        default_factory=dict, description="names that `methods` may use besides the methods' own"
+    )
+    seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and arm: seeds 0 to N-1")
     ids: Names = Field((), description="problems to keep, by id")
     difficulty: Names = Field((), description="difficulties to keep")
     from_date: datetime.date | None = Field(None, description="first contest date to keep")
@@ -66,16 +78,17 @@ class BatchOptions(Options):
 
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
-    """One run of a batch, by what makes it different from the others. Sorts by seed, problem, method."""
+    """One run of a batch, by what makes it different from the others. Sorts by seed, problem, arm."""
 
     seed: int
     problem: str
-    method: str
+    arm: str
+    """A method, or one of the batch's `arms`."""
 
     @property
     def name(self) -> str:
         """Its directory below the batch's."""
-        return f"{self.problem}/{self.method}/seed-{self.seed}"
+        return f"{self.problem}/{self.arm}/seed-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +100,24 @@ class BatchSpec:
 
     def options_for(self, key: RunKey) -> RunOptions:
         """The options of one run: the shared ones without the parts that its method does not have."""
-        own = {"learner"} if key.method == "sdpo" else set()
-        settings = {
-            part: values
-            for part, values in self.run.settings.items()
-            if part == key.method or part in own or part not in (*self.batch.methods, "learner")
-        }
-        group_size = self.run.group_size if key.method in GROUPED else None
+        method, named = self.method_of(key.arm), self.batch.arms.get(key.arm)
+        settings = _merged(self.run.settings, named.settings if named else {}, "batch")
+        others = {self.method_of(arm) for arm in self.batch.methods} - {method}
+        if method != "sdpo":
+            others.add("learner")
         return self.run.model_copy(
-            update={"method": key.method, "seed": key.seed, "settings": settings, "group_size": group_size}
+            update={
+                "method": method,
+                "arm": key.arm if named else None,
+                "seed": key.seed,
+                "settings": {part: values for part, values in settings.items() if part not in others},
+                "group_size": self.run.group_size if method in GROUPED else None,
+            }
         )
+
+    def method_of(self, arm: str) -> str:
+        """The method behind the name of an arm."""
+        return self.batch.arms[arm].method if arm in self.batch.arms else arm
 
     def record(self) -> dict[str, Any]:
         """The resolved options as JSON, as they are kept with the runs."""
@@ -157,9 +178,13 @@ def _check_methods(spec: BatchSpec) -> None:
     repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")
-    if spec.run.group_size is not None and not set(spec.batch.methods) & set(GROUPED):
+    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
+    if idle:
+        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
+    methods = {spec.method_of(arm) for arm in spec.batch.methods}
+    if spec.run.group_size is not None and not methods & set(GROUPED):
         raise ConfigError("group-size: none of these methods samples groups; leave it out")
-    if "learner" in spec.run.settings and "sdpo" not in spec.batch.methods:
+    if "learner" in spec.run.settings and "sdpo" not in methods:
         raise ConfigError("settings of the learner: none of these methods learns")
     if spec.batch.merge and spec.run.engine == "scripted":
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
@@ -227,8 +252,8 @@ def _date(problem: Problem) -> datetime.date | None:
 def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:
     """Every run, whole seeds first, so that a batch broken off early still holds pairs to compare."""
     return [
-        RunKey(seed, problem.id, method)
+        RunKey(seed, problem.id, arm)
         for seed in range(spec.batch.seeds)
         for problem in problems
-        for method in spec.batch.methods
+        for arm in spec.batch.methods
     ]

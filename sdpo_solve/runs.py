@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError, JournalError
-from sdpo_solve.events import FILE_NAME, last_event, read_events
+from sdpo_solve.events import FILE_NAME, arm_of, last_event, read_events
 from sdpo_solve.progress import mark
 
 ACCEPTED = "accepted"
@@ -85,12 +85,17 @@ class RunRecord:
         return str(self.header["method"])
 
     @property
+    def arm(self) -> str:
+        """What it is compared as: its method, unless it was named."""
+        return arm_of(self.header)
+
+    @property
     def seed(self) -> int:
         return int(self.header["seed"])
 
     @property
     def name(self) -> str:
-        return f"{self.problem}/{self.method}/seed-{self.seed}"
+        return f"{self.problem}/{self.arm}/seed-{self.seed}"
 
     @property
     def failed(self) -> bool:

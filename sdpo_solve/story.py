@@ -161,7 +161,7 @@ def head_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     )
     yield (
         "run",
-        f"{run.problem} · {run.method} · seed {run.seed} · {run.header.get('model', 'unknown model')}",
+        f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.get('model', 'unknown model')}",
     )
     said = f"solved at attempt {first.index}, {sure[run.confirmed]}" if first else run.status.value
     yield "outcome", f"{said}: {run.error}" if run.error else said
@@ -239,7 +239,7 @@ def _settings_rows(one: RunRecord, other: RunRecord) -> Iterator[tuple[str, str,
     ]
     for key in sorted(flat[0].keys() | flat[1].keys()):
         a, b = flat[0].get(key), flat[1].get(key)
-        if a != b and key not in ("problem", "method", "seed", "model"):
+        if a != b and key not in ("problem", "method", "arm", "seed", "model"):
             yield key.removeprefix("config."), str(a), str(b)
 
 

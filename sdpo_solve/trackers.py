@@ -116,14 +116,14 @@ def figures_of(event: Mapping[str, Any], counts: Counter[str]) -> dict[str, floa
         return {f"{run}/solved_share": event["n_solved"] / event["size"], f"{run}/tokens": event["n_tokens"]}
     if event["event"] != "run_ended" or event["may_retry"] or event["status"] == "stopped":
         return {}
-    method = event["method"]
+    arm = event["arm"]
     if event["status"] == "failed":
         counts["batch/failed"] += 1
         return {"batch/failed": counts["batch/failed"]}
-    counts[f"{method}/finished"] += 1
-    counts[f"{method}/solved"] += event["solved"]
-    finished, solved = counts[f"{method}/finished"], counts[f"{method}/solved"]
-    return {f"batch/{method}/finished": finished, f"batch/{method}/discovery_rate": solved / finished}
+    counts[f"{arm}/finished"] += 1
+    counts[f"{arm}/solved"] += event["solved"]
+    finished, solved = counts[f"{arm}/finished"], counts[f"{arm}/solved"]
+    return {f"batch/{arm}/finished": finished, f"batch/{arm}/discovery_rate": solved / finished}
 
 
 def _need(module: str, package: str) -> Any:

@@ -43,6 +43,8 @@ def test_flags_win_over_the_file_and_what_neither_says_is_the_default(tmp_path: 
         ({"methods": "sdpo,sdpo"}, "names sdpo twice"),
         ({"methods": "multi-turn", "group_size": 8}, "none of these methods samples groups"),
         ({"methods": "best-of-k", "settings": {"learner": {"lr": 1}}}, "none of these methods learns"),
+        ({"methods": "sdpo", "arms": {"x": {}}}, "arms.x is described and not run"),
+        ({"methods": "x", "arms": {"x": {"lr": 1}}}, "arms.x.lr"),
         ({"workers": 2}, "--executor ray"),
         ({"merge": True, "engine": "scripted", "replies": "r"}, "--merge"),
         ({"settings": {"learner": 3}}, "settings must be tables"),
@@ -73,6 +75,22 @@ def test_each_run_gets_only_the_options_of_its_own_method() -> None:
     assert set(sdpo.settings) == {"learner", "sdpo", "judge"}
     assert turns.group_size is None
     assert set(turns.settings) == {"judge"}
+
+
+def test_an_arm_is_a_method_under_a_name_with_settings_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "batch.toml"
+    path.write_text(
+        'sources = "problems"\nmethods = ["sdpo", "sdpo-paper", "best-of-k"]\n'
+        "[settings.learner]\nlr = 1e-4\nlora_rank = 8\n"
+        "[arms.sdpo-paper.settings.learner]\npreset = 'paper'\nlr = 2e-4\n"
+    )
+    got = make_spec(read_toml(path), {})
+    plain, paper, base = (got.options_for(RunKey(1, "inc", arm)) for arm in got.batch.methods)
+    assert plain.settings == {"learner": {"lr": 1e-4, "lora_rank": 8}}
+    assert (paper.method, paper.arm_name) == ("sdpo", "sdpo-paper")
+    assert paper.settings == {"learner": {"preset": "paper", "lr": 2e-4, "lora_rank": 8}}
+    assert (base.arm_name, dict(base.settings)) == ("best-of-k", {})
+    assert RunKey(1, "inc", "sdpo-paper").name == "inc/sdpo-paper/seed-1"
 
 
 def test_filters_keep_what_they_say() -> None:

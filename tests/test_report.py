@@ -362,3 +362,10 @@ def test_a_report_never_imports_torch(tmp_path: Path) -> None:
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=os.environ)
+
+
+def test_a_named_arm_stands_beside_the_method_it_is_made_of(tmp_path: Path) -> None:
+    make(tmp_path / "a", Made())
+    make(tmp_path / "b", Made(header={"arm": "sdpo-paper"}, settings={"learner": {"preset": "paper"}}))
+    make(tmp_path / "c", Made(method="best-of-k"))
+    assert list(load_cohort([tmp_path]).arms) == ["sdpo", "sdpo-paper", "best-of-k"]

@@ -1,7 +1,8 @@
 """Which runs may stand in one report, and as which arms.
 
-Runs of one method with the same settings are one arm. Runs that answer different questions (another model,
-grader, feedback mode, sampling) are refused, failed runs are set aside and counted. Computes no statistics.
+Runs of one method (or of one name given to it) with the same settings are one arm. Runs that answer different
+questions (another model, grader, feedback mode, sampling) are refused, failed runs are set aside and counted.
+Computes no statistics.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Co
     """Sort runs into arms; raises ConfigError as `load_cohort` does."""
     refuse_mixed(runs)
     arms: dict[str, list[RunRecord]] = {}
-    for method in sorted({run.method for run in runs}, key=_method_order):
-        arms |= _split_by_settings(method, [run for run in runs if run.method == method])
+    methods = {run.arm: run.method for run in runs}
+    for name in sorted(methods, key=lambda name: (methods[name] != "sdpo", name != methods[name], name)):
+        arms |= _split_by_settings(name, [run for run in runs if run.arm == name])
     for name, members in arms.items():
         _refuse_doubles(name, members)
         members.sort(key=lambda run: (run.problem, run.seed))
@@ -192,7 +194,7 @@ def _refuse_doubles(arm: str, runs: Sequence[RunRecord]) -> None:
             )
 
 
-def _split_by_settings(method: str, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def _split_by_settings(name: str, runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """One arm, or one for each setting, named by the options in which the settings differ."""
     settings = [_settings(run) for run in runs]
     keys = sorted({key for setting in settings for key in setting})
@@ -200,7 +202,7 @@ def _split_by_settings(method: str, runs: Sequence[RunRecord]) -> dict[str, list
     arms: dict[str, list[RunRecord]] = {}
     for run, setting in zip(runs, settings, strict=True):
         said = ", ".join(f"{key}={setting.get(key)}" for key in differing)
-        arms.setdefault(f"{method} ({said})" if said else method, []).append(run)
+        arms.setdefault(f"{name} ({said})" if said else name, []).append(run)
     return arms
 
 
@@ -241,7 +243,3 @@ def _look_up(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
     for step in path:
         node = node.get(step) if isinstance(node, Mapping) else None
     return node
-
-
-def _method_order(method: str) -> tuple[bool, str]:
-    return method != "sdpo", method
