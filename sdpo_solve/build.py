@@ -1,26 +1,24 @@
-"""From names to objects: the only module that knows which engines, sandboxes, methods and formats there are.
+"""From names to objects: the only module that makes engines, sandboxes, methods and problems.
 
-A `Workshop` holds what runs share (weights, engine, sandbox) and makes `Run`s. Everything a user can get
-wrong is checked before anything heavy is loaded. It runs nothing itself.
+A `Workshop` holds what runs share (weights, engine, sandbox) and makes `Run`s. What a user can get wrong was
+checked before by `parts.py`, which is offered here too. It runs nothing itself.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve import feedback, judge, models
-from sdpo_solve.config import Options, RunOptions, read_options
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.identity import check_config, problem_digest, run_name, versions, write_config
 from sdpo_solve.journal import Journal, Listener
 from sdpo_solve.methods import MethodParts
+from sdpo_solve.parts import Plan, make_plan, plugin, plugin_names
 from sdpo_solve.prompts import Prompter
 from sdpo_solve.protocols import Engine, Learner, Sandbox, TokenProgress
 from sdpo_solve.solve import Run
@@ -29,34 +27,14 @@ from sdpo_solve.types import Budget, Problem, SamplingSpec
 if TYPE_CHECKING:
     from sdpo_solve.learner.host import AdaptedModel
 
+__all__ = ["Plan", "Workshop", "load_one", "load_problems", "make_plan", "make_sandbox", "plugin_names"]
+
 # What `--sandbox auto` tries, in this order.
 _AUTO_SANDBOXES = ("docker", "bubblewrap")
 # Answers on a CPU stay short by default: a group of 16 then takes well under a minute with the small model.
 _MAX_TOKENS_CPU = 512
 _MAX_TOKENS_CUDA = 8192  # arXiv 2601.20802, Table 12
 _SCRIPTED_CONTEXT_TOKENS = 1 << 20
-
-
-# -- plug-ins ------------------------------------------------------------------------------------------------
-
-
-def plugin_names(folder: str) -> list[str]:
-    """The option names of a plug-in folder: its modules, with `-` for `_`."""
-    package = importlib.import_module(f"sdpo_solve.{folder}")
-    names = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
-
-
-def plugin(folder: str, name: str) -> ModuleType:
-    """The module behind an option name.
-
-    Raises ConfigError naming the known ones.
-    """
-    known = plugin_names(folder)
-    if name not in known:
-        what = {"methods": "method", "engines": "engine", "sandboxes": "sandbox"}[folder]
-        raise ConfigError(f"unknown {what} {name!r} (known: {', '.join(known)})")
-    return importlib.import_module(f"sdpo_solve.{folder}.{name.replace('-', '_')}")
 
 
 # -- problems ------------------------------------------------------------------------------------------------
@@ -89,51 +67,6 @@ def load_one(source: str) -> Problem:
     if len(problems) != 1:
         raise ConfigError(f"{source} holds {len(problems)} problems; this command takes one")
     return problems[0]
-
-
-# -- the plan ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Options of every part, checked; nothing is loaded yet."""
-
-    run: RunOptions
-    parts: Mapping[str, Options]
-
-
-def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
-    """Check names and options of every part; `grading_only` leaves out what samples and learns.
-
-    Raises ConfigError for an unknown name or option, and for one that this run would not use.
-    """
-    modules: dict[str, Any] = {"judge": judge}
-    if options.sandbox != "auto":
-        modules["sandbox"] = plugin("sandboxes", options.sandbox)
-    if not grading_only:
-        modules[options.method] = plugin("methods", options.method)
-        modules["engine"] = plugin("engines", options.engine)
-        modules["feedback"] = feedback
-        if options.method == "sdpo":
-            modules["learner"] = importlib.import_module("sdpo_solve.learner.options")
-    for part in options.settings:
-        if part not in modules:
-            raise ConfigError(f"--set {part}.*: there is no part {part!r} here (known: {', '.join(modules)})")
-    given = {part: dict(values) for part, values in options.settings.items()}
-    if options.group_size is not None and not grading_only:
-        _put_group_size(given, options, modules[options.method])
-    parts = {
-        part: read_options(module.Options, given.get(part, {}), part) for part, module in modules.items()
-    }
-    return Plan(options, parts)
-
-
-def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:
-    if "group_size" not in method.Options.model_fields:
-        raise ConfigError(f"{options.method} samples one attempt at a time; leave --group-size out")
-    if "group_size" in given.setdefault(options.method, {}):
-        raise ConfigError(f"--group-size and --set {options.method}.group_size: give one of them")
-    given[options.method]["group_size"] = options.group_size
 
 
 # -- the workshop --------------------------------------------------------------------------------------------

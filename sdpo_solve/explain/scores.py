@@ -90,11 +90,10 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
     prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, question)
     version = attempt.sample.policy.version
     learned_with = [a for a in state.history if a.sample.policy.version <= version]
-    first = next((a for a in learned_with if a.verdict.solved), None)
     spec = SamplingSpec(max_tokens=1)
-    method = sdpo.Sdpo(prompter, spec, "", Path(), 0, options, None)
+    method = sdpo.Sdpo(prompter, spec, "", Path(), int(state.header.get("seed", 0)), options, None)
     problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())
-    prompt = method.example(problem, attempt, first).teacher_prompt
+    prompt = method.example(problem, attempt, learned_with).teacher_prompt
     if prompt is None:
         why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
         raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")

@@ -1,7 +1,7 @@
 """sdpo: after every group one LoRA step towards the same model conditioned on the feedback.
 
-Says which teacher prompt each attempt gets. The loss, the teacher's weights and the optimizer are the
-learner's.
+Says which teacher prompt each attempt gets and what reward. The loss, the teacher's weights and the optimizer
+are the learner's.
 """
 
 from __future__ import annotations
@@ -15,21 +15,30 @@ from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import MethodParts
+from sdpo_solve.methods._foreign import foreign_feedback
 from sdpo_solve.prompts import Prompter
 from sdpo_solve.protocols import Learner
-from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Update
+from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Status, Update, Verdict
 
 
 class Options(BaseOptions):
     """What the teacher is told (arXiv 2601.20802, Table 2 and Table 12, column TTT)."""
 
     group_size: int = Field(16, ge=1, description="attempts sampled between two updates (paper: 16)")
-    teacher: Literal["feedback", "solution", "both"] = Field(
-        "feedback", description="what the teacher's prompt holds; a solution exists after a success only"
+    teacher: Literal["feedback", "solution", "both", "shuffled"] = Field(
+        "feedback",
+        description="what the teacher's prompt holds; a solution exists after a success only; shuffled: a "
+        "control, the feedback of another problem",
     )
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
+    )
+    reward: Literal["solved", "visible-share"] = Field(
+        "solved",
+        description="1 for a success, else 0; visible-share: else the share of visible tests passed, which "
+        "is GAMEABLE: a program that knows the quoted answers earns it",
     )
 
 
@@ -46,6 +55,11 @@ class Sdpo:
     learner: Learner | None
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
+        """Raises ConfigError where the reward counts visible tests and there are none."""
+        if self.options.reward == "visible-share" and not any(test.visible for test in problem.tests):
+            raise ConfigError(
+                f"{problem.id} has no visible tests; sdpo.reward=visible-share would do nothing"
+            )
         if self.learner is None:
             return Policy(self.run, 0)
         if resume_from is None:
@@ -62,31 +76,81 @@ class Sdpo:
         first = next((attempt for attempt in history if attempt.verdict.solved), None)
         if first is not None and first in group:
             self.learner.keep(first.sample.policy)
-        return self.learner.learn([self.example(problem, attempt, first) for attempt in group], self.spec)
+        return self.learner.learn([self.example(problem, attempt, history) for attempt in group], self.spec)
 
-    def example(self, problem: Problem, attempt: Attempt, first: Attempt | None) -> Example:
+    def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
         """The attempt with its teacher's prompt, None where that would hold nothing new.
 
-        `first` is the run's first success. Its own text is no lesson to itself; the reference code leaves
-        it out as well.
+        The solution that is shown is the first success in `history`. An attempt's own text is no lesson to
+        itself; the reference code leaves it out as well. Before the first success the reward
+        `visible-share` shows the program that earned most, where that is more than the attempt itself did.
         """
         solved = attempt.verdict.solved
-        with_solution = self.options.teacher != "feedback" and first is not None and first is not attempt
-        solution = first.code if with_solution and first is not None else None
-        feedback = attempt.feedback if self.options.teacher != "solution" and not solved else None
+        solution = partial = None
+        if self.options.teacher in ("solution", "both"):
+            first = next((a for a in history if a.verdict.solved), None)
+            solution = first.code if first is not None and first is not attempt else None
+            partial = self._partial(attempt, history) if first is None else None
+        feedback = None if solved else self._feedback(problem, attempt)
         prompt = None
-        if solution is not None or feedback is not None:
+        if solution is not None or partial is not None or feedback is not None:
             failed = attempt.code if self.options.attempt_in_prompt and not solved else None
-            prompt = self.prompter.teacher(problem, feedback=feedback, solution=solution, attempt=failed)
-        return Example(attempt.sample, prompt, reward=1.0 if solved else 0.0)
+            prompt = self.prompter.teacher(
+                problem, feedback=feedback, solution=solution, attempt=failed, partial=partial
+            )
+        return Example(attempt.sample, prompt, reward(attempt.verdict, self.options))
+
+    def _feedback(self, problem: Problem, attempt: Attempt) -> str | None:
+        """What the teacher hears about a failed attempt."""
+        if self.options.teacher == "solution":
+            return None
+        if self.options.teacher == "shuffled":
+            return foreign_feedback(problem.id, self.seed, attempt.index)
+        return attempt.feedback
+
+    def _partial(self, attempt: Attempt, history: Sequence[Attempt]) -> str | None:
+        """The program of the attempt that earned most, the earliest of equals, if that beats `attempt`."""
+        best = max(history, key=lambda a: (reward(a.verdict, self.options), -a.index))
+        more = reward(best.verdict, self.options) > reward(attempt.verdict, self.options)
+        return best.code if more else None
+
+
+def reward(verdict: Verdict, options: Options) -> float:
+    """1 for a success. Else 0, or by `visible-share` p / (n + 1) for p of n visible tests passed: the whole
+    reward is left to a success, so that a program which fails hidden tests only still falls short of it."""
+    if verdict.solved or options.reward == "solved":
+        return float(verdict.solved)
+    visible = [case.status is Status.ACCEPTED for case in verdict.cases if case.visible]
+    return sum(visible) / (len(visible) + 1)
+
+
+def check(options: Options, learner: LearnerOptions, stops_at_first: bool) -> None:
+    """Refuse what could never act: raises ConfigError naming the option and the reason."""
+    before_success = not stops_at_first or options.reward == "visible-share"
+    way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
+    if options.teacher in ("solution", "both") and not before_success:
+        raise ConfigError(
+            f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
+            f"{way_out}"
+        )
+    if learner.grpo_weight > 0 and not before_success:
+        raise ConfigError(
+            "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
+            f"{way_out}"
+        )
+    if learner.teacher == "none-negative" or learner.grpo_weight == 1:
+        idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
+        for name in ("teacher", "attempt_in_prompt"):
+            if getattr(options, name) != Options.model_fields[name].default:
+                raise ConfigError(f"sdpo.{name} would do nothing: no teacher is asked under {idle}")
+    reads_reward = options.teacher in ("solution", "both") or learner.grpo_weight > 0
+    if options.reward == "visible-share" and not reads_reward and learner.on_collapse in ("freeze", "ignore"):
+        raise ConfigError(
+            "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
+            "learner.grpo_weight, and to the choice of the version that a roll-back goes to"
+        )
 
 
 def build(options: Options, parts: MethodParts) -> Sdpo:
-    """Raises ConfigError where the teacher waits for a success that would end the run."""
-    if options.teacher != "feedback" and parts.stop_at_first:
-        raise ConfigError(
-            f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
-            "add --keep-going"
-        )
     learner = parts.learner()
     return Sdpo(parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, learner)

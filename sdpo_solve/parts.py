@@ -1,0 +1,95 @@
+"""From names to the options of every part: what a run is made of, checked before anything heavy is loaded.
+
+Knows which plug-ins there are and reads their options; makes no part (see `build.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from sdpo_solve import feedback, judge
+from sdpo_solve.config import Options, RunOptions, read_options
+from sdpo_solve.errors import ConfigError
+
+# What would make the log-probs of samples those of another distribution than the model's.
+_CUTS = ("top_p", "top_k", "min_p")
+
+
+# -- plug-ins ------------------------------------------------------------------------------------------------
+
+
+def plugin_names(folder: str) -> list[str]:
+    """The option names of a plug-in folder: its modules, with `-` for `_`."""
+    package = importlib.import_module(f"sdpo_solve.{folder}")
+    names = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+
+def plugin(folder: str, name: str) -> ModuleType:
+    """The module behind an option name.
+
+    Raises ConfigError naming the known ones.
+    """
+    known = plugin_names(folder)
+    if name not in known:
+        what = {"methods": "method", "engines": "engine", "sandboxes": "sandbox"}[folder]
+        raise ConfigError(f"unknown {what} {name!r} (known: {', '.join(known)})")
+    return importlib.import_module(f"sdpo_solve.{folder}.{name.replace('-', '_')}")
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Options of every part, checked; nothing is loaded yet."""
+
+    run: RunOptions
+    parts: Mapping[str, Options]
+
+
+def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
+    """Check names and options of every part; `grading_only` leaves out what samples and learns.
+
+    Raises ConfigError for an unknown name or option, and for one that this run would not use.
+    """
+    modules: dict[str, Any] = {"judge": judge}
+    if options.sandbox != "auto":
+        modules["sandbox"] = plugin("sandboxes", options.sandbox)
+    if not grading_only:
+        modules[options.method] = plugin("methods", options.method)
+        modules["engine"] = plugin("engines", options.engine)
+        modules["feedback"] = feedback
+        if options.method == "sdpo":
+            modules["learner"] = importlib.import_module("sdpo_solve.learner.options")
+    for key in options.settings.get("engine", {}):
+        if key in _CUTS:
+            raise ConfigError(
+                f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
+                "log-probs of a cut one would make importance weights and distillation wrong"
+            )
+    for part in options.settings:
+        if part not in modules:
+            raise ConfigError(f"--set {part}.*: there is no part {part!r} here (known: {', '.join(modules)})")
+    given = {part: dict(values) for part, values in options.settings.items()}
+    if options.group_size is not None and not grading_only:
+        _put_group_size(given, options, modules[options.method])
+    parts = {
+        part: read_options(module.Options, given.get(part, {}), part) for part, module in modules.items()
+    }
+    if "learner" in parts:
+        modules[options.method].check(parts[options.method], parts["learner"], not options.keep_going)
+    return Plan(options, parts)
+
+
+def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:
+    if "group_size" not in method.Options.model_fields:
+        raise ConfigError(f"{options.method} samples one attempt at a time; leave --group-size out")
+    if "group_size" in given.setdefault(options.method, {}):
+        raise ConfigError(f"--group-size and --set {options.method}.group_size: give one of them")
+    given[options.method]["group_size"] = options.group_size
