@@ -10,12 +10,16 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from sdpo_solve.engines import hf
-from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.prompts import encode_chat
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
@@ -23,6 +27,7 @@ from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 MIN_OVER_GENERATE = 1.7
 MIN_OVER_VLLM_ON_A_CPU = 0.8
 MIN_OVER_RAW_VLLM = 0.95
+ENGINES = ("hf", "vllm")
 _BASE = Policy("bench", 0)
 _QUESTION = Prompt(
     (
@@ -62,44 +67,99 @@ class Ratio:
         return self.least is None or self.value >= self.least
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run of the bench found."""
+
+    speeds: tuple[Speed, ...]
+    ratios: tuple[Ratio, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(ratio.ok for ratio in self.ratios)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is measured. `engines` empty: every engine that is installed."""
+
+    n_samples: int = 64
+    batch_rows: int = 16
+    max_tokens: int = 200
+    n_rounds: int = 1
+    engines: tuple[str, ...] = ()
+
+
 Arm = Callable[[int], int]
 """Takes a seed, samples everything that is wanted, and returns how many tokens that were."""
 
 
-def run(
-    model_dir: Path,
-    say: Callable[[str], None] = lambda _: None,
-    *,
-    n_samples: int = 64,
-    batch_rows: int = 16,
-    max_tokens: int = 200,
-    n_rounds: int = 1,
-    with_vllm: bool = True,
-) -> tuple[list[Speed], list[Ratio]]:
-    """Speeds of the engines that are installed, and their ratios. Weights in bfloat16 for every arm.
+def parse_engines(text: str | None) -> tuple[str, ...]:
+    """`hf,vllm` as names.
 
-    Raises PrerequisiteError where the model is missing, EngineError where an engine fails.
+    Raises ConfigError for an engine that cannot be measured.
     """
-    if n_samples % batch_rows:
-        raise ValueError("n_samples is a multiple of batch_rows, so that every arm samples as many")
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
+    for name in names:
+        if name not in ENGINES:
+            raise ConfigError(f"bench sampling measures no engine {name!r} (known: {', '.join(ENGINES)})")
+    return names
+
+
+def run(model_dir: Path, wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Figures:
+    """Speeds of the engines and their ratios. Weights in bfloat16 for every arm.
+
+    Raises ConfigError for numbers that not every arm can honour, PrerequisiteError where an engine that is
+    named is missing, EngineError where one fails.
+    """
+    n, rows = wanted.n_samples, wanted.batch_rows
+    if n % rows:
+        raise ConfigError(
+            f"{n} samples are no whole number of batches of {rows}; plain `generate` needs that"
+        )
     import torch
 
     host = AdaptedModel.load(model_dir, dtype=torch.bfloat16)
-    spec = SamplingSpec(max_tokens)
-    arms: dict[str, Arm] = {
-        "hf": _engine_arm(hf.HfEngine(host, hf.Options(batch_rows=batch_rows)), n_samples, spec),
-        "generate": _generate_arm(host, n_samples, batch_rows, spec),
-    }
-    vllm_engine = _vllm(model_dir, batch_rows, say) if with_vllm else None
+    spec = SamplingSpec(wanted.max_tokens)
+    arms: dict[str, Arm] = {}
+    if "hf" in (wanted.engines or ENGINES):
+        arms["hf"] = _engine_arm(hf.HfEngine(host, hf.Options(batch_rows=rows)), n, spec)
+    arms["generate"] = _generate_arm(host, n, rows, spec)
+    vllm_engine = _vllm(model_dir, wanted, say)
     try:
         if vllm_engine is not None:
-            arms["vllm"] = _engine_arm(vllm_engine, n_samples, spec)
-            arms["raw vllm"] = _raw_vllm_arm(vllm_engine, n_samples, spec)
-        speeds = _measure(arms, say, n_rounds)
+            arms["vllm"] = _engine_arm(vllm_engine, n, spec)
+            arms["raw vllm"] = _raw_vllm_arm(vllm_engine, n, spec)
+        speeds = _measure(arms, say, wanted.n_rounds)
     finally:
         if vllm_engine is not None:
             vllm_engine.close()
-    return speeds, ratios(speeds, on_cpu=host.device.type == "cpu")
+    return Figures(tuple(speeds), tuple(ratios(speeds, on_cpu=host.device.type == "cpu")))
+
+
+def page(figures: Figures) -> RenderableType:
+    """The speeds, and the ratios with their targets, as tables."""
+    speeds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "tokens", "seconds", "tokens/s"):
+        speeds.add_column(column, justify="right" if column else "left")
+    for speed in figures.speeds:
+        speeds.add_row(speed.name, str(speed.tokens), f"{speed.wall_s:.1f}", f"{speed.tokens_per_s:.1f}")
+    ratios = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "ratio", "target", ""):
+        ratios.add_column(column, justify="right" if column else "left")
+    for ratio in figures.ratios:
+        target = "" if ratio.least is None else f"{ratio.least:.2f}"
+        verdict = Text("met", style="green") if ratio.ok else Text("missed", style="yellow")
+        ratios.add_row(ratio.name, f"{ratio.value:.2f}", target, verdict if target else "")
+    return Group(speeds, Text(), ratios)
+
+
+def as_record(figures: Figures) -> dict[str, Any]:
+    """The figures as JSON takes them."""
+    return {
+        "speeds": [{**asdict(speed), "tokens_per_s": speed.tokens_per_s} for speed in figures.speeds],
+        "ratios": [{**asdict(ratio), "ok": ratio.ok} for ratio in figures.ratios],
+    }
 
 
 def ratios(speeds: Sequence[Speed], *, on_cpu: bool) -> list[Ratio]:
@@ -200,16 +260,14 @@ def _raw_vllm_arm(engine: Any, n_samples: int, spec: SamplingSpec) -> Arm:
     return arm
 
 
-def _vllm(model_dir: Path, batch_rows: int, say: Callable[[str], None]) -> Any:
-    """The engine vllm where it is installed, else None."""
-    if importlib.util.find_spec("vllm") is None:
+def _vllm(model_dir: Path, wanted: Wanted, say: Callable[[str], None]) -> Any:
+    """The engine vllm: where it is asked for, or where nothing is and it is installed; else None."""
+    if wanted.engines and "vllm" not in wanted.engines:
+        return None
+    if not wanted.engines and importlib.util.find_spec("vllm") is None:
         say("vLLM is not installed; left out")
         return None
     from sdpo_solve.engines import vllm
 
     say("starting vLLM (about a minute)")
-    try:
-        return vllm.VllmEngine(model_dir, vllm.Options(batch_rows=batch_rows))
-    except PrerequisiteError as exc:
-        say(f"{exc}; left out")
-        return None
+    return vllm.VllmEngine(model_dir, vllm.Options(batch_rows=wanted.batch_rows))

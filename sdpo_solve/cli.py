@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sdpo_solve import __version__, cli_batch, cli_seeing
+from sdpo_solve import __version__, cli_batch, cli_bench, cli_seeing
 from sdpo_solve.errors import PrerequisiteError, RunError, SdpoSolveError, UserError
 from sdpo_solve.untrusted import clean
 
@@ -251,6 +251,7 @@ def model_pull(
 cli_batch.add_to(app)
 cli_seeing.add_to(app)
 bench_app.command("batch", epilog=cli_batch.BENCH_EPILOG)(cli_batch.bench_batch)
+cli_bench.add_to(bench_app)
 
 
 # -- the way out ---------------------------------------------------------------------------------------------

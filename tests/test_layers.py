@@ -25,7 +25,7 @@ LAYERS: dict[str, int] = {
     "batch": 7, "explaining": 7, "commands": 7, "screen": 7, "export": 7,
     "cluster": 8, "bench_batch": 8,
     "batch_command": 9,
-    "cli_batch": 10, "cli_seeing": 10,
+    "cli_batch": 10, "cli_bench": 10, "cli_seeing": 10,
     "cli": 11,
 }  # fmt: skip
 PLUGIN_FOLDERS = {"engines", "sandboxes", "formats", "methods"}

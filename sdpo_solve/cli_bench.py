@@ -1,0 +1,57 @@
+"""The commands of `bench` about one part: what it costs on this machine, as ratios in one run.
+
+Parse, call, print; `cli.py` registers them. Heavy parts are imported inside the commands.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")
+]
+
+SAMPLING_EPILOG = (
+    "Examples:\n\nsdpo-solve bench sampling\n\nsdpo-solve bench sampling --engines hf --rounds 3"
+)
+
+
+def sampling(
+    model: Annotated[
+        str | None, typer.Option(help="Model name, hub id or directory (default: the default model).")
+    ] = None,
+    engines: Annotated[
+        str | None, typer.Option(help="Engines, comma-separated (default: those that are installed).")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Samples wanted.", min=1)] = 64,
+    rows: Annotated[int, typer.Option(help="Answers sampled at the same time at most.", min=1)] = 16,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of one answer at most.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="Rounds over all arms; the best of each counts.", min=1)] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Tokens a second of each engine, beside plain `generate` and raw vLLM with the same settings.
+
+    Exit code 1: a ratio misses its target.
+    """
+    from sdpo_solve import bench_sampling as bench
+    from sdpo_solve import models
+
+    wanted = bench.Wanted(samples, rows, max_tokens, rounds, bench.parse_engines(engines))
+    model_dir = models.resolve(model or models.default_name()).path
+    err = Console(stderr=True, highlight=False)
+    figures = bench.run(model_dir, wanted, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    if as_json:
+        typer.echo(json.dumps(bench.as_record(figures)))
+    else:
+        Console(highlight=False).print(bench.page(figures))
+    raise typer.Exit(0 if figures.ok else 1)
+
+
+def add_to(bench_app: typer.Typer) -> None:
+    """Register the commands below `bench`."""
+    bench_app.command("sampling", epilog=SAMPLING_EPILOG)(sampling)
