@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve import build, feedback, models, ui
+from sdpo_solve import build, feedback, memory, models, ui
 from sdpo_solve import setup as machine
 from sdpo_solve.config import RunOptions, parse_settings, read_options
 from sdpo_solve.errors import PrerequisiteError, ProblemError, UserError
@@ -225,7 +225,38 @@ def examine(*, model: str | None, console: Console) -> bool:
         console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
+    if checks[-1].ok:
+        _print_memory(models.resolve(model or models.default_name()), console)
     return all(check.ok for check in checks)
+
+
+def _print_memory(model: models.ModelDir, console: Console) -> None:
+    """What the model would take for each engine, and whether that fits here; nothing is loaded."""
+    size = memory.size_of(model.path)
+    gpu_mb = memory.gpu_memory_mb()
+    load = memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
+    here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
+    estimates = [
+        memory.in_process(size, load, here_mb, on_cpu=gpu_mb is None),
+        memory.shared_gpu(size, load, gpu_mb),
+    ]
+    console.print(
+        f"\n{model.name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration"
+    )
+    for estimate in estimates:
+        table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for need in estimate.needs:
+            table.add_row(need.name, f"{need.mb / 1024:.1f} GB")
+        total = f"{estimate.total_mb / 1024:.1f} GB"
+        if estimate.available_mb is None:
+            verdict = Text(f"{total} in all; no GPU here to fit into", style="dim")
+        else:
+            here = f"{total} in all, {estimate.available_mb / 1024:.1f} GB here"
+            verdict = Text(f"{here}: fits", "green") if estimate.fits else Text(f"{here}: too much", "yellow")
+        console.print(Text(f"\n{estimate.title}: ") + verdict, soft_wrap=True)
+        console.print(table)
 
 
 def _check_model(name: str | None) -> machine.Check:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from sdpo_solve import memory
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
@@ -30,12 +31,17 @@ _INSTALL = (
     "pip uninstall -y torchvision torchaudio torchcodec"
 )
 
+# Where an accelerator is there that torch does not know as a CUDA device.
+_SHARE_UNSIZED = 0.45
+
 
 class Options(BaseOptions):
     """How vLLM is started and used."""
 
     batch_rows: int = Field(64, ge=1, description="answers sampled at the same time at most")
-    memory_share: float = Field(0.45, gt=0, lt=1, description="share of the GPU's memory that vLLM takes")
+    memory_share: float | None = Field(
+        None, gt=0, lt=1, description="share of the GPU's memory for vLLM; None: what the learner leaves"
+    )
     cpu_cache_gb: int = Field(2, ge=1, description="GiB for keys and values where vLLM runs on a CPU")
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the model")
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
@@ -75,7 +81,7 @@ class VllmEngine:
         self._guardian = Guardian()
         try:
             with self._guardian.marking(), _environment(options):
-                self.llm: Any = _start(model_dir, options)
+                self.llm: Any = _start(model_dir, options, learner=host is not None)
         except BaseException:
             self._guardian.close()
             raise
@@ -233,7 +239,7 @@ def build(options: Options, parts: EngineParts) -> VllmEngine:
     return VllmEngine(parts.model_dir(), options, parts.host, parts.progress)
 
 
-def _start(model_dir: Path, options: Options) -> Any:
+def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
     try:
         from vllm import LLM
         from vllm.platforms import current_platform
@@ -244,6 +250,7 @@ def _start(model_dir: Path, options: Options) -> Any:
         raise ConfigError("engine.sleep gives GPU memory back; vLLM runs on the CPU here")
     if on_cpu and options.tensor_parallel > 1:
         raise ConfigError("engine.tensor_parallel shares a model among GPUs; vLLM runs on the CPU here")
+    share = {} if on_cpu else {"gpu_memory_utilization": _share(model_dir, options, learner=learner)}
     with _engine_errors("vLLM did not start"):
         return LLM(
             model=str(model_dir),
@@ -260,9 +267,28 @@ def _start(model_dir: Path, options: Options) -> Any:
             generation_config="vllm",  # the model's own would add top-p, top-k and penalties
             logprobs_mode="processed_logprobs",  # of the distribution sampled, temperature included
             disable_log_stats=True,
-            **({} if on_cpu else {"gpu_memory_utilization": options.memory_share}),
+            **share,
             **({"enable_sleep_mode": True} if options.sleep else {}),
         )
+
+
+def _share(model_dir: Path, options: Options, *, learner: bool) -> float:
+    """The share of the GPU that vLLM takes for good, sized from the model before anything is loaded.
+
+    Raises ConfigError where model and learner do not fit the GPU together.
+    """
+    gpu_mb = memory.gpu_memory_mb()
+    if options.memory_share is not None or gpu_mb is None:
+        return options.memory_share or _SHARE_UNSIZED
+    size = memory.size_of(model_dir)
+    load = memory.full_length(size, memory.Load(rank=options.max_lora_rank), options.max_model_len)
+    sharing = memory.Sharing(
+        learner=learner,
+        sleeps=options.sleep,
+        quantised=options.quantization is not None,
+        tensor_parallel=options.tensor_parallel,
+    )
+    return memory.vllm_share(size, load, sharing, gpu_mb)
 
 
 @contextmanager
