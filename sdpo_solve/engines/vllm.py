@@ -250,7 +250,9 @@ def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
         raise ConfigError("engine.sleep gives GPU memory back; vLLM runs on the CPU here")
     if on_cpu and options.tensor_parallel > 1:
         raise ConfigError("engine.tensor_parallel shares a model among GPUs; vLLM runs on the CPU here")
-    share = {} if on_cpu else {"gpu_memory_utilization": _share(model_dir, options, learner=learner)}
+    more: dict[str, Any] = {"enable_sleep_mode": True} if options.sleep else {}
+    if not on_cpu:
+        more["gpu_memory_utilization"] = _share(model_dir, options, learner=learner)
     with _engine_errors("vLLM did not start"):
         return LLM(
             model=str(model_dir),
@@ -267,8 +269,7 @@ def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
             generation_config="vllm",  # the model's own would add top-p, top-k and penalties
             logprobs_mode="processed_logprobs",  # of the distribution sampled, temperature included
             disable_log_stats=True,
-            **share,
-            **({"enable_sleep_mode": True} if options.sleep else {}),
+            **more,
         )
 
 
