@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sdpo_solve.errors import ConfigError
+
 Sources = Annotated[
     list[str] | None,
     typer.Argument(metavar="SOURCE...", help="Problem files, folders, or sources such as lcb:rows.jsonl."),
@@ -200,6 +202,7 @@ def screen(
 
 EXPORT_EPILOG = _epilog(
     "sdpo-solve export runs/lcb --format livecodebench --method sdpo > answers.json",
+    "sdpo-solve export runs/lcb --format pack --out results.zip",
 )
 
 
@@ -208,7 +211,11 @@ def export(
         list[Path], typer.Argument(metavar="DIR...", help="Directories of runs, or ones that hold them.")
     ],
     format: Annotated[
-        str, typer.Option("--format", help="livecodebench: what its custom_evaluator reads.")
+        str,
+        typer.Option(
+            "--format",
+            help="livecodebench: what its custom_evaluator reads; pack: runs without texts, for 'report'.",
+        ),
     ] = "livecodebench",
     method: Annotated[str | None, typer.Option(help="The arm to write, where there are several.")] = None,
     all_attempts: Annotated[
@@ -220,9 +227,15 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write [default: standard output].")] = None,
 ) -> None:
-    """Write the programs that were found in a form that other tools read."""
+    """Write what was found in a form that other tools read, or as one small file that 'report' reads."""
+    from sdpo_solve import archive
     from sdpo_solve import export as exporting
 
+    if format == "pack":
+        if out is None or method or all_attempts or rows:
+            raise ConfigError("--format pack needs --out FILE and takes no other option")
+        typer.echo(f"{archive.pack(sources, out)} runs are in {out}")
+        return
     text = exporting.render(sources, format, method=method, all_attempts=all_attempts, rows=rows)
     if out is None:
         typer.echo(text)

@@ -16,7 +16,8 @@ from rich.text import Text
 from sdpo_solve.errors import ConfigError
 
 Sources = Annotated[
-    list[Path], typer.Argument(metavar="DIR...", help="Directories of runs, or ones that hold them.")
+    list[Path],
+    typer.Argument(metavar="DIR...", help="Directories of runs, ones that hold them, or packed files."),
 ]
 
 
@@ -55,6 +56,7 @@ def report(
 
     Works at any time, also while a batch is running.
     """
+    from sdpo_solve import archive
     from sdpo_solve.report import files, plots
     from sdpo_solve.report.cohort import Axis, load_cohort
     from sdpo_solve.report.figures import ReportOptions, make_report
@@ -64,15 +66,16 @@ def report(
         raise ConfigError("--json, --csv and --markdown: give one of them")
     if x not in list(Axis):
         raise ConfigError(f"--x is attempts, tokens or seconds, not {x!r}")
-    cohort = load_cohort(sources)
-    options = ReportOptions(Axis(x), _points(at), against, common, replicates)
-    found = make_report(cohort, options)
-    if png is not None:
-        plots.write_png(found, png, linear=linear)
-    if html is not None:
-        from sdpo_solve.report import page
+    with archive.unpacked(sources) as dirs:
+        cohort = load_cohort(dirs)
+        options = ReportOptions(Axis(x), _points(at), against, common, replicates)
+        found = make_report(cohort, options)
+        if png is not None:
+            plots.write_png(found, png, linear=linear)
+        if html is not None:
+            from sdpo_solve.report import page
 
-        page.write_page(found, cohort, html)
+            page.write_page(found, cohort, html)
     if as_json:
         typer.echo(json.dumps(files.as_json(found), indent=2))
     elif as_csv:

@@ -51,7 +51,7 @@ class State:
     """What each failure said, oldest first; a run may have gone on since."""
 
 
-def arm_of(header: Mapping[str, Any]) -> str:
+def arm_name(header: Mapping[str, Any]) -> str:
     """What the run of this header is compared as: its method, unless the arm was named."""
     return str(header.get("arm") or header.get("method", "?"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError, UserError
-from sdpo_solve.events import FILE_NAME, arm_of, read_events
+from sdpo_solve.events import FILE_NAME, arm_name, read_events
 from sdpo_solve.formats import livecodebench
 
 FORMATS = ("livecodebench",)
@@ -46,7 +46,7 @@ def render(
     Raises ConfigError for an unknown form, where no run is found, and where several arms would mix.
     """
     if form not in FORMATS:
-        raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)})")
+        raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)}, pack)")
     found = [_read(path) for source in sources for path in _journals(source)]
     runs = [run for run in found if run is not None and method in (None, run.arm)]
     arms = sorted({run.arm for run in runs})
@@ -104,4 +104,4 @@ def _read(path: Path) -> Found | None:
             open_programs, open_solution = [], None
     if not header:
         return None
-    return Found(header["problem"], arm_of(header), header["seed"], tuple(programs), solution)
+    return Found(header["problem"], arm_name(header), header["seed"], tuple(programs), solution)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError, JournalError
-from sdpo_solve.events import FILE_NAME, arm_of, last_event, read_events
+from sdpo_solve.events import FILE_NAME, arm_name, last_event, read_events
 from sdpo_solve.progress import mark
 
 ACCEPTED = "accepted"
@@ -87,7 +87,7 @@ class RunRecord:
     @property
     def arm(self) -> str:
         """What it is compared as: its method, unless it was named."""
-        return arm_of(self.header)
+        return arm_name(self.header)
 
     @property
     def seed(self) -> int:
@@ -267,7 +267,7 @@ def _row(event: Mapping[str, Any], elapsed_s: float) -> AttemptRow:
     quotable = [p for p, case in zip(passed, cases, strict=True) if case["visible"]]
     return AttemptRow(
         index=event["index"],
-        n_tokens=len(event["token_ids"]),
+        n_tokens=event["n_tokens"] if "n_tokens" in event else len(event["token_ids"]),
         solved=bool(event["solved"]),
         passed_all=bool(cases) and all(passed),
         overfit=bool(quotable) and all(quotable) and not all(passed),

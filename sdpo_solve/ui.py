@@ -19,7 +19,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve.events import arm_of
+from sdpo_solve.events import arm_name
 from sdpo_solve.progress import LEGEND, Progress
 from sdpo_solve.untrusted import clean, middle_cut
 
@@ -129,7 +129,7 @@ def frame(progress: Progress) -> RenderableType:
 
 
 def title(header: Mapping[str, Any]) -> str:
-    names = [header.get("problem"), arm_of(header) if header else None, header.get("model")]
+    names = [header.get("problem"), arm_name(header) if header else None, header.get("model")]
     seed = header.get("seed")
     shown = [clean(str(name)) for name in names if name]
     return " · ".join([*shown, f"seed {seed}"] if seed is not None else shown) or "starting"

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve import ui
-from sdpo_solve.events import FILE_NAME, arm_of
+from sdpo_solve.events import FILE_NAME, arm_name
 from sdpo_solve.follow import Follower, being_written
 from sdpo_solve.runs import find_run_dirs
 from sdpo_solve.untrusted import clean
@@ -123,9 +123,9 @@ def _arms(seen: Watch) -> Table:
     columns = ("runs", "running", "solved", "unsolved", "failed", "stopped", "attempts", "tokens")
     for column in columns:
         table.add_column(column, justify="right")
-    arms = sorted({arm_of(f.progress.header) for f in seen.followers.values()})
+    arms = sorted({arm_name(f.progress.header) for f in seen.followers.values()})
     for arm in arms:
-        mine = [f for f in seen.followers.values() if arm_of(f.progress.header) == arm]
+        mine = [f for f in seen.followers.values() if arm_name(f.progress.header) == arm]
         states = [seen.state(follower) for follower in mine]
         counts = [
             states.count("running"), states.count("solved"), states.count("unsolved"), states.count("failed"),
@@ -180,6 +180,6 @@ def _spent(follower: Follower) -> str:
 
 def _name(follower: Follower, seen: Watch) -> str:
     header = follower.progress.header
-    names: Sequence[object] = (header.get("problem"), arm_of(header), f"seed-{header.get('seed')}")
+    names: Sequence[object] = (header.get("problem"), arm_name(header), f"seed-{header.get('seed')}")
     known = header.get("problem") is not None
     return clean("/".join(str(name) for name in names) if known else str(follower.run_dir))

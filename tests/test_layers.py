@@ -17,7 +17,7 @@ LAYERS: dict[str, int] = {
     "engines": 3, "sandboxes": 3, "learner": 3, "formats": 3, "judge": 3, "feedback": 3, "journal": 3,
     "models": 3, "ui": 3, "_gguf": 2, "embedded": 2,
     "methods": 4,
-    "statistics": 3, "runs": 3, "follow": 3, "pages": 4, "story": 5, "solve": 5, "report": 5, "explain": 5, "watch": 5, "setup": 5,
+    "statistics": 3, "runs": 3, "follow": 3, "pages": 4, "archive": 4, "story": 5, "solve": 5, "report": 5, "explain": 5, "watch": 5, "setup": 5,
     "trials": 5, "bench_sampling": 5, "bench_grading": 5, "bench_update": 5,
     "plan": 5, "parts": 5, "sharing": 5, "batch_view": 5, "trackers": 5, "screening": 5,
     "broadcast": 6, "estimate": 6,
