@@ -89,6 +89,10 @@ def batch(
     language: Annotated[str | None, typer.Option(help="python or cpp [default: python].")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Let the model think first.")] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Processor threads of the model; equal results need equal numbers of them."),
+    ] = None,
     in_flight: Annotated[
         int | None, typer.Option(help="Runs under way at once in one process [default: 2].")
     ] = None,
@@ -138,7 +142,7 @@ def batch(
         "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
         "keep_going": keep_going or None, "model": model, "engine": engine, "replies": replies,
         "sandbox": sandbox, "feedback_mode": feedback_mode, "language": language, "system": system,
-        "thinking": thinking or None, "in_flight": in_flight, "merge": merge or None, "tries": tries,
+        "thinking": thinking or None, "threads": threads, "in_flight": in_flight, "merge": merge or None, "tries": tries,
         "executor": executor, "workers": workers, "address": address,
         "settings": parse_settings(settings or []), "track": track, "out": out,
     }  # fmt: skip

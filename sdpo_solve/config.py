@@ -46,6 +46,9 @@ class RunOptions(Options):
     language: Literal["python", "cpp"] = Field("python", description="language of the programs")
     system: str | None = Field(None, description="system message; None for the model's own")
     thinking: bool = Field(False, description="the chat template's thinking switch")
+    threads: int | None = Field(
+        None, ge=1, description="processor threads of the model; None: as many as the machine offers"
+    )
     settings: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="options of the parts, by part: {'learner': {'lr': 5e-5}}"
     )
