@@ -17,16 +17,17 @@ from typing import Any
 
 from sdpo_solve import build
 from sdpo_solve.crew import Crew, Desk, RunSummary, Sink, Threads
-from sdpo_solve.errors import SandboxError, UserError
+from sdpo_solve.errors import UserError
 from sdpo_solve.estimate import Cost, Estimate, cost_of, estimate
 from sdpo_solve.events import FILE_NAME, last_event
 from sdpo_solve.identity import versions
 from sdpo_solve.journal import Listener
 from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, choose, list_runs
-from sdpo_solve.screening import read_marks
-from sdpo_solve.sharing import Gate, Outage, Turns
+from sdpo_solve.screening import rate_of
+from sdpo_solve.screening_file import read_marks
+from sdpo_solve.sharing import Gate, Outage, Turns, probe, use_threads
 from sdpo_solve.solve import Run
-from sdpo_solve.types import BoxInput, Limits, Problem, Program, RunStatus
+from sdpo_solve.types import Problem
 
 RECORD_NAME = "batch.json"
 # Engines that sample from the learner's own weights, so that both take the same turn.
@@ -101,8 +102,8 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
     Loads no weights and starts no box. Raises UserError for a mistake, PrerequisiteError without a model.
     """
     problems = [problem for source in spec.batch.sources for problem in build.load_problems(source)]
-    marks = read_marks(spec.batch.screening) if spec.batch.only else None
-    hard = marks.named(spec.batch.only) if marks is not None and spec.batch.only is not None else None
+    only = spec.batch.only
+    hard = None if only is None else read_marks(spec.batch.screening).named(rate_of(only))
     chosen = choose(problems, spec.batch, hard)
     batch = Batch(spec, out, {problem.id: problem for problem in chosen}, tuple(list_runs(spec, chosen)))
     with build.Workshop(batch.plan, replies=spec.batch.replies) as workshop:
@@ -187,6 +188,7 @@ class LocalExecutor:
         turns = Turns.make(shared_weights=batch.spec.run.engine in _SHARED_WEIGHTS, gate=gate)
 
         def open_run(key: RunKey, listeners: Sequence[Listener]) -> Run:
+            use_threads(batch.spec.run.threads)
             bench = workshop.sibling(batch.plan_for(key))
             return bench.new_run(batch.problems[key.problem], batch.out, listeners)
 
@@ -197,15 +199,8 @@ class LocalExecutor:
         def tell(text: str) -> None:
             sink({"event": "notice", "text": text})
 
-        outage = Outage(gate, lambda: _probe(workshop), tell)
+        outage = Outage(gate, lambda: probe(workshop.sandbox()), tell)
         return Crew(Desk(batch.out, options.tries, options.merge, turns, outage, open_run, close_run, sink))
-
-
-def _probe(workshop: build.Workshop) -> None:
-    """Raises SandboxError where not even an empty program runs."""
-    (result,) = workshop.sandbox().run(Program("pass"), [BoxInput()], Limits())
-    if result.status is not RunStatus.OK:
-        raise SandboxError(f"an empty program ended with {result.status.value}: {result.stderr[:200]}")
 
 
 # -- what it may cost ----------------------------------------------------------------------------------------

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +32,7 @@ from sdpo_solve.batch_view import clock, make_batch_view
 from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
 from sdpo_solve.estimate import Estimate
 from sdpo_solve.plan import BatchSpec
-from sdpo_solve.sharing import Gate, busy_line
+from sdpo_solve.sharing import Gate, busy_line, interrupts
 from sdpo_solve.untrusted import clean
 
 _SHOWN_FAILED = 20
@@ -103,32 +100,6 @@ def _can_measure(batch: Batch) -> bool:
     """On a cluster only what lies on disk is known; the driver may have no accelerator."""
     done = standing(batch)
     return batch.spec.batch.executor == "local" or bool(done.finished or done.begun)
-
-
-@contextmanager
-def interrupts(gate: Gate, tell: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) closes the gate, the second raises KeyboardInterrupt.
-
-    Outside the main thread signals are somebody else's, and nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def heed(number: int, frame: FrameType | None) -> None:
-        if gate.is_closed:
-            raise KeyboardInterrupt
-        gate.close()
-        # Not from here: the thread that was interrupted may hold the lock of the display.
-        text = "ending after the groups under way; Ctrl-C again ends at once"
-        threading.Thread(target=tell, args=(text,), daemon=True).start()
-
-    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # -- pages ---------------------------------------------------------------------------------------------------

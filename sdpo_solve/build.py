@@ -101,8 +101,6 @@ class Workshop:
             raise ConfigError("--engine scripted needs --replies FILE")
         if plan.run.engine != "scripted" and replies is not None:
             raise ConfigError(f"--replies is for --engine scripted; this run uses {plan.run.engine}")
-        if plan.run.threads is not None and plan.run.engine == "scripted" and plan.run.model is None:
-            raise ConfigError("--threads: scripted replies need no model, so it has no threads")
         self.plan = plan
         self._replies = replies
         self._progress = progress
@@ -164,14 +162,7 @@ class Workshop:
         return judge.Judge(self.sandbox(), options, quoted_half=quoted_half, language=self.plan.run.language)
 
     def host(self) -> AdaptedModel:
-        """The base weights in this process, loaded when first asked for.
-
-        Threads are set for the thread that asks: float rounding, and so tokens, depend on their number.
-        """
-        if self.plan.run.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.plan.run.threads)
+        """The base weights in this process, loaded when first asked for."""
         if self._shared.host is None:
             from sdpo_solve.learner.host import AdaptedModel
 

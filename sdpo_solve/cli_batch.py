@@ -62,7 +62,8 @@ def batch(
     from_date: FromFlag = None,
     to_date: ToFlag = None,
     only: Annotated[
-        str | None, typer.Option(help="Keep what a screening marked so: hard or very-hard.")
+        str | None,
+        typer.Option(help="Keep what a screening marked so: hard, very-hard, or below a rate, e.g. 0.05."),
     ] = None,
     screening: Annotated[
         Path | None, typer.Option(help="The screening that --only reads [default: runs/screen].")
@@ -142,7 +143,8 @@ def batch(
         "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
         "keep_going": keep_going or None, "model": model, "engine": engine, "replies": replies,
         "sandbox": sandbox, "feedback_mode": feedback_mode, "language": language, "system": system,
-        "thinking": thinking or None, "threads": threads, "in_flight": in_flight, "merge": merge or None, "tries": tries,
+        "thinking": thinking or None, "threads": threads, "in_flight": in_flight,
+        "merge": merge or None, "tries": tries,
         "executor": executor, "workers": workers, "address": address,
         "settings": parse_settings(settings or []), "track": track, "out": out,
     }  # fmt: skip
@@ -164,7 +166,17 @@ def screen(
     ],
     attempts: Annotated[int, typer.Option(help="Samples of one problem at most.", min=1)] = 512,
     total: Annotated[int | None, typer.Option(help="Samples of this command at most.", min=1)] = None,
-    group_size: Annotated[int, typer.Option(help="Samples taken at a time.", min=1)] = 16,
+    group_size: Annotated[
+        int,
+        typer.Option(help="Samples of one problem taken at a time at most; the first look takes 4.", min=1),
+    ] = 16,
+    round_size: Annotated[
+        int, typer.Option(help="Samples of all problems that go through the engine together.", min=1)
+    ] = 64,
+    ceiling: Annotated[
+        str,
+        typer.Option(help="Leave a problem alone once its rate is surely above this: hard, or e.g. 0.1."),
+    ] = "hard",
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Also sample from the prompt that shows a failure's feedback.")
     ] = False,
@@ -185,11 +197,14 @@ def screen(
 ) -> None:
     """How often the base model solves each problem, with intervals; marks hard and very hard ones.
 
-    Goes on where it stopped. `batch --only hard` reads the result. The samples serve no comparison.
+    Goes on where it stopped; Ctrl-C once ends after the samples under way. `batch --only hard` reads the
+    result. The samples serve no comparison.
     """
     from sdpo_solve import screen as screening
+    from sdpo_solve import screen_view
     from sdpo_solve.config import parse_settings
     from sdpo_solve.plan import make_spec
+    from sdpo_solve.screening import Rule, rate_of
 
     flags = {
         "sources": sources, "ids": ids, "difficulty": difficulty, "from_date": from_date,
@@ -197,11 +212,14 @@ def screen(
         "model": model, "engine": engine, "replies": replies, "sandbox": sandbox,
         "settings": parse_settings(settings or []), "methods": "best-of-k",
     }  # fmt: skip
-    asked = screening.Asked(make_spec({}, flags, "screen"), out, group_size, total, teacher, seed)
+    rule = Rule(group_size, attempts, rate_of(ceiling))
+    asked = screening.Asked(make_spec({}, flags, "screen"), out, rule, round_size, total, teacher, seed)
     console = Console(stderr=as_json, highlight=False)
-    found = screening.run(asked, console)
+    ended = screening.run(asked, console)
     if as_json:
-        typer.echo(json.dumps(screening.as_record(found)))
+        typer.echo(json.dumps(screen_view.as_record(ended.found)))
+    if ended.stopped:
+        raise typer.Exit(130)
 
 
 EXPORT_EPILOG = _epilog(

@@ -60,7 +60,9 @@ class BatchOptions(Options):
     difficulty: Names = Field((), description="difficulties to keep")
     from_date: datetime.date | None = Field(None, description="first contest date to keep")
     to_date: datetime.date | None = Field(None, description="last contest date to keep")
-    only: Literal["hard", "very-hard"] | None = Field(None, description="keep what a screening marked so")
+    only: str | None = Field(
+        None, description="keep what a screening marked so: hard, very-hard, or surely below a rate"
+    )
     screening: Path = Field(Path("runs/screen"), description="the screening that `only` reads")
     replies: Path | None = Field(None, description="replies for the scripted engine")
     in_flight: int = Field(2, ge=1, le=256, description="runs under way at the same time in one process")
@@ -188,6 +190,8 @@ def _check_methods(spec: BatchSpec) -> None:
         raise ConfigError("settings of the learner: none of these methods learns")
     if spec.batch.merge and spec.run.engine == "scripted":
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
+    if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:
+        raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
     if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address):
         raise ConfigError("workers and address are for --executor ray")
 

@@ -1,54 +1,59 @@
 """Screening: how often the base model solves each problem, sampled where it decides most.
 
-Samples and grades in groups and keeps counts in `screening.jsonl` (see `screening.py`); it is no run, learns
-nothing, and its samples serve no comparison. With `teacher` every failed attempt is tried again under the
-prompt that shows its feedback: where that rate is higher, self-distillation has something to teach.
+Samples of several problems go through the engine together while those before are graded; counts are kept
+in `screening.jsonl` (see `screening_file.py`). It is no run, learns nothing, and its samples serve no
+comparison.
+With `teacher` every failed attempt at a problem that is not settled as easy is tried again under the prompt
+that shows its feedback: where that rate is higher, self-distillation has something to teach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sdpo_solve import build, feedback
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.identity import problem_digest
 from sdpo_solve.plan import BatchSpec, RunKey, choose
 from sdpo_solve.prompts import Prompter, extract_code
-from sdpo_solve.screening import (
-    CONFIDENCE,
-    Counts,
-    Screened,
-    Screening,
-    add,
-    append,
-    choose_next,
-    interval,
-    pass_at,
-    read_screening,
-)
+from sdpo_solve.screen_view import ScreenProgress, ScreenView, make_screen_view, print_table
+from sdpo_solve.screening import Look, Rule, Screened, below, choose_looks
+from sdpo_solve.screening_file import Screening, add, append, read_screening
+from sdpo_solve.sharing import Gate, Outage, PatientGrader, Turns, interrupts, probe
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
-from sdpo_solve.untrusted import clean
 
 _POLICY = Policy("screen", 0)
+# Looks graded at the same time; each grades several programs at once already.
+_GRADERS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Problems and options as for a batch; `attempts` is a problem's most, `total` a command's."""
+    """Problems and options as for a batch. `round_size`: samples that go through the engine together;
+    `total`: samples of this command at most."""
 
     spec: BatchSpec
     out: Path
-    group_size: int
+    rule: Rule
+    round_size: int
     total: int | None
     teacher: bool
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a screening ended: what it found, and whether it was broken off."""
+
+    found: Screening
+    stopped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +65,43 @@ class Tried:
     verdict: Verdict
 
 
-def run(asked: Asked, console: Console) -> Screening:
-    """Screen until every problem is decided or its samples are spent, or on from where the file ends.
+@dataclass(slots=True)
+class _Job:
+    """A look under way: first the student's samples, then, where asked for, the teacher's."""
 
-    Raises UserError, PrerequisiteError or RunError; each group that was graded is kept.
+    problem: Problem
+    first: int
+    stream: str
+    prompts_G: list[Prompt]
+    samples_G: list[Sample] = field(default_factory=list)
+    base: list[Tried] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    job: _Job
+    tried: list[Tried]
+
+
+def run(asked: Asked, console: Console) -> Ended:
+    """Screen until every problem is settled or its samples are spent, or on from where the file ends.
+
+    The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
+    KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
     """
     loaded = [problem for source in asked.spec.batch.sources for problem in build.load_problems(source)]
     problems = {problem.id: problem for problem in choose(loaded, asked.spec.batch, None)}
     key = RunKey(asked.seed, next(iter(problems)), "best-of-k")
     plan = build.make_plan(asked.spec.options_for(key))
-    with build.Workshop(plan, replies=asked.spec.batch.replies) as workshop:
+    gate, view = Gate(), make_screen_view(console, ScreenProgress(asked.rule))
+    with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
         found = _open(asked, workshop, problems)
-        sampler = _Sampler(
-            asked, workshop, sum(item.base.n + item.teacher.n for item in found.problems.values())
-        )
-        try:
-            found = _sample_all(asked, found, problems, sampler, lambda item: _say(console, item))
-        except KeyboardInterrupt:
-            console.print(Text("interrupted; the same command goes on"))
-            raise
-    console.print(table(found))
-    console.print(Text(f"{_advice(found)}; kept in {clean(str(asked.out))}", style="dim"), soft_wrap=True)
-    return found
+        view.progress.screened = {name: found.problems[name] for name in problems}
+        with view, interrupts(gate, view.on_notice):
+            screened = _Pipeline(asked, workshop, problems, view, gate).run()
+    found = replace(found, problems={**found.problems, **screened})
+    print_table(console, screened, asked.out, stopped=gate.is_closed)
+    return Ended(found, gate.is_closed)
 
 
 def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem]) -> Screening:
@@ -97,13 +117,19 @@ def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem
                 f"{config.get(name)!r}; rates must not mix: choose another --out"
             )
     known = {name: before.problems.get(name, Screened(name)) for name in problems}
+    for name, item in known.items():
+        if item.digest not in ("", problem_digest(problems[name])):
+            raise ConfigError(
+                f"{asked.out} holds samples of {name} as it was before its text or tests changed; "
+                "rates must not mix: choose another --out"
+            )
     return Screening(config, {**before.problems, **known})
 
 
 def _config(asked: Asked, workshop: build.Workshop) -> dict[str, Any]:
     """What decides the rates: samples of other settings must not be added up with these."""
     spec, options = workshop.sampling_spec(), asked.spec.run
-    return {
+    config = {
         "model": workshop.model().identity if workshop.uses_model else "scripted replies",
         "engine": options.engine,
         "max_tokens": spec.max_tokens,
@@ -111,140 +137,137 @@ def _config(asked: Asked, workshop: build.Workshop) -> dict[str, Any]:
         "language": options.language,
         "system": options.system,
         "thinking": options.thinking,
+        "judge": workshop.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
         "teacher": asked.teacher,
         "seed": asked.seed,
     }
+    if asked.teacher:
+        config["feedback"] = workshop.plan.parts["feedback"].model_dump(mode="json")
+    return config
 
 
-def _sample_all(
-    asked: Asked,
-    found: Screening,
-    problems: Mapping[str, Problem],
-    sampler: _Sampler,
-    tell: Callable[[Screened], None],
-) -> Screening:
-    left = asked.total
-    screened = dict(found.problems)
-    most = asked.spec.run.attempts
-    while left is None or left > 0:
-        ours = [screened[name] for name in problems]
-        item = choose_next(ours, asked.group_size, most)
-        if item is None:
-            break
-        n = min(asked.group_size, most - item.base.n, left if left is not None else asked.group_size)
-        event = sampler.group(problems[item.problem], item.base.n, n)
-        append(asked.out, event)
-        screened[item.problem] = add(item, event)
-        left = None if left is None else left - n
-        tell(screened[item.problem])
-    return replace(found, problems=screened)
+class _Pipeline:
+    """Samples one round while the one before is graded. Only the thread that calls `run` counts."""
 
-
-class _Sampler:
-    """Samples and grades a group of one problem, and its teacher's answers."""
-
-    def __init__(self, asked: Asked, workshop: build.Workshop, consumed: int) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        workshop: build.Workshop,
+        problems: Mapping[str, Problem],
+        view: ScreenView,
+        gate: Gate,
+    ) -> None:
+        workshop.warm_up()
         options = asked.spec.run
-        self._asked = asked
-        self._judge = workshop.judge()
-        self._engine = workshop.engine(consumed)
+        self._asked, self._problems, self._view, self._gate = asked, problems, view, gate
+        self._progress = view.progress
+        done = self._progress.screened.values()
+        self._engine = workshop.engine(sum(item.base.n + item.teacher.n for item in done))
         self._spec: SamplingSpec = workshop.sampling_spec()
         self._prompter = Prompter(options.system, options.thinking, options.language)
         feedback_options = workshop.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
+        outage = Outage(gate, lambda: probe(workshop.sandbox()), view.on_notice)
+        self._judge = PatientGrader(workshop.judge(), Turns.make(shared_weights=True, gate=gate), outage)
+        self._left = asked.total
+        self._under_way: set[str] = set()
+        self._to_teach: list[_Job] = []
 
-    def group(self, problem: Problem, first: int, n: int) -> dict[str, Any]:
-        """The event of `n` more samples, the `first` before it counted off."""
-        tried = self._try(problem, [self._prompter.student(problem)] * n, f"screen/{problem.id}", first)
-        failed = [item for item in tried if not item.verdict.solved] if self._asked.teacher else []
-        prompts = [self._prompter.teacher(problem, feedback=self._hears(problem, item)) for item in failed]
-        taught = self._try(problem, prompts, f"screen-teacher/{problem.id}", first) if prompts else []
-        return {
+    def run(self) -> dict[str, Screened]:
+        """The counts of every problem, once nothing is left to sample or the gate is closed.
+
+        Raises EngineError and SandboxError, and Stopped where the gate is closed during an outage.
+        """
+        pool = ThreadPoolExecutor(_GRADERS, thread_name_prefix="screen")
+        graded: list[Future[_Graded]] = []
+        try:
+            while True:
+                jobs = self._next_jobs()
+                if not jobs and not graded:
+                    return dict(self._progress.screened)
+                if jobs:
+                    self._sample(jobs)
+                ended, graded = graded, [pool.submit(self._grade, job) for job in jobs]
+                for future in ended:
+                    self._take(future.result())
+                self._view.on_round()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next_jobs(self) -> list[_Job]:
+        """Answers of the teacher that are due, and looks at problems that are not under way."""
+        jobs, self._to_teach = self._to_teach, []
+        room = self._asked.round_size - sum(len(job.prompts_G) for job in jobs)
+        room = room if self._left is None else min(room, self._left)
+        if self._gate.is_closed or room <= 0:
+            return jobs
+        screened = list(self._progress.screened.values())
+        return jobs + [
+            self._job(look) for look in choose_looks(screened, self._under_way, self._asked.rule, room)
+        ]
+
+    def _job(self, look: Look) -> _Job:
+        self._under_way.add(look.problem)
+        if self._left is not None:
+            self._left -= look.n
+        problem, first = self._problems[look.problem], self._progress.screened[look.problem].base.n
+        return _Job(problem, first, "screen", [self._prompter.student(problem)] * look.n)
+
+    def _sample(self, jobs: Sequence[_Job]) -> None:
+        """One call for all. Seeds come from streams of their own: no arm of a comparison draws them again."""
+        prompts = [prompt for job in jobs for prompt in job.prompts_G]
+        seeds = [
+            attempt_seed(self._asked.seed, f"{job.stream}/{job.problem.id}", job.first + g)
+            for job in jobs
+            for g in range(len(job.prompts_G))
+        ]
+        self._view.on_sampling(len(prompts), len(jobs))
+        samples = iter(self._engine.sample(prompts, seeds, _POLICY, self._spec))
+        for job in jobs:
+            job.samples_G = [next(samples) for _ in job.prompts_G]
+
+    def _grade(self, job: _Job) -> _Graded:
+        codes_G = [extract_code(sample.text) for sample in job.samples_G]
+        verdicts_G = self._judge.grade(job.problem, codes_G)
+        tried = [Tried(*item) for item in zip(job.samples_G, codes_G, verdicts_G, strict=True)]
+        return _Graded(job, tried)
+
+    def _take(self, graded: _Graded) -> None:
+        """Write the look down, or first ask the teacher where it failed."""
+        job, tried = graded.job, graded.tried
+        if job.base is not None:
+            self._write(job.problem, job.base, tried)
+            return
+        failed = [item for item in tried if not item.verdict.solved]
+        if self._asked.teacher and failed and not self._is_easy(job.problem, tried):
+            prompts = [
+                self._prompter.teacher(job.problem, feedback=self._hears(job.problem, item))
+                for item in failed
+            ]
+            self._to_teach.append(_Job(job.problem, job.first, "screen-teacher", prompts, base=tried))
+        else:
+            self._write(job.problem, tried, [])
+
+    def _is_easy(self, problem: Problem, tried: Sequence[Tried]) -> bool:
+        counts = self._progress.screened[problem.id].base
+        now = counts.plus(len(tried), sum(item.verdict.solved for item in tried))
+        return below(now, self._asked.rule.ceiling) is False
+
+    def _hears(self, problem: Problem, item: Tried) -> str:
+        return feedback.render(problem, item.code, item.verdict, item.sample.finish, self._feedback)
+
+    def _write(self, problem: Problem, tried: Sequence[Tried], taught: Sequence[Tried]) -> None:
+        event = {
             "event": "group",
             "problem": problem.id,
+            "digest": problem_digest(problem),
             "n": len(tried),
             "solved": sum(item.verdict.solved for item in tried),
             "teacher_n": len(taught),
             "teacher_solved": sum(item.verdict.solved for item in taught),
             "tokens": sum(len(item.sample.token_ids_T) for item in (*tried, *taught)),
         }
-
-    def _try(self, problem: Problem, prompts_G: list[Prompt], stream: str, first: int) -> list[Tried]:
-        """Seeds come from a stream of their own: no arm of a comparison draws these samples again."""
-        seeds_G = [attempt_seed(self._asked.seed, stream, first + g) for g in range(len(prompts_G))]
-        samples_G = self._engine.sample(prompts_G, seeds_G, _POLICY, self._spec)
-        codes_G = [extract_code(sample.text) for sample in samples_G]
-        verdicts_G = self._judge.grade(problem, codes_G)
-        return [Tried(*item) for item in zip(samples_G, codes_G, verdicts_G, strict=True)]
-
-    def _hears(self, problem: Problem, item: Tried) -> str:
-        return feedback.render(problem, item.code, item.verdict, item.sample.finish, self._feedback)
-
-
-# -- pages ---------------------------------------------------------------------------------------------------
-
-
-def table(found: Screening) -> Table:
-    """A row a problem: rate, interval, pass@64, mark, and the teacher's rate where it was sampled."""
-    with_teacher = any(item.teacher.n for item in found.problems.values())
-    page = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    page.add_column("problem", overflow="fold")
-    for column in ("solved", "rate", f"{100 * CONFIDENCE:.0f} % interval", "pass@64"):
-        page.add_column(column, justify="right")
-    page.add_column("mark")
-    if with_teacher:
-        page.add_column("with feedback", justify="right")
-    for item in found.problems.values():
-        ends, at_64 = interval(item.base), pass_at(64, item.base)
-        cells = [
-            clean(item.problem),
-            f"{item.base.solved}/{item.base.n}",
-            _percent(item.base),
-            f"{100 * ends.low:.2f} – {100 * ends.high:.2f} %",
-            "–" if at_64 is None else f"{at_64:.2f}",
-            item.mark,
-        ]
-        if with_teacher:
-            cells.append(f"{item.teacher.solved}/{item.teacher.n} {_percent(item.teacher)}")
-        page.add_row(*cells)
-    return page
-
-
-def as_record(found: Screening) -> dict[str, Any]:
-    """The table as one JSON object."""
-    rows = []
-    for item in found.problems.values():
-        ends = interval(item.base)
-        rows.append(
-            {
-                "problem": item.problem,
-                "samples": item.base.n,
-                "solved": item.base.solved,
-                "rate": item.base.rate,
-                "interval": [ends.low, ends.high],
-                "pass_at_64": pass_at(64, item.base),
-                "hard": item.is_below("hard"),
-                "very_hard": item.is_below("very-hard"),
-                "teacher_samples": item.teacher.n,
-                "teacher_solved": item.teacher.solved,
-                "tokens": item.tokens,
-            }
-        )
-    return {"confidence": CONFIDENCE, "config": dict(found.config), "problems": rows}
-
-
-def _say(console: Console, item: Screened) -> None:
-    taught = f", with feedback {item.teacher.solved}/{item.teacher.n}" if item.teacher.n else ""
-    line = f"{clean(item.problem)}: {item.base.solved}/{item.base.n}{taught}, {item.mark}"
-    console.print(Text(line), soft_wrap=True)
-
-
-def _advice(found: Screening) -> str:
-    marks = [item.mark for item in found.problems.values()]
-    counts = [f"{marks.count(mark)} {mark}" for mark in dict.fromkeys(marks)]
-    return ", ".join(counts)
-
-
-def _percent(counts: Counts) -> str:
-    return "–" if counts.rate is None else f"{100 * counts.rate:.1f} %"
+        append(self._asked.out, event)
+        self._under_way.discard(problem.id)
+        self._view.on_look(add(self._progress.screened[problem.id], event), len(tried) + len(taught))

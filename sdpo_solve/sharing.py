@@ -1,25 +1,31 @@
 """How the runs of one process share what there is one of: the weights, the engine, the sandbox.
 
 Wraps the parts of a run so that threads take turns where they must (sampling and learning change the same
-weights) and overlap where they may (grading). Measures who was busy, lets a batch end between two groups, and
-waits for a sandbox that is gone instead of failing every run. Schedules nothing (see `crew.py`).
+weights) and overlap where they may (grading). Measures who was busy, lets a batch end between two groups,
+and waits for a sandbox that is gone instead of failing every run. Schedules nothing (see `crew.py`).
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import FrameType
 
 from sdpo_solve.errors import EngineError, SandboxError
-from sdpo_solve.protocols import Engine, Grader, Method
+from sdpo_solve.protocols import Engine, Grader, Method, Sandbox
 from sdpo_solve.types import (
     Attempt,
+    BoxInput,
+    Limits,
     Policy,
     Problem,
+    Program,
     Prompt,
+    RunStatus,
     Sample,
     SamplingSpec,
     Update,
@@ -55,6 +61,43 @@ class Gate:
         """Sleep, and raise Stopped as soon as the gate is closed."""
         if self._closed.wait(seconds):
             raise Stopped
+
+
+@contextmanager
+def interrupts(gate: Gate, tell: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) closes the gate, the second raises KeyboardInterrupt.
+
+    Outside the main thread signals are somebody else's, and nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        if gate.is_closed:
+            raise KeyboardInterrupt
+        gate.close()
+        # Not from here: the thread that was interrupted may hold the lock of the display.
+        text = "ending after the groups under way; Ctrl-C again ends at once"
+        threading.Thread(target=tell, args=(text,), daemon=True).start()
+
+    before = {number: signal.signal(number, heed) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def use_threads(n_threads: int | None) -> None:
+    """Let the model use so many processor threads when this thread asks it; None leaves them as they are.
+
+    Float rounding depends on their number, and a token at a near-tie on the rounding.
+    """
+    if n_threads is not None:
+        import torch
+
+        torch.set_num_threads(n_threads)
 
 
 # -- who was busy --------------------------------------------------------------------------------------------
@@ -188,6 +231,13 @@ class TurnMethod:
         self.turns.gate.check()
         with self.turns.use(self.turns.weights, "learning"):
             return self.method.learn(problem, history, group)
+
+
+def probe(sandbox: Sandbox) -> None:
+    """Raises SandboxError where not even an empty program runs."""
+    (result,) = sandbox.run(Program("pass"), [BoxInput()], Limits())
+    if result.status is not RunStatus.OK:
+        raise SandboxError(f"an empty program ended with {result.status.value}: {result.stderr[:200]}")
 
 
 class Outage:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 from sdpo_solve import cli_batch
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.screening import Counts, read_screening
+from sdpo_solve.screening import Counts
+from sdpo_solve.screening_file import read_screening
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 

@@ -1,5 +1,6 @@
 """Screening: intervals with known values, marks, where samples go, and the file that keeps them."""
 
+import math
 import random
 from pathlib import Path
 
@@ -10,21 +11,32 @@ from sdpo_solve.screening import (
     HARD_RATE,
     VERY_HARD_RATE,
     Counts,
+    Look,
+    Rule,
     Screened,
-    append,
     below,
-    choose_next,
+    choose_looks,
     interval,
+    look_size,
+    open_level,
     pass_at,
-    read_marks,
-    read_screening,
-    samples_to_decide,
+    rate_of,
+    worth,
 )
+from sdpo_solve.screening_file import append, read_marks, read_screening
 
 
 def group(problem: str, n: int, solved: int) -> dict:
     taught = {"teacher_n": 0, "teacher_solved": 0}
-    return {"event": "group", "problem": problem, "n": n, "solved": solved, "tokens": 7, **taught}
+    return {
+        "event": "group",
+        "problem": problem,
+        "n": n,
+        "solved": solved,
+        "tokens": 7,
+        "digest": "d",
+        **taught,
+    }
 
 
 def test_the_levels_are_those_of_pass_at_64() -> None:
@@ -90,26 +102,95 @@ def test_pass_at_k_counts_the_draws_that_hold_a_success() -> None:
     assert pass_at(3, Counts(4, 3)) == 1.0
 
 
-def test_samples_go_first_where_they_settle_soonest() -> None:
-    fresh, slow, quick, done = (
-        Screened("fresh"),
+RULE = Rule(group=16, most=512)
+
+
+def test_every_problem_gets_a_short_look_first_and_then_those_that_settle_soonest() -> None:
+    quick, slow, done = (
+        Screened("quick", Counts(8, 1)),
         Screened("slow", Counts(64, 1)),
-        Screened("quick", Counts(256, 0)),
         Screened("done", Counts(64, 20)),
     )
-    assert choose_next([slow, quick, done, fresh], 16, 512) is fresh
-    assert choose_next([slow, quick, done], 16, 512) is quick
-    assert choose_next([slow, done], 16, 512) is slow
-    assert choose_next([done], 16, 512) is None
-    assert choose_next([slow, quick], 16, 64) is None
-    assert samples_to_decide(Counts(16, 0), 16, 200) is None
+    looks = choose_looks([slow, quick, done, Screened("new"), Screened("newer")], {"newer"}, RULE, 64)
+    assert looks == [Look("new", 4), Look("quick", 8), Look("slow", 16)]
+    assert choose_looks([slow, quick, Screened("new")], set(), RULE, 6) == [Look("new", 4), Look("quick", 2)]
+    assert choose_looks([done], set(), RULE, 64) == []
 
 
-def test_what_cannot_be_settled_comes_last_and_is_sampled_all_the_same() -> None:
-    hopeless = Screened("hopeless", Counts(320, 0))  # hard for sure; very hard needs thousands
-    quick = Screened("quick", Counts(256, 0))
-    assert choose_next([hopeless, quick], 16, 512) is quick
-    assert choose_next([hopeless], 16, 512) is hopeless
+def test_looks_grow_with_the_samples_and_never_pass_the_most() -> None:
+    assert [look_size(Counts(n, 0), RULE) for n in (0, 4, 8, 16, 64, 510)] == [4, 4, 8, 16, 16, 2]
+    assert look_size(Counts(0, 0), Rule(group=3, most=12)) == 3
+
+
+def test_one_success_among_the_first_four_settles_a_problem_and_one_among_eight_does_not() -> None:
+    assert open_level(Counts(4, 1), RULE) is None
+    assert open_level(Counts(8, 1), RULE) == HARD_RATE
+    assert open_level(Counts(277, 0), RULE) == VERY_HARD_RATE
+
+
+def test_a_ceiling_asks_first_whether_the_rate_lies_below_it() -> None:
+    rule = Rule(group=16, most=512, ceiling=0.1)
+    assert open_level(Counts(4, 1), rule) == 0.1  # 25 %, but the interval begins at 1.3 %
+    assert open_level(Counts(8, 3), rule) is None
+    assert open_level(Counts(64, 2), rule) == HARD_RATE  # surely below a tenth; hard or not is open
+    assert open_level(Counts(128, 5), rule) is None
+
+
+def test_what_the_samples_left_can_hardly_settle_is_left_alone() -> None:
+    assert worth(Counts(48, 0), Rule(group=16, most=64)) == 0  # 4 successes of 16 would be wanted
+    assert worth(Counts(48, 0), RULE) > 0
+    assert worth(Counts(512, 0), RULE) == 0
+
+
+def test_the_chance_of_a_success_is_that_of_the_beta_binomial() -> None:
+    # Jeffreys: after 0 of 4, B(0.5, 4.5 + 4) / B(0.5, 4.5) is the chance of no success in the next 4.
+    none = math.exp(math.lgamma(8.5) + math.lgamma(5) - math.lgamma(9) - math.lgamma(4.5))
+    # 2 of 8 settle it, 1 of 8 does not: so the chance is that of at least two.
+    got = worth(Counts(4, 0), Rule(group=4, most=8)) * 4
+    assert 0 < got < 1 - none
+
+
+def test_repeated_looks_err_as_often_as_the_docstring_says() -> None:
+    ends = ends_of(HARD_RATE, RULE)
+    assert (round(ends["hard"], 2), round(ends["not hard"], 2)) == (0.07, 0.17)
+    assert round(ends_of(HARD_RATE / 3, RULE)["not hard"], 2) == 0.02
+    assert round(ends_of(2 * HARD_RATE, RULE)["hard"], 3) == 0.002
+    assert round(ends_of(1 / 3, RULE)["samples"]) == 6
+
+
+def ends_of(rate: float, rule: Rule) -> dict[str, float]:
+    """The exact probabilities of the marks of a problem of this rate, and its mean number of samples."""
+    ends = {"hard": 0.0, "not hard": 0.0, "samples": 0.0}
+    open_ones, n = {0: 1.0}, 0
+    while open_ones and n < rule.most:
+        more = look_size(Counts(n, 0), rule)
+        ends["samples"] += more * sum(open_ones.values())
+        spread: dict[int, float] = {}
+        for solved, share in open_ones.items():
+            for k in range(more + 1):
+                chance = math.comb(more, k) * rate**k * (1 - rate) ** (more - k)
+                spread[solved + k] = spread.get(solved + k, 0.0) + share * chance
+        n, open_ones = n + more, {}
+        for solved, share in spread.items():
+            is_hard = below(Counts(n, solved), HARD_RATE)
+            if is_hard is not None:
+                ends["hard" if is_hard else "not hard"] += share
+            elif worth(Counts(n, solved), rule):
+                open_ones[solved] = share
+    return ends
+
+
+@pytest.mark.parametrize(
+    ("level", "rate"), [("hard", HARD_RATE), ("very-hard", VERY_HARD_RATE), ("0.05", 0.05)]
+)
+def test_a_level_is_a_word_or_a_rate(level: str, rate: float) -> None:
+    assert rate_of(level) == rate
+
+
+@pytest.mark.parametrize("level", ["easy", "0", "1", "nan", "-0.1"])
+def test_other_levels_are_refused(level: str) -> None:
+    with pytest.raises(ConfigError, match="a level is hard, very-hard, or a rate"):
+        rate_of(level)
 
 
 def test_the_file_adds_up_and_forgives_a_torn_last_line(tmp_path: Path) -> None:
@@ -124,8 +205,8 @@ def test_the_file_adds_up_and_forgives_a_torn_last_line(tmp_path: Path) -> None:
     assert found.config == {"model": "m"}
     assert found.problems["a"].base == Counts(316, 0)
     assert found.problems["a"].tokens == 14
-    assert found.named("hard") == {"a"}
-    assert found.named("very-hard") == frozenset()
+    assert found.named(HARD_RATE) == {"a"}
+    assert found.named(VERY_HARD_RATE) == frozenset()
 
 
 def test_reading_marks_without_a_screening_says_what_to_run(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""The file `screening.jsonl`: what a screening was made with, and the counts of every group.
+
+A screening is not a run: it lies in no journal, and no report can take it for an arm. Samples nothing (see
+`screen.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.screening import Screened
+
+FILE_NAME = "screening.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """A screening on disk: what it was made with, and the counts of each problem in file order."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    problems: Mapping[str, Screened] = field(default_factory=dict)
+
+    def named(self, level: float) -> frozenset[str]:
+        """The problems whose rate is surely below `level`, the undecided ones left out."""
+        return frozenset(name for name, item in self.problems.items() if item.is_below(level))
+
+
+def read_marks(out: Path) -> Screening:
+    """The screening in a directory.
+
+    Raises ConfigError where there is none.
+    """
+    found = read_screening(out)
+    if not found.problems:
+        raise ConfigError(f"no screening in {out}; run 'sdpo-solve screen SOURCE --out {out}' first")
+    return found
+
+
+def read_screening(out: Path) -> Screening:
+    """What the file says so far; nothing where there is no file. A torn last line is forgiven.
+
+    Raises ConfigError naming the line for anything else that is not a screening.
+    """
+    path = out / FILE_NAME
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return Screening()
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from None
+    config: Mapping[str, Any] = {}
+    problems: dict[str, Screened] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line)
+            if event["event"] == "screening":
+                config = event["config"]
+            else:
+                before = problems.get(event["problem"], Screened(event["problem"]))
+                problems[before.problem] = add(before, event)
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"{path}, line {number}: not a line of a screening") from None
+    return Screening(config, problems)
+
+
+def add(before: Screened, event: Mapping[str, Any]) -> Screened:
+    """The counts with one more group.
+
+    Raises ValueError where its samples are of another text of the problem.
+    """
+    if before.digest not in ("", event["digest"]):
+        raise ValueError(f"{before.problem} has changed")
+    return replace(
+        before,
+        base=before.base.plus(event["n"], event["solved"]),
+        teacher=before.teacher.plus(event["teacher_n"], event["teacher_solved"]),
+        tokens=before.tokens + event["tokens"],
+        digest=event["digest"],
+    )
+
+
+def append(out: Path, event: Mapping[str, Any]) -> None:
+    """One more line, on disk when this returns; a torn line before it is cut off.
+
+    Raises ConfigError where the directory cannot be written.
+    """
+    path = out / FILE_NAME
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(event).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise ConfigError(f"cannot write {path}: {exc.strerror or exc}") from None
