@@ -89,10 +89,11 @@ def default_out(spec: BatchSpec) -> Path:
 
 
 def _executor(batch: Batch, stack: ExitStack) -> Executor:
-    if batch.spec.batch.executor == "ray":
+    options = batch.spec.batch
+    if options.executor == "ray":
         from sdpo_solve import cluster
 
-        return cluster.RayExecutor(batch.spec.batch.workers, batch.spec.batch.address)
+        return cluster.RayExecutor(options.workers, options.address, options.stream)
     return stack.enter_context(LocalExecutor(batch))
 
 

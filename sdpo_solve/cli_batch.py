@@ -113,6 +113,9 @@ def batch(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one on this machine].")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Ray workers that share no path send their files here.")
+    ] = False,
     settings: SetFlag = None,
     track: Annotated[
         str | None, typer.Option(help="Trackers, comma-separated: tensorboard, wandb, trackio.")
@@ -146,6 +149,7 @@ def batch(
         "thinking": thinking or None, "threads": threads, "in_flight": in_flight,
         "merge": merge or None, "tries": tries,
         "executor": executor, "workers": workers, "address": address,
+        "stream": stream or None,
         "settings": parse_settings(settings or []), "track": track, "out": out,
     }  # fmt: skip
     spec = make_spec(read_toml(file) if file else {}, flags, str(file) if file else "batch")

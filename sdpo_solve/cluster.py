@@ -1,40 +1,54 @@
 """The runs of a batch on a Ray cluster: one actor an accelerator, each with engine and learner of its own.
 
 The driver hands out runs, hears their events and takes back their summaries; where a worker is lost its runs
-go on from their journals on another. Results lie on a path that driver and workers share. Placement, start-up
-and health of machines are Ray's (SLURM and Kubernetes through Ray's own tools); there is no scheduler here
-beyond the list of runs.
+go on from their journals on another. Results lie on a path that driver and workers share, or (`stream`) in a
+directory of each worker's own, from where they are sent to the driver after every group and update.
+Placement, start-up and health of machines are Ray's (SLURM and Kubernetes through Ray's own tools); there is
+no scheduler here beyond the list of runs.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from sdpo_solve.batch import Batch, Executed, LocalExecutor
-from sdpo_solve.crew import Crew, RunSummary, Sink
+from sdpo_solve.crew import Crew, RunSummary, Sink, kept_summary
 from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.mirror import Parcel, Sender, clear, put_down
 from sdpo_solve.plan import RunKey
 from sdpo_solve.sharing import Gate
 
 # Texts and tokens stay in the journals; the driver hears what its display, log and trackers show.
 _HEARD = ("run_started", "run_resumed", "sampling", "grading", "learning", "group", "update", "run_failed")
+# After these a run's directory is whole: what a lost worker's successor goes on from.
+_CLOSING = ("group", "update", "run_failed")
 _POLL_S = 0.5
 _CLOSE_S = 60.0
+# The driver's own: a parcel of files, which nobody else hears.
+_FILES = "files"
 
 
 class Worker:
-    """What an actor does: a crew in a process of its own. Its methods run in several threads."""
+    """What an actor does: a crew in a process of its own. Its methods run in several threads.
 
-    def __init__(self, batch: Batch) -> None:
+    With `stream` its runs lie in a directory of its own, which goes with it.
+    """
+
+    def __init__(self, batch: Batch, *, stream: bool = False) -> None:
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._gate = Gate()
-        self._batch = batch
-        self._local = LocalExecutor(batch)
+        self._home = Path(tempfile.mkdtemp(prefix="sdpo-solve-worker-")) if stream else None
+        # Its last name is that of the batch: runs are named after it.
+        self._batch = replace(batch, out=self._home / batch.out.name) if self._home else batch
+        self._local = LocalExecutor(self._batch)
+        self._senders: dict[str, Sender] = {}
         self._crew: Crew | None = None
 
     def prepare(self) -> None:
@@ -44,10 +58,23 @@ class Worker:
         """
         self._crew = self._local.crew(self._batch, self._hear, self._gate)
 
-    def perform(self, key: RunKey) -> RunSummary:
-        """See `Crew.perform`."""
+    def perform(self, key: RunKey, before: Parcel | None = None) -> RunSummary:
+        """See `Crew.perform`. `before`: what the driver has of this run, to go on from."""
         assert self._crew is not None
-        return self._crew.perform(key)
+        if before is None:
+            return self._crew.perform(key)
+        run_dir = self._batch.out / key.name
+        clear(run_dir)
+        put_down(run_dir, before)
+        self._senders[key.name] = Sender(run_dir)
+        summary = self._crew.perform(key)
+        self._send(key.name)
+        clear(run_dir)
+        return summary
+
+    def home(self) -> Path | None:
+        """Where its runs lie, if not on the path of the batch."""
+        return self._home
 
     def events(self) -> list[dict[str, Any]]:
         """What happened since the last call."""
@@ -66,11 +93,19 @@ class Worker:
         """Remove boxes and weights; returns the busy shares."""
         busy = self._crew.busy() if self._crew else {}
         self._local.__exit__(None, None, None)
+        if self._home is not None:
+            clear(self._home)
         return busy
 
     def _hear(self, event: Mapping[str, Any]) -> None:
+        if event["event"] in _CLOSING and not event.get("replayed"):
+            self._send(event["run"])  # in the run's own thread: nobody writes there now
         if event["event"] in _HEARD or event["event"] == "notice":
             self._events.put(dict(event))
+
+    def _send(self, run: str) -> None:
+        if run in self._senders:
+            self._events.put({"event": _FILES, "run": run, "parcel": self._senders[run].parcel()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +117,7 @@ class RayExecutor:
 
     n_workers: int | None
     address: str | None
+    stream: bool = False
 
     def __call__(self, batch: Batch, keys: Sequence[RunKey], sink: Sink, gate: Gate) -> Executed:
         ray = _ray()
@@ -90,7 +126,8 @@ class RayExecutor:
             _connect(ray, self.address)
         try:
             shared = replace(batch, out=batch.out.absolute())
-            drive = _Drive(ray, _actor_class(ray, shared, self.n_workers), shared, sink, gate)
+            actors = _actor_class(ray, shared, self.n_workers, stream=self.stream)
+            drive = _Drive(ray, actors, shared, sink, gate)
             return drive.run(keys)
         finally:
             if started:
@@ -109,6 +146,8 @@ class _Drive:
     waiting: deque[RunKey] = field(default_factory=deque)
     workers: list[Any] = field(default_factory=list)
     under_way: dict[Any, tuple[Any, RunKey]] = field(default_factory=dict)
+    asked: dict[Any, Any] = field(default_factory=dict)
+    """Questions for events that are not answered yet, with the worker that was asked."""
     summaries: list[RunSummary] = field(default_factory=list)
     losses: Counter[RunKey] = field(default_factory=Counter)
     told_to_end: bool = False
@@ -152,7 +191,12 @@ class _Drive:
             if load[id(worker)] >= self.batch.spec.batch.in_flight:
                 return
             key = self.waiting.popleft()
-            self.under_way[worker.perform.remote(key)] = (worker, key)
+            kept = kept_summary(self.batch.out, key)
+            if kept is not None:
+                self._end(kept)
+                continue
+            before = Sender(self.batch.out / key.name).parcel() if self.actors.stream else None
+            self.under_way[worker.perform.remote(key, before)] = (worker, key)
 
     def _take_back(self, ref: Any) -> None:
         if ref not in self.under_way:
@@ -165,6 +209,7 @@ class _Drive:
             return
         except self.ray.exceptions.RayTaskError as exc:
             raise exc.cause from None  # a UserError or a PrerequisiteError: it concerns every run
+        self._hear_out(worker)
         del self.under_way[ref]
         if summary.may_retry:
             self.sink(summary.event())
@@ -202,14 +247,30 @@ class _Drive:
             self._end(RunSummary(self.waiting.popleft(), "stopped"))
 
     def _hear(self) -> None:
-        asked = [worker.events.remote() for worker in self.workers]
-        ready, _ = self.ray.wait(asked, num_returns=len(asked), timeout=_POLL_S)
+        for worker in self.workers:
+            if worker not in self.asked.values():
+                self.asked[worker.events.remote()] = worker
+        refs = list(self.asked)
+        ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=_POLL_S)
         for ref in ready:
-            try:
-                events = self.ray.get(ref)
-            except self.ray.exceptions.RayActorError:
-                continue  # found out, and acted upon, where its run is taken back
-            for event in events:
+            self._heard(ref)
+
+    def _hear_out(self, worker: Any) -> None:
+        """All that a worker has said so far: files of a run are here before the run counts as ended."""
+        for ref in [ref for ref, asked in self.asked.items() if asked is worker]:
+            self._heard(ref)
+        self._heard(worker.events.remote())
+
+    def _heard(self, ref: Any) -> None:
+        self.asked.pop(ref, None)
+        try:
+            events = self.ray.get(ref)
+        except self.ray.exceptions.RayActorError:
+            return  # found out, and acted upon, where its run is taken back
+        for event in events:
+            if event["event"] == _FILES:
+                put_down(self.batch.out / event["run"], event["parcel"])
+            else:
                 self.sink(event)
 
     def _end(self, summary: RunSummary) -> None:
@@ -224,17 +285,19 @@ class _Actors:
     actor_class: Any
     batch: Batch
     n_workers: int
+    stream: bool
 
     def start(self) -> Any:
-        return self.actor_class.remote(self.batch)
+        return self.actor_class.remote(self.batch, stream=self.stream)
 
 
-def _actor_class(ray: Any, batch: Batch, n_workers: int | None) -> _Actors:
+def _actor_class(ray: Any, batch: Batch, n_workers: int | None, *, stream: bool) -> _Actors:
     n_gpus = int(ray.cluster_resources().get("GPU", 0))
     wanted = n_workers or max(1, n_gpus)
     if n_gpus and wanted > n_gpus:
         raise ConfigError(f"{wanted} workers on {n_gpus} accelerators; one worker takes one")
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // wanted))
+    shared_out = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // wanted)
+    threads = str(batch.spec.run.threads or shared_out)
     actor_class = ray.remote(Worker).options(
         num_gpus=1 if n_gpus else 0,
         num_cpus=0 if n_gpus else 1,
@@ -242,7 +305,7 @@ def _actor_class(ray: Any, batch: Batch, n_workers: int | None) -> _Actors:
         max_restarts=0,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
     )
-    return _Actors(actor_class, batch, wanted)
+    return _Actors(actor_class, batch, wanted, stream)
 
 
 def _ray() -> Any:

@@ -79,18 +79,9 @@ class Crew:
 
         Raises UserError and PrerequisiteError, which concern every run.
         """
-        summary = self._kept(key) or self._perform(key)
+        summary = kept_summary(self._desk.out, key) or self._perform(key)
         self._desk.sink(summary.event())
         return summary
-
-    def _kept(self, key: RunKey) -> RunSummary | None:
-        """The summary of a run that ended before; only the end of its journal is read."""
-        end = last_event(self._desk.out / key.name / FILE_NAME)
-        if end is None or end["event"] != "run_finished":
-            return None
-        fields = {name: end[name] for name in Outcome.__dataclass_fields__}
-        outcome = Outcome(**{**fields, "status": OutcomeStatus(end["status"])})
-        return replace(_finished(key, outcome), kept=True)
 
     def _perform(self, key: RunKey) -> RunSummary:
         desk = self._desk
@@ -133,6 +124,16 @@ class Crew:
     def _merging(self, run: Run) -> MergingEngine:
         """One wrapper for each engine, so that the requests of different runs meet in it."""
         return self._engines.setdefault(id(run.engine), MergingEngine(run.engine, self._desk.turns))
+
+
+def kept_summary(out: Path, key: RunKey) -> RunSummary | None:
+    """The summary of a run that ended before; only the end of its journal is read."""
+    end = last_event(out / key.name / FILE_NAME)
+    if end is None or end["event"] != "run_finished":
+        return None
+    fields = {name: end[name] for name in Outcome.__dataclass_fields__}
+    outcome = Outcome(**{**fields, "status": OutcomeStatus(end["status"])})
+    return replace(_finished(key, outcome), kept=True)
 
 
 def _finished(key: RunKey, outcome: Outcome) -> RunSummary:

@@ -94,7 +94,7 @@ class PlainScreenView:
     def on_round(self) -> None:
         """All looks of a round were counted."""
         progress = self.progress
-        counted = f"{progress.n_settled}/{len(progress.screened)} settled: {marks_line(progress.screened)}"
+        counted = f"{progress.n_settled}/{len(progress.screened)} done: {marks_line(progress.screened)}"
         if progress.n_samples and counted != self._last:
             self._console.print(Text(f"{counted} · {progress.spent}"), soft_wrap=True)
             self._last = counted
@@ -167,7 +167,7 @@ def frame(progress: ScreenProgress) -> RenderableType:
     page.add_column(overflow="ellipsis", no_wrap=True)
     bar = Table.grid(padding=(0, 2))
     bar.add_row(ProgressBar(total=max(1, total), completed=settled, width=30), Text(f"{settled}/{total}"))
-    page.add_row("settled", bar)
+    page.add_row("done", bar)
     page.add_row("", Text(marks_line(progress.screened)))
     page.add_row("spent", Text(progress.spent))
     page.add_row("now", Text(progress.phase))

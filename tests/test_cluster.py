@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -28,6 +29,25 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
+def files(out: Path) -> set[str]:
+    """Names of all that runs left, the batch's own files aside."""
+    return {str(path.relative_to(out)) for path in out.glob("*/*/*/**/*") if path.is_file()}
+
+
+def kill_a_worker_of(process: subprocess.Popen, folder: Path, out: str) -> None:
+    """Kill one worker once a group is on the driver's disk, and wait for the batch to end well."""
+    ends_s = time.monotonic() + WAIT_S
+    while not any(path.read_text().count('"group"') for path in (folder / out).glob("*/*/*/journal.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < ends_s
+        time.sleep(0.05)
+    victims = workers_of(process.pid)
+    assert victims, "no worker of this driver was found"
+    os.kill(victims[0], signal.SIGKILL)
+    assert process.wait(WAIT_S) == 0, (folder / "said").read_text()
+    assert "a worker is lost" in (folder / "said").read_text()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the problems and `here`, the plan carried out by one process."""
@@ -43,18 +63,22 @@ def test_two_workers_give_the_runs_of_one_process(folder: Path) -> None:
     assert journals(folder / "there") == journals(folder / "here")
 
 
+def test_workers_without_a_shared_path_send_their_runs_home(folder: Path) -> None:
+    """Each keeps its runs in a directory of its own; what arrives is what one process wrote, files and all."""
+    flags = ("--executor", "ray", "--workers", "2", "--stream")
+    assert start(folder, *FLAGS, *flags, "--out", "sent").wait(WAIT_S) == 0, (folder / "said").read_text()
+    assert journals(folder / "sent") == journals(folder / "here")
+    assert files(folder / "sent") == files(folder / "here")
+
+
+def test_a_streaming_worker_that_is_killed_leaves_enough_to_go_on(folder: Path) -> None:
+    flags = ("--executor", "ray", "--workers", "2", "--stream", "--out", "sent-lost")
+    kill_a_worker_of(start(folder, *FLAGS, *flags), folder, "sent-lost")
+    assert journals(folder / "sent-lost") == journals(folder / "here")
+    assert files(folder / "sent-lost") == files(folder / "here")
+
+
 def test_the_runs_of_a_killed_worker_go_on_from_their_journals(folder: Path) -> None:
-    process = start(folder, *FLAGS, "--executor", "ray", "--workers", "2", "--out", "lost")
-    ends_s = time.monotonic() + WAIT_S
-    while not any(
-        path.read_text().count('"group"') for path in (folder / "lost").glob("*/*/*/journal.jsonl")
-    ):
-        assert process.poll() is None
-        assert time.monotonic() < ends_s
-        time.sleep(0.05)
-    victims = workers_of(process.pid)
-    assert victims, "no worker of this driver was found"
-    os.kill(victims[0], signal.SIGKILL)
-    assert process.wait(WAIT_S) == 0, (folder / "said").read_text()
-    assert "a worker is lost" in (folder / "said").read_text()
+    flags = ("--executor", "ray", "--workers", "2", "--out", "lost")
+    kill_a_worker_of(start(folder, *FLAGS, *flags), folder, "lost")
     assert journals(folder / "lost") == journals(folder / "here")
