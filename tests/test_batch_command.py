@@ -101,7 +101,7 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
 
 def test_the_teacher_answers_where_the_student_failed(folder: Path) -> None:
     flags = ("screen", "problems", "--ids", "say-1", "--attempts", "3", "--group-size", "3", "--out", "marks")
-    result = invoke(*flags, "--teacher", "--json")
+    result = invoke(*flags, "--teacher", "--ceiling", "0.5", "--json")
     (row,) = json.loads(result.stdout)["problems"]
     assert (row["samples"], row["solved"], row["teacher_samples"], row["teacher_solved"]) == (3, 1, 2, 0)
     with pytest.raises(EngineError, match="replies"):
