@@ -76,6 +76,40 @@ def test_the_attempt_is_pasted_on_request_only() -> None:
     assert "program 1" in told(method(attempt_in_prompt=True).example(PROBLEM, FAILED, [FAILED]))
 
 
+# -- told attempts -----------------------------------------------------------------------------------------
+
+
+def test_told_attempts_read_the_newest_feedback_once_something_has_failed() -> None:
+    some = method(group_size=4, told_attempts=3)
+    question = Prompter().student(PROBLEM)
+    assert some.propose(PROBLEM, [], 16) == [question] * 4
+    history = [attempt(1, 0), attempt(2, 1), SOLVED]
+    own, *asked = some.propose(PROBLEM, history, 16)
+    assert own == question
+    assert [prompt.messages[-1].content.count("feedback 2") for prompt in asked] == [1, 0, 1]
+    assert "feedback 1" in asked[1].messages[-1].content
+    assert len(some.propose(PROBLEM, history, 2)) == 2, "the budget leaves two: one of each"
+    assert method().propose(PROBLEM, history, 3) == [question] * 3
+
+
+def test_told_attempts_are_no_lessons() -> None:
+    class Remember:
+        def learn(self, examples: list[Example], spec: SamplingSpec) -> None:
+            self.indices = [example.sample.token_ids_T[0] for example in examples]
+
+    remember = Remember()
+    some = replace(method(group_size=4, told_attempts=2), learner=remember)
+    prompts = some.propose(PROBLEM, [FAILED], 16)
+    group = [
+        replace(
+            attempt(n, 0), sample=replace(FAILED.sample, prompt=prompt, token_ids_T=(n,), logprobs_T=(-0.1,))
+        )
+        for n, prompt in enumerate(prompts, start=2)
+    ]
+    some.learn(PROBLEM, [FAILED, *group], group)
+    assert remember.indices == [2, 3]
+
+
 # -- the control -------------------------------------------------------------------------------------------
 
 
@@ -152,6 +186,7 @@ def test_a_share_of_no_visible_tests_is_refused() -> None:
             "sdpo.reward=visible-share learner.on_collapse=ignore",
             "sdpo.reward=visible-share would do nothing",
         ),
+        ("sdpo.told_attempts=16", "leaves none of 16 attempts to learn from"),
         ("engine.top_p=0.9", "importance weights and distillation wrong"),
         ("engine.top_k=50", "importance weights and distillation wrong"),
     ],

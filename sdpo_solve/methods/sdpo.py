@@ -1,7 +1,7 @@
 """sdpo: after every group one LoRA step towards the same model conditioned on the feedback.
 
-Says which teacher prompt each attempt gets and what reward. The loss, the teacher's weights and the optimizer
-are the learner's.
+Says which prompts are asked, which teacher prompt each attempt gets, and what reward. The loss, the teacher's
+weights and the optimizer are the learner's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class Options(BaseOptions):
         "feedback",
         description="what the teacher's prompt holds; a solution exists after a success only; shuffled: a "
         "control, the feedback of another problem",
+    )
+    told_attempts: int = Field(
+        0,
+        ge=0,
+        description="attempts of a group that are asked as the teacher is, with the feedback of an earlier "
+        "failure in the prompt; they count as any attempt and teach nothing",
     )
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
@@ -67,16 +73,24 @@ class Sdpo:
         return self.learner.resume(self.run, self.policies_dir, self.seed, resume_from.version)
 
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
-        return [self.prompter.student(problem)] * min(n, self.options.group_size)
+        """The question as it is, then (once something has failed) the told ones, newest feedback first."""
+        size = min(n, self.options.group_size)
+        said = dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved)
+        told = [self.prompter.teacher(problem, feedback=text) for text in said]
+        n_told = min(self.options.told_attempts, size - 1) if told else 0
+        asked = [told[i % len(told)] for i in range(n_told)]
+        return [self.prompter.student(problem)] * (size - n_told) + asked
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
-        """One step over the group; None where there are no weights to step."""
+        """One step over the group's attempts at the plain question; None where there are no weights."""
         if self.learner is None:
             return None
         first = next((attempt for attempt in history if attempt.verdict.solved), None)
         if first is not None and first in group:
             self.learner.keep(first.sample.policy)
-        return self.learner.learn([self.example(problem, attempt, history) for attempt in group], self.spec)
+        question = self.prompter.student(problem)
+        own = [attempt for attempt in group if attempt.sample.prompt == question]
+        return self.learner.learn([self.example(problem, attempt, history) for attempt in own], self.spec)
 
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
         """The attempt with its teacher's prompt, None where that would hold nothing new.
@@ -126,6 +140,11 @@ def reward(verdict: Verdict, options: Options) -> float:
 
 def check(options: Options, learner: LearnerOptions, stops_at_first: bool) -> None:
     """Refuse what could never act: raises ConfigError naming the option and the reason."""
+    if options.told_attempts >= options.group_size:
+        raise ConfigError(
+            f"sdpo.told_attempts={options.told_attempts} leaves none of {options.group_size} attempts to "
+            "learn from; choose fewer"
+        )
     before_success = not stops_at_first or options.reward == "visible-share"
     way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
     if options.teacher in ("solution", "both") and not before_success:
