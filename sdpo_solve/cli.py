@@ -290,7 +290,8 @@ def main() -> None:
         _complain("this is a fault of sdpo-solve; please report it with the lines above")
         code = 70
     if code == 130:  # typer turns most interrupts into this code itself
-        _complain("interrupted; the same command goes on from the last whole group")
+        keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
+        _complain("interrupted" + "; the same command goes on from the last whole group" * keeps)
     sys.exit(code)
 
 

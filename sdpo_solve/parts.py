@@ -37,6 +37,7 @@ def plugin(folder: str, name: str) -> ModuleType:
     """
     known = plugin_names(folder)
     if name not in known:
+        known += ["auto"] if folder == "sandboxes" else []
         what = {"methods": "method", "engines": "engine", "sandboxes": "sandbox"}[folder]
         raise ConfigError(f"unknown {what} {name!r} (known: {', '.join(known)})")
     return importlib.import_module(f"sdpo_solve.{folder}.{name.replace('-', '_')}")

@@ -309,6 +309,8 @@ def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoRetur
         _refuse(name, place, "there are no tests", "add at least one")
     if last == "entry_point":
         _refuse(name, place, f"got {given}", "write a function's name, or Class.method")
+    if fault["type"] == "string_type":
+        _refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
     _refuse(name, place, f"got {given}", str(fault["msg"]))
 
 
