@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdpo_solve import build
+from sdpo_solve import build, sources
 from sdpo_solve.crew import Crew, Desk, RunSummary, Sink, Threads
 from sdpo_solve.errors import UserError
 from sdpo_solve.estimate import Cost, Estimate, cost_of, estimate
 from sdpo_solve.events import FILE_NAME, last_event
 from sdpo_solve.identity import versions
 from sdpo_solve.journal import Listener
-from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, choose, list_runs
+from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, list_runs
 from sdpo_solve.screening import rate_of
 from sdpo_solve.screening_file import read_marks
 from sdpo_solve.sharing import Gate, Outage, Turns, probe, use_threads
@@ -46,6 +46,8 @@ class Batch:
     out: Path
     problems: Mapping[str, Problem]
     keys: tuple[RunKey, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Problems known to be bad that the filters would have taken: id -> why."""
 
     @property
     def plan(self) -> build.Plan:
@@ -99,16 +101,18 @@ Executor = Callable[[Batch, Sequence[RunKey], Sink, Gate], Executed]
 def prepare(spec: BatchSpec, out: Path) -> Batch:
     """Load and choose the problems, check every option, and that no run on disk has other ones.
 
-    Loads no weights and starts no box. Raises UserError for a mistake, PrerequisiteError without a model.
+    Loads no weights, and starts a box only for expected values that are not known yet. Raises UserError for a
+    mistake, PrerequisiteError without a model.
     """
-    problems = [problem for source in spec.batch.sources for problem in build.load_problems(source)]
     only = spec.batch.only
     hard = None if only is None else read_marks(spec.batch.screening).named(rate_of(only))
-    chosen = choose(problems, spec.batch, hard)
-    batch = Batch(spec, out, {problem.id: problem for problem in chosen}, tuple(list_runs(spec, chosen)))
-    with build.Workshop(batch.plan, replies=spec.batch.replies) as workshop:
+    plan = build.make_plan(spec.options_for(RunKey(0, "", spec.batch.methods[0])))
+    with build.Workshop(plan, replies=spec.batch.replies) as workshop:
         for method in spec.batch.methods:
-            batch.plan_for(RunKey(0, chosen[0].id, method))  # raises for an option that is wrong
+            build.make_plan(spec.options_for(RunKey(0, "", method)))  # raises for an option that is wrong
+        taken = sources.load(spec.batch.sources, spec.batch, workshop.sandbox, among=hard)
+        problems = {problem.id: problem for problem in taken.problems}
+        batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
         for key in batch.keys:
             if (out / key.name / "config.json").exists():
                 workshop.sibling(batch.plan_for(key)).check(batch.problems[key.problem], out)

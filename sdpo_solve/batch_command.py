@@ -32,6 +32,7 @@ from sdpo_solve.batch_view import clock, make_batch_view
 from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
 from sdpo_solve.estimate import Estimate
 from sdpo_solve.plan import BatchSpec
+from sdpo_solve.selection import describe_left_out
 from sdpo_solve.sharing import Gate, busy_line, interrupts
 from sdpo_solve.untrusted import clean
 
@@ -122,6 +123,8 @@ def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
         table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
     table.add_row("methods", ", ".join(spec.batch.methods))
     table.add_row("problems", clean(_few(list(batch.problems))))
+    if batch.left_out:
+        table.add_row("", clean(describe_left_out(batch.left_out)))
     table.add_row("budget", _budget(spec))
     table.add_row("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
     for row in _cost_rows(cost, batch.out):

@@ -27,7 +27,7 @@ from sdpo_solve.types import Budget, Problem, SamplingSpec
 if TYPE_CHECKING:
     from sdpo_solve.learner.host import AdaptedModel
 
-__all__ = ["Plan", "Workshop", "load_one", "load_problems", "make_plan", "make_sandbox", "plugin_names"]
+__all__ = ["Plan", "Workshop", "make_plan", "make_sandbox", "plugin_names"]
 
 # What `--sandbox auto` tries, in this order.
 _AUTO_SANDBOXES = ("docker", "bubblewrap")
@@ -35,38 +35,6 @@ _AUTO_SANDBOXES = ("docker", "bubblewrap")
 _MAX_TOKENS_CPU = 512
 _MAX_TOKENS_CUDA = 8192  # arXiv 2601.20802, Table 12
 _SCRIPTED_CONTEXT_TOKENS = 1 << 20
-
-
-# -- problems ------------------------------------------------------------------------------------------------
-
-
-def load_problems(source: str) -> list[Problem]:
-    """The problems that a source names: a problem file, a folder of them, or `lcb:FILE.jsonl`.
-
-    Raises ProblemError where it cannot be read, ConfigError for an unknown kind of source.
-    """
-    scheme, colon, rest = source.partition(":")
-    if colon and scheme == "lcb":
-        from sdpo_solve.formats import livecodebench
-
-        return livecodebench.load(Path(rest))
-    from sdpo_solve.formats import problem_json
-
-    path = Path(source)
-    if colon and not path.exists():
-        raise ConfigError(f"unknown source {source!r}: a problem file, a folder, or lcb:FILE.jsonl")
-    return problem_json.load_folder(path) if path.is_dir() else [problem_json.load(path)]
-
-
-def load_one(source: str) -> Problem:
-    """The one problem that a source names.
-
-    Raises ConfigError where it names several.
-    """
-    problems = load_problems(source)
-    if len(problems) != 1:
-        raise ConfigError(f"{source} holds {len(problems)} problems; this command takes one")
-    return problems[0]
 
 
 # -- the workshop --------------------------------------------------------------------------------------------

@@ -20,6 +20,21 @@ from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve import __version__, cli_batch, cli_bench, cli_seeing
+from sdpo_solve.cli_flags import (
+    SOURCES_HELP,
+    DifficultyFlag,
+    FirstFlag,
+    FromFlag,
+    IdsFlag,
+    IncludeBadFlag,
+    JsonFlag,
+    PlatformFlag,
+    ProblemArgument,
+    SandboxFlag,
+    SetFlag,
+    ToFlag,
+    selection,
+)
 from sdpo_solve.errors import PrerequisiteError, RunError, SdpoSolveError, UserError
 from sdpo_solve.untrusted import clean
 
@@ -34,21 +49,6 @@ model_app = typer.Typer(no_args_is_help=True, help="Names of models, and their w
 app.add_typer(model_app, name="model")
 bench_app = typer.Typer(no_args_is_help=True, help="Figures measured on this machine, as ratios in one run.")
 app.add_typer(bench_app, name="bench")
-
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")
-]
-SandboxFlag = Annotated[
-    str, typer.Option("--sandbox", help="docker, bubblewrap, or auto: the first that works.")
-]
-SetFlag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PART.OPTION=VALUE",
-        help="Set an option of a part, e.g. learner.lr=1e-4 (repeatable).",
-    ),
-]
 
 
 def _examples(*lines: str) -> str:
@@ -70,15 +70,13 @@ def top(
 
 @app.command(
     epilog=_examples(
-        "sdpo-solve run problems/vowel-ribbon.json",
-        "sdpo-solve run problems/vowel-ribbon.json --method best-of-k --attempts 128 --json",
-        "sdpo-solve run lcb:rows.jsonl --max-tokens 1024 --wall-seconds 3600 --out runs/first",
+        "sdpo-solve run problems/letter-tally.json",
+        "sdpo-solve run problems/letter-tally.json --method best-of-k --attempts 128 --json",
+        "sdpo-solve run lcb:v6 --ids abc387_f --max-tokens 8192 --wall-seconds 3600",
     )
 )
 def run(
-    problem: Annotated[
-        str, typer.Argument(metavar="PROBLEM", help="A problem file, or a source with one problem.")
-    ],
+    problem: ProblemArgument,
     method: Annotated[str, typer.Option(help="sdpo, best-of-k or multi-turn.")] = "sdpo",
     arm: Annotated[
         str | None, typer.Option(help="Name to file and compare the run under (default: the method's).")
@@ -117,6 +115,13 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Directory of the results (default: runs/<engine>-<options>).")
     ] = None,
+    ids: IdsFlag = None,
+    difficulty: DifficultyFlag = None,
+    platform: PlatformFlag = None,
+    from_date: FromFlag = None,
+    to_date: ToFlag = None,
+    first: FirstFlag = None,
+    include_bad: IncludeBadFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Solve one problem: sample, test, learn from the failures, until solved or spent.
@@ -133,9 +138,13 @@ def run(
         "feedback_mode": feedback_mode, "language": language, "system": system, "thinking": thinking,
         "settings": parse_settings(settings or []),
     }  # fmt: skip
+    which = selection(
+        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
+        first=first, include_bad=include_bad,
+    )  # fmt: skip
     options = read_options(RunOptions, given, "run")
     console = Console(stderr=as_json, highlight=False)
-    result = commands.run_one(problem, options, replies=replies, out=out, console=console)
+    result = commands.run_one(problem, which, options, replies=replies, out=out, console=console)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
     raise typer.Exit(0 if result.solved else 1)
@@ -146,23 +155,32 @@ def run(
 
 @app.command(
     epilog=_examples(
-        "sdpo-solve grade problems/vowel-ribbon.json answer.py",
-        "sdpo-solve grade lcb:row.jsonl answer.py --json",
+        "sdpo-solve grade problems/letter-tally.json answer.py",
+        "sdpo-solve grade lcb:rows.jsonl answer.py --ids abc387_f --json",
     )
 )
 def grade(
-    problem: Annotated[
-        str, typer.Argument(metavar="PROBLEM", help="A problem file, or a source with one problem.")
-    ],
+    problem: ProblemArgument,
     program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="The program to judge.")],
     sandbox: SandboxFlag = "auto",
     settings: SetFlag = None,
+    ids: IdsFlag = None,
+    difficulty: DifficultyFlag = None,
+    platform: PlatformFlag = None,
+    from_date: FromFlag = None,
+    to_date: ToFlag = None,
+    first: FirstFlag = None,
+    include_bad: IncludeBadFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
     from sdpo_solve import commands
 
-    graded = commands.grade_one(problem, program, sandbox=sandbox, settings=settings or [])
+    which = selection(
+        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
+        first=first, include_bad=include_bad,
+    )  # fmt: skip
+    graded = commands.grade_one(problem, which, program, sandbox=sandbox, settings=settings or [])
     if as_json:
         typer.echo(json.dumps(commands.verdict_json(graded.verdict)))
     else:
@@ -170,13 +188,23 @@ def grade(
     raise typer.Exit(0 if graded.verdict.solved else 1)
 
 
-@app.command(epilog=_examples("sdpo-solve check problems/*.json"))
+@app.command(
+    epilog=_examples(
+        "sdpo-solve check problems/*.json",
+        "sdpo-solve check mbpp:MbppPlus.jsonl.gz --first 20",
+    )
+)
 def check(
-    problems: Annotated[
-        list[str], typer.Argument(metavar="PROBLEM...", help="Problem files, folders or sources.")
-    ],
+    problems: Annotated[list[str], typer.Argument(metavar="PROBLEM...", help=SOURCES_HELP)],
     sandbox: SandboxFlag = "auto",
     settings: SetFlag = None,
+    ids: IdsFlag = None,
+    difficulty: DifficultyFlag = None,
+    platform: PlatformFlag = None,
+    from_date: FromFlag = None,
+    to_date: ToFlag = None,
+    first: FirstFlag = None,
+    include_bad: IncludeBadFlag = False,
 ) -> None:
     """Validate problems, and judge each reference solution, which must be solved.
 
@@ -184,8 +212,12 @@ def check(
     """
     from sdpo_solve import commands
 
+    which = selection(
+        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
+        first=first, include_bad=include_bad,
+    )  # fmt: skip
     console = Console(highlight=False)
-    counts = commands.check_all(problems, sandbox=sandbox, settings=settings or [], console=console)
+    counts = commands.check_all(problems, which, sandbox=sandbox, settings=settings or [], console=console)
     raise typer.Exit(2 if counts.unreadable else 1 if counts.failing else 0)
 
 

@@ -12,11 +12,21 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sdpo_solve.cli_flags import (
+    SOURCES_HELP,
+    DifficultyFlag,
+    FirstFlag,
+    FromFlag,
+    IdsFlag,
+    IncludeBadFlag,
+    PlatformFlag,
+    ToFlag,
+)
 from sdpo_solve.errors import ConfigError
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SOURCE...", help="Problem files, folders, or sources such as lcb:rows.jsonl."),
+    typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
 ]
 FileFlag = Annotated[
     Path | None, typer.Option("--file", "-f", help="TOML file with any of these options; flags win.")
@@ -29,10 +39,6 @@ SetFlag = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PART.OPTION=VALUE", help="Set an option of a part, e.g. learner.lr=1e-4."),
 ]
-IdsFlag = Annotated[str | None, typer.Option(help="Problems to keep, by id, comma-separated.")]
-DifficultyFlag = Annotated[str | None, typer.Option(help="Difficulties to keep, comma-separated, e.g. hard.")]
-FromFlag = Annotated[str | None, typer.Option("--from", help="First contest date to keep, e.g. 2025-02-01.")]
-ToFlag = Annotated[str | None, typer.Option("--to", help="Last contest date to keep.")]
 MaxTokensFlag = Annotated[
     int | None, typer.Option(help="Tokens of one answer at most [default: 512, with CUDA 8192].")
 ]
@@ -59,8 +65,11 @@ def batch(
     seeds: Annotated[int | None, typer.Option(help="Seeds of each problem and method [default: 1].")] = None,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
+    platform: PlatformFlag = None,
     from_date: FromFlag = None,
     to_date: ToFlag = None,
+    first: FirstFlag = None,
+    include_bad: IncludeBadFlag = False,
     only: Annotated[
         str | None,
         typer.Option(help="Keep what a screening marked so: hard, very-hard, or below a rate, e.g. 0.05."),
@@ -141,7 +150,8 @@ def batch(
 
     flags: dict[str, Any] = {
         "sources": sources or None, "methods": methods, "seeds": seeds, "ids": ids,
-        "difficulty": difficulty, "from_date": from_date, "to_date": to_date, "only": only,
+        "difficulty": difficulty, "platform": platform, "from_date": from_date, "to_date": to_date,
+        "first": first, "include_bad": include_bad or None, "only": only,
         "screening": screening, "attempts": attempts, "group_size": group_size, "tokens": tokens,
         "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
         "keep_going": keep_going or None, "model": model, "engine": engine, "replies": replies,
@@ -166,7 +176,8 @@ SCREEN_EPILOG = _epilog(
 
 def screen(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Problem files, folders or sources.")
+        list[str],
+        typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
     ],
     attempts: Annotated[int, typer.Option(help="Samples of one problem at most.", min=1)] = 512,
     total: Annotated[int | None, typer.Option(help="Samples of this command at most.", min=1)] = None,
@@ -186,8 +197,11 @@ def screen(
     ] = False,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
+    platform: PlatformFlag = None,
     from_date: FromFlag = None,
     to_date: ToFlag = None,
+    first: FirstFlag = None,
+    include_bad: IncludeBadFlag = False,
     max_tokens: MaxTokensFlag = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the samples.", min=0)] = 0,
@@ -211,8 +225,9 @@ def screen(
     from sdpo_solve.screening import Rule, rate_of
 
     flags = {
-        "sources": sources, "ids": ids, "difficulty": difficulty, "from_date": from_date,
-        "to_date": to_date, "attempts": attempts, "max_tokens": max_tokens, "temperature": temperature,
+        "sources": sources, "ids": ids, "difficulty": difficulty, "platform": platform,
+        "from_date": from_date, "to_date": to_date, "first": first, "include_bad": include_bad or None,
+        "attempts": attempts, "max_tokens": max_tokens, "temperature": temperature,
         "model": model, "engine": engine, "replies": replies, "sandbox": sandbox,
         "settings": parse_settings(settings or []), "methods": "best-of-k",
     }  # fmt: skip
@@ -274,7 +289,8 @@ BENCH_EPILOG = _epilog("sdpo-solve bench batch problems --attempts 16")
 
 def bench_batch(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Problem files, folders or sources.")
+        list[str],
+        typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
     ],
     attempts: Annotated[int, typer.Option(help="Attempts of each run.", min=1)] = 16,
     methods: Annotated[str, typer.Option(help="Methods, comma-separated.")] = "sdpo,best-of-k",

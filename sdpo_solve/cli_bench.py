@@ -12,9 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")
-]
+from sdpo_solve.cli_flags import JsonFlag
 
 SAMPLING_EPILOG = (
     "Examples:\n\nsdpo-solve bench sampling\n\nsdpo-solve bench sampling --engines hf --rounds 3"

@@ -6,6 +6,7 @@ Joins `build`, the loop and the display. It decides no exit code and parses no f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve import build, feedback, memory, models, ui
+from sdpo_solve import build, feedback, memory, models, sources, ui
 from sdpo_solve import setup as machine
 from sdpo_solve.config import RunOptions, parse_settings, read_options
 from sdpo_solve.errors import PrerequisiteError, ProblemError, UserError
 from sdpo_solve.identity import default_out
+from sdpo_solve.selection import Selection, describe_left_out
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Finish, Outcome, OutcomeStatus, Problem, Verdict
 from sdpo_solve.untrusted import clean
@@ -62,21 +64,28 @@ class CheckCounts:
 
 
 def run_one(
-    source: str, options: RunOptions, *, replies: Path | None, out: Path | None, console: Console
+    source: str,
+    which: Selection,
+    options: RunOptions,
+    *,
+    replies: Path | None,
+    out: Path | None,
+    console: Console,
 ) -> RunResult:
     """One run with its display, from nothing or on from its journal.
 
     Raises UserError, PrerequisiteError or RunError; boxes and weights are gone when this returns or raises.
     """
     plan = build.make_plan(options)
-    problem = build.load_one(source)
     out = out if out is not None else default_out(options)
     view = ui.make_view(console)
 
     def on_tokens(n_tokens: int, n_finished: int) -> None:
         view.on_event({"event": "progress", "n_tokens": n_tokens, "n_finished": n_finished})
 
-    with build.Workshop(plan, replies=replies, progress=on_tokens) as workshop, view:
+    with build.Workshop(plan, replies=replies, progress=on_tokens) as workshop, ExitStack() as stack:
+        problem = sources.load_one(source, which, workshop.sandbox)
+        stack.enter_context(view)
         run = workshop.new_run(problem, out, [view.on_event])
         before = run.journal.state.outcome
         try:
@@ -110,7 +119,9 @@ def _result(outcome: Outcome, options: RunOptions, run_dir: Path) -> RunResult:
 # -- grade and check -----------------------------------------------------------------------------------------
 
 
-def grade_one(source: str, program: Path, *, sandbox: str, settings: Sequence[str]) -> Graded:
+def grade_one(
+    source: str, which: Selection, program: Path, *, sandbox: str, settings: Sequence[str]
+) -> Graded:
     """Judge the program in `program`, every test.
 
     Raises UserError where problem or program cannot be read.
@@ -118,7 +129,6 @@ def grade_one(source: str, program: Path, *, sandbox: str, settings: Sequence[st
     language = "cpp" if program.suffix in (".cpp", ".cc", ".cxx") else "python"
     given = {"sandbox": sandbox, "language": language, "settings": parse_settings(settings)}
     plan = build.make_plan(read_options(RunOptions, given, "grade"), grading_only=True)
-    problem = build.load_one(source)
     try:
         code = program.read_text(encoding="utf-8")
     except OSError as exc:
@@ -126,6 +136,7 @@ def grade_one(source: str, program: Path, *, sandbox: str, settings: Sequence[st
     except UnicodeDecodeError as exc:
         raise UserError(f"{program} is not UTF-8: {exc.reason} at byte {exc.start}") from None
     with build.Workshop(plan) as workshop:
+        problem = sources.load_one(source, which, workshop.sandbox)
         (verdict,) = workshop.judge().grade(problem, [code], thorough=True)
     return Graded(problem, code, verdict)
 
@@ -163,25 +174,29 @@ def print_verdict(console: Console, graded: Graded) -> None:
 
 
 def check_all(
-    sources: Sequence[str], *, sandbox: str, settings: Sequence[str], console: Console
+    names: Sequence[str], which: Selection, *, sandbox: str, settings: Sequence[str], console: Console
 ) -> CheckCounts:
     """Validate every problem and judge its reference; prints a line each."""
     given = {"sandbox": sandbox, "settings": parse_settings(settings)}
     plan = build.make_plan(read_options(RunOptions, given, "check"), grading_only=True)
-    right = failing = unreadable = 0
+    right = unreadable = 0
+
+    def complain(exc: ProblemError) -> None:
+        nonlocal unreadable
+        console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
+        unreadable += 1
+
     with build.Workshop(plan) as workshop:
-        for source in sources:
-            try:
-                problems = build.load_problems(source)
-            except ProblemError as exc:
-                console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
-                unreadable += 1
-                continue
-            for problem in problems:
-                passed = _check_one(problem, workshop, console)
-                right, failing = right + passed, failing + (not passed)
-    console.print(Text(f"{right} of {right + failing + unreadable} problems are right"))
-    return CheckCounts(right, failing, unreadable)
+        taken = sources.load(names, which, workshop.sandbox, on_broken=complain)
+        for problem in taken.problems:
+            right += _check_one(problem, workshop, console)
+    n_problems = len(taken.problems)
+    unproven = sum(problem.reference is None for problem in taken.problems)
+    note = f", {unproven} without a reference" if unproven else ""
+    console.print(Text(f"{right} of {n_problems + unreadable} problems are right{note}"))
+    if taken.left_out:
+        console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
+    return CheckCounts(right, n_problems - right, unreadable)
 
 
 def _check_one(problem: Problem, workshop: build.Workshop, console: Console) -> bool:

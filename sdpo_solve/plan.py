@@ -6,18 +6,18 @@ part and runs nothing (see `batch.py`).
 
 from __future__ import annotations
 
-import datetime
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from sdpo_solve.config import Options, RunOptions, read_options
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.selection import Names, Selection
 from sdpo_solve.types import Problem
 
 PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
@@ -30,14 +30,6 @@ _ALIASES = {"from": "from_date", "to": "to_date"}
 GROUPED = ("sdpo", "best-of-k")
 
 
-def _listed(value: Any) -> Any:
-    """A comma-separated text as a list; lists stay."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-
-
 class ArmOptions(Options):
     """One method under a name of its own, with settings that go over the batch's: `[arms.NAME]` in a file."""
 
@@ -47,7 +39,7 @@ class ArmOptions(Options):
     )
 
 
-class BatchOptions(Options):
+class BatchOptions(Selection):
     """A batch, its runs' own options aside. Lists may be given as one comma-separated text."""
 
     sources: Names = Field(min_length=1, description="problem files, folders or sources such as lcb:v6")
@@ -56,10 +48,6 @@ class BatchOptions(Options):
         default_factory=dict, description="names that `methods` may use besides the methods' own"
     )
     seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and arm: seeds 0 to N-1")
-    ids: Names = Field((), description="problems to keep, by id")
-    difficulty: Names = Field((), description="difficulties to keep")
-    from_date: datetime.date | None = Field(None, description="first contest date to keep")
-    to_date: datetime.date | None = Field(None, description="last contest date to keep")
     only: str | None = Field(
         None, description="keep what a screening marked so: hard, very-hard, or surely below a rate"
     )
@@ -195,63 +183,6 @@ def _check_methods(spec: BatchSpec) -> None:
         raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
     if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address or spec.batch.stream):
         raise ConfigError("workers, address and stream are for --executor ray")
-
-
-# -- choosing ------------------------------------------------------------------------------------------------
-
-
-def choose(problems: Sequence[Problem], options: BatchOptions, hard: frozenset[str] | None) -> list[Problem]:
-    """The problems that the filters keep, in their order; `hard` is the list of a screening, None for all.
-
-    Raises ConfigError for an id that is not there, for two problems of one id, for a date filter over
-    problems without dates, and where nothing is left.
-    """
-    repeated = [name for name, count in Counter(problem.id for problem in problems).items() if count > 1]
-    if repeated:
-        raise ConfigError(f"two problems are called {repeated[0]}; their runs would share a directory")
-    missing = sorted(set(options.ids) - {problem.id for problem in problems})
-    if missing:
-        raise ConfigError(f"no problem {missing[0]!r} in {', '.join(options.sources)}")
-    _check_filters(problems, options)
-    kept = [problem for problem in problems if _keeps(options, problem, hard)]
-    if not kept and hard is not None:
-        raise ConfigError(f"the screening in {options.screening} marks none of these problems {options.only}")
-    if not kept:
-        raise ConfigError(f"the filters leave none of {len(problems)} problems")
-    return kept
-
-
-def _check_filters(problems: Sequence[Problem], options: BatchOptions) -> None:
-    if (options.from_date or options.to_date) and not any(_date(problem) for problem in problems):
-        raise ConfigError("--from and --to: these problems carry no date")
-    known = sorted(
-        {str(problem.meta["difficulty"]) for problem in problems if problem.meta.get("difficulty")}
-    )
-    for name in options.difficulty:
-        if name not in known:
-            raise ConfigError(f"no problem of difficulty {name!r} (there are: {', '.join(known) or 'none'})")
-
-
-def _keeps(options: BatchOptions, problem: Problem, hard: frozenset[str] | None) -> bool:
-    date = _date(problem)
-    if options.ids and problem.id not in options.ids:
-        return False
-    if options.difficulty and problem.meta.get("difficulty") not in options.difficulty:
-        return False
-    if options.from_date and (date is None or date < options.from_date):
-        return False
-    if options.to_date and (date is None or date > options.to_date):
-        return False
-    return hard is None or problem.id in hard
-
-
-def _date(problem: Problem) -> datetime.date | None:
-    """The contest date, where the problem's metadata has one that can be read."""
-    said = problem.meta.get("contest_date")
-    try:
-        return datetime.date.fromisoformat(str(said)[:10])
-    except ValueError:
-        return None
 
 
 def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:

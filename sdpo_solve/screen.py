@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
-from sdpo_solve import build, feedback
+from sdpo_solve import build, feedback, sources
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.identity import problem_digest
-from sdpo_solve.plan import BatchSpec, RunKey, choose
+from sdpo_solve.plan import BatchSpec, RunKey
 from sdpo_solve.prompts import Prompter, extract_code
 from sdpo_solve.screen_view import ScreenProgress, ScreenView, make_screen_view, print_table
 from sdpo_solve.screening import Look, Rule, Screened, below, choose_looks
 from sdpo_solve.screening_file import Screening, add, append, read_screening
+from sdpo_solve.selection import describe_left_out
 from sdpo_solve.sharing import Gate, Outage, PatientGrader, Turns, interrupts, probe
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
+from sdpo_solve.untrusted import clean
 
 _POLICY = Policy("screen", 0)
 # Looks graded at the same time; each grades several programs at once already.
@@ -89,12 +92,13 @@ def run(asked: Asked, console: Console) -> Ended:
     The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
     KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
     """
-    loaded = [problem for source in asked.spec.batch.sources for problem in build.load_problems(source)]
-    problems = {problem.id: problem for problem in choose(loaded, asked.spec.batch, None)}
-    key = RunKey(asked.seed, next(iter(problems)), "best-of-k")
-    plan = build.make_plan(asked.spec.options_for(key))
+    plan = build.make_plan(asked.spec.options_for(RunKey(asked.seed, "", "best-of-k")))
     gate, view = Gate(), make_screen_view(console, ScreenProgress(asked.rule))
     with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
+        taken = sources.load(asked.spec.batch.sources, asked.spec.batch, workshop.sandbox)
+        if taken.left_out:
+            console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
+        problems = {problem.id: problem for problem in taken.problems}
         found = _open(asked, workshop, problems)
         view.progress.screened = {name: found.problems[name] for name in problems}
         with view, interrupts(gate, view.on_notice):

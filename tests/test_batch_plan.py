@@ -8,7 +8,7 @@ import pytest
 from parts import PROBLEM
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.plan import RunKey, choose, list_runs, make_spec, read_toml
+from sdpo_solve.plan import RunKey, list_runs, make_spec, read_toml
 
 OLD = replace(PROBLEM, id="old", meta={"difficulty": "easy", "contest_date": "2025-01-04T00:00:00"})
 NEW = replace(PROBLEM, id="new", meta={"difficulty": "hard", "contest_date": "2025-03-01T00:00:00"})
@@ -93,34 +93,10 @@ def test_an_arm_is_a_method_under_a_name_with_settings_of_its_own(tmp_path: Path
     assert RunKey(1, "inc", "sdpo-paper").name == "inc/sdpo-paper/seed-1"
 
 
-def test_filters_keep_what_they_say() -> None:
-    both = [OLD, NEW]
-
-    def kept(hard=None, **flags):
-        return [p.id for p in choose(both, spec(**flags).batch, hard)]
-
-    assert kept() == ["old", "new"]
-    assert kept(from_date="2025-02-01") == ["new"]
-    assert kept(to_date="2025-01-04") == ["old"]
-    assert kept(difficulty="hard,easy") == ["old", "new"]
-    assert kept(difficulty="easy") == ["old"]
-    assert kept(ids="new") == ["new"]
-    assert kept(hard=frozenset({"old"})) == ["old"]
-
-
-@pytest.mark.parametrize(
-    ("problems", "flags", "says"),
-    [
-        ([OLD, OLD], {}, "two problems are called old"),
-        ([OLD], {"ids": "gone"}, "no problem 'gone' in problems"),
-        ([OLD], {"difficulty": "medium"}, "no problem of difficulty 'medium' .there are: easy"),
-        ([PROBLEM], {"from_date": "2025-01-01"}, "carry no date"),
-        ([OLD], {"from_date": "2026-01-01"}, "leave none of 1"),
-    ],
-)
-def test_a_choice_that_cannot_be_made_says_why(problems: list, flags: dict, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        choose(problems, spec(**flags).batch, None)
+def test_filters_are_options_of_the_batch() -> None:
+    got = spec(ids="a,b", platform="atcoder", from_date="2025-02-01", first="3", include_bad=True).batch
+    assert (got.ids, got.platform, got.first, got.include_bad) == (("a", "b"), ("atcoder",), 3, True)
+    assert got.from_date == datetime.date(2025, 2, 1)
 
 
 def test_whole_seeds_come_first() -> None:

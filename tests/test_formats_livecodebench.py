@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from sdpo_solve import selection
 from sdpo_solve.errors import ConfigError, PrerequisiteError, ProblemError
 from sdpo_solve.formats import livecodebench
 from sdpo_solve.formats._lcb_hub import files_of
-from sdpo_solve.formats._selection import Selection
+from sdpo_solve.selection import Selected, Selection
 from sdpo_solve.types import Checker, Kind
 
 
@@ -58,10 +59,18 @@ FUNCTIONAL = {
 }
 
 
+def load_file(path: Path) -> list[Any]:
+    return [candidate.make() for candidate in livecodebench.candidates(str(path))]
+
+
+def select(source: str, wanted: Selection | None = None, **hub: Any) -> Selected:
+    return selection.select(livecodebench.candidates(source, **hub), wanted or Selection(), source)
+
+
 def load(tmp_path: Path, *rows: object) -> list[Any]:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(data) for data in rows) + "\n")
-    return livecodebench.load(path)
+    return load_file(path)
 
 
 def test_a_stdin_row(tmp_path: Path) -> None:
@@ -170,7 +179,7 @@ def test_a_bad_row_names_its_line_and_field(changes: dict[str, Any], message: st
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match="No such file"):
-        livecodebench.load(tmp_path / "none.jsonl")
+        load_file(tmp_path / "none.jsonl")
     with pytest.raises(ProblemError, match="line 1: question_title is missing"):
         load(tmp_path, {"id": "a problem file"})
     with pytest.raises(ProblemError, match="line 1: not a LiveCodeBench row"):
@@ -180,9 +189,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_a_json_file_holds_one_row_over_several_lines_or_a_list(tmp_path: Path) -> None:
     path = tmp_path / "row.json"
     path.write_text(json.dumps(row(), indent=1))
-    assert [p.id for p in livecodebench.load(path)] == ["abc001_a"]
+    assert [p.id for p in load_file(path)] == ["abc001_a"]
     path.write_text(json.dumps([row(), row(question_id="b")], indent=1))
-    assert [p.id for p in livecodebench.load(path)] == ["abc001_a", "b"]
+    assert [p.id for p in load_file(path)] == ["abc001_a", "b"]
 
 
 def test_ids_become_directory_names(tmp_path: Path) -> None:
@@ -200,20 +209,20 @@ def test_a_selection_decodes_only_what_it_takes(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     spoilt = row(question_id="abc2", private_test_cases="%%%", difficulty="hard")
     path.write_bytes(lines(row(), row(question_id="abc337_e"), spoilt))
-    selected = livecodebench.select(str(path), Selection(difficulties=("easy",)))
+    selected = select(str(path), Selection(difficulty=("easy",)))
     assert [problem.id for problem in selected.problems] == ["abc001_a"]
     assert selected.left_out == {"abc337_e": "interactive"}
     with pytest.raises(ProblemError, match="line 3: private_test_cases"):
-        livecodebench.select(str(path), Selection(ids=("abc2",)))
+        select(str(path), Selection(ids=("abc2",)))
 
 
 def test_rows_are_known_bad_by_title_too_and_graded_when_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     bad = row(question_id="3194", question_title="find-words-containing-character")
     path.write_bytes(lines(row(), bad))
-    assert list(livecodebench.select(str(path)).left_out) == ["3194"]
+    assert list(select(str(path)).left_out) == ["3194"]
     path.write_bytes(lines(bad))
-    assert [problem.id for problem in livecodebench.select(str(path)).problems] == ["3194"]
+    assert [problem.id for problem in select(str(path)).problems] == ["3194"]
 
 
 def test_a_row_whose_statement_grants_an_error_gets_that_tolerance(tmp_path: Path) -> None:
@@ -225,7 +234,7 @@ def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(lines(row(contest_date="soon")))
     with pytest.raises(ProblemError, match="line 1: contest_date 'soon'"):
-        livecodebench.select(str(path))
+        select(str(path))
 
 
 def test_parquet_holds_the_same_problems(tmp_path: Path) -> None:
@@ -235,13 +244,13 @@ def test_parquet_holds_the_same_problems(tmp_path: Path) -> None:
     table = pyarrow.Table.from_pylist([{**data, "extra": 1} for data in rows])
     parquet.write_table(table, tmp_path / "rows.parquet")
     expected = load(tmp_path, *rows)
-    assert livecodebench.load(tmp_path / "rows.parquet") == expected
-    assert list(livecodebench.select(str(tmp_path / "rows.parquet")).problems) == expected
+    assert load_file(tmp_path / "rows.parquet") == expected
+    assert list(select(str(tmp_path / "rows.parquet")).problems) == expected
     (tmp_path / "torn.parquet").write_bytes((tmp_path / "rows.parquet").read_bytes()[:-20])
     with pytest.raises(ProblemError, match="not a whole parquet file"):
-        livecodebench.load(tmp_path / "torn.parquet")
+        load_file(tmp_path / "torn.parquet")
     with pytest.raises(ProblemError, match="cannot be read"):
-        livecodebench.load(tmp_path / "none.parquet")
+        load_file(tmp_path / "none.parquet")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +270,7 @@ def test_releases_are_named_as_the_data_set_names_them(release: str, names: list
 @pytest.mark.parametrize("release", ["v0", "v7", "v5_v4", "release_v1_v2", "release_v9"])
 def test_unknown_releases_are_refused(release: str) -> None:
     with pytest.raises(ConfigError, match="known: v1 to v6"):
-        livecodebench.select(release)
+        select(release)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -310,17 +319,17 @@ def hub() -> Iterator[str]:
 
 def test_a_release_is_fetched_once_and_kept(hub: str, tmp_path: Path) -> None:
     for _ in range(2):
-        selected = livecodebench.select("v6", endpoint=hub, cache_dir=tmp_path)
+        selected = select("v6", endpoint=hub, cache_dir=tmp_path)
         assert [problem.id for problem in selected.problems] == ["six"]
     assert Hub.bodies == ["test6.jsonl"]
 
 
 def test_a_kept_release_needs_no_network(hub: str, tmp_path: Path) -> None:
-    livecodebench.select("v6", endpoint=hub, cache_dir=tmp_path)
-    selected = livecodebench.select("v6", endpoint="http://127.0.0.1:1", cache_dir=tmp_path)
+    select("v6", endpoint=hub, cache_dir=tmp_path)
+    selected = select("v6", endpoint="http://127.0.0.1:1", cache_dir=tmp_path)
     assert [problem.id for problem in selected.problems] == ["six"]
 
 
 def test_a_file_that_the_hub_does_not_hold(hub: str, tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match=r"cannot fetch test5\.jsonl .*lcb:FILE\.jsonl"):
-        livecodebench.select("v4_v6", endpoint=hub, cache_dir=tmp_path)
+        select("v4_v6", endpoint=hub, cache_dir=tmp_path)

@@ -2,17 +2,18 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sdpo_solve import selection
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.formats import mbpp
 from sdpo_solve.formats._mbpp_shapes import restore
-from sdpo_solve.formats._selection import Selected, Selection
-from sdpo_solve.protocols import StopAfter
+from sdpo_solve.protocols import Sandbox, StopAfter
+from sdpo_solve.selection import Selected, Selection
 from sdpo_solve.types import BoxInput, Checker, Kind, Limits, Program, RunResult, RunStatus
 from sdpo_solve.values import encode
 
@@ -81,9 +82,16 @@ def never() -> Box:
     raise AssertionError("no sandbox is needed for these rows")
 
 
+def take(
+    path: Path, sandbox: Callable[[], Sandbox], cache_dir: Path | None = None, **fields: Any
+) -> Selected:
+    found = mbpp.candidates(str(path), sandbox=sandbox, cache_dir=cache_dir)
+    return selection.select(found, Selection(**fields), str(path))
+
+
 def select(path: Path, *rows: object, **fields: Any) -> Selected:
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    return mbpp.select(str(path), Selection(**fields), sandbox=Box)
+    return take(path, Box, **fields)
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_mbpp_states_asserts(path: Path) -> None:
     path.write_text(json.dumps(MBPP))
-    (problem,) = mbpp.select(str(path), sandbox=never).problems
+    (problem,) = take(path, never).problems
     assert (problem.id, problem.kind, problem.entry_point) == ("mbpp-11", Kind.ASSERTS, "double")
     assert problem.statement == "Write a function to double a number.\nassert double(2) == 4"
     assert [(test.input, test.visible) for test in problem.tests] == [
@@ -171,13 +179,13 @@ def test_what_json_lost_is_restored(number: int, args: list[Any], restored: list
 def test_expected_values_are_computed_once(path: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(MBPP_PLUS))
     box = Box()
-    first = mbpp.select(str(path), sandbox=lambda: box, cache_dir=tmp_path / "cache")
-    again = mbpp.select(str(path), sandbox=never, cache_dir=tmp_path / "cache")
+    first = take(path, lambda: box, cache_dir=tmp_path / "cache")
+    again = take(path, never, cache_dir=tmp_path / "cache")
     assert again == first
     assert box.n_runs == 1
     (kept,) = (tmp_path / "cache").iterdir()
     kept.write_text('["torn')
-    assert mbpp.select(str(path), sandbox=lambda: box, cache_dir=tmp_path / "cache") == first
+    assert take(path, lambda: box, cache_dir=tmp_path / "cache") == first
     assert box.n_runs == 2
 
 
@@ -232,7 +240,7 @@ def test_selection_by_id_first_and_known_faults(path: Path) -> None:
     assert [p.id for p in select(path, *rows, ids=("164", "mbpp-3")).problems] == ["mbpp-164", "mbpp-3"]
     assert [p.id for p in select(path, *rows, first=1).problems] == ["mbpp-1"]
     with pytest.raises(ConfigError, match="no problem has the difficulty 'hard'"):
-        select(path, *rows, difficulties=("hard",))
+        select(path, *rows, difficulty=("hard",))
 
 
 def test_gzip_and_json_lists_are_read_too(tmp_path: Path) -> None:
@@ -240,7 +248,7 @@ def test_gzip_and_json_lists_are_read_too(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(json.dumps(MBPP).encode()))
     plain = tmp_path / "rows.json"
     plain.write_text(json.dumps([MBPP]))
-    assert mbpp.select(str(packed), sandbox=never) == mbpp.select(str(plain), sandbox=never)
+    assert take(packed, never) == take(plain, never)
 
 
 @pytest.mark.parametrize(
@@ -258,4 +266,4 @@ def test_gzip_and_json_lists_are_read_too(tmp_path: Path) -> None:
 def test_bad_rows_name_their_line(text: str, message: str, path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ProblemError, match=message):
-        mbpp.select(str(path), sandbox=Box)
+        take(path, Box)

@@ -1,6 +1,7 @@
 """A problem file is read as written, and a bad one is refused in one line: file, place, remedy."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_read_by_name_and_shared_ids_are_refused(tmp_path: Path) -> None:
+    def ids() -> list[str]:
+        return [candidate.id for candidate in problem_json.candidates(tmp_path)]
+
     with pytest.raises(ProblemError, match="no problem files"):
-        problem_json.load_folder(tmp_path)
+        ids()
     (tmp_path / "b.json").write_text(json.dumps(STDIN))
     (tmp_path / "a.json").write_text(json.dumps(FUNCTION))
-    assert [p.id for p in problem_json.load_folder(tmp_path)] == ["half", "sum-two"]
+    assert ids() == ["half", "sum-two"]
     (tmp_path / "c.json").write_text(json.dumps(STDIN))
     with pytest.raises(ProblemError, match=r"c\.json: id 'sum-two' is also that of .*b\.json"):
-        problem_json.load_folder(tmp_path)
+        ids()
+
+
+def test_a_broken_file_of_a_folder_leaves_the_others_readable(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text(json.dumps(STDIN))
+    broken, whole = problem_json.candidates(tmp_path)
+    assert (broken.id, whole.make().id) == ("a", "sum-two")
+    with pytest.raises(ProblemError, match=r"a\.json: line 1"):
+        broken.make()
+
+
+def test_notes_state_what_a_problem_is_chosen_by(tmp_path: Path) -> None:
+    notes = {"contest_date": "2025-02-01T00:00:00", "difficulty": "hard", "platform": "own"}
+    (tmp_path / "a.json").write_text(json.dumps({**STDIN, "meta": notes}))
+    (tmp_path / "b.json").write_text(json.dumps({**FUNCTION, "meta": {"contest_date": "soon"}}))
+    dated, plain = problem_json.candidates(tmp_path)
+    assert (dated.day, dated.difficulty, dated.platform) == (date(2025, 2, 1), "hard", "own")
+    assert (plain.day, plain.difficulty, plain.platform) == (None, "", "")

@@ -116,7 +116,8 @@ def test_expected_values_come_from_the_canonical_solution_in_the_box(
         "atol": 0,
     }
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
-    (problem,) = mbpp.select(str(tmp_path / "rows.jsonl"), sandbox=lambda: sandbox).problems
+    (candidate,) = mbpp.candidates(str(tmp_path / "rows.jsonl"), sandbox=lambda: sandbox)
+    problem = candidate.make()
     assert [test.expected for test in problem.tests] == [(4,), (), (2, 3)]
     codes = [
         row["canonical_solution"],

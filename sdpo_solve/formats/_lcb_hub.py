@@ -6,7 +6,10 @@ Names follow the data set's own loader (https://huggingface.co/datasets/livecode
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError
@@ -50,11 +53,27 @@ def fetch(name: str, endpoint: str | None = None, cache_dir: Path | None = None)
     if isinstance(kept, str):
         return Path(kept)
     try:
-        path = hf_hub_download(REPOSITORY, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache_dir)
+        with _silence():
+            path = hf_hub_download(
+                REPOSITORY, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache_dir
+            )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
+        cause = exc.__cause__ if isinstance(exc, LocalEntryNotFoundError) and exc.__cause__ else exc
+        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
         raise PrerequisiteError(
             f"cannot fetch {name} of {REPOSITORY}: {reason}. "
             "Check the network or HF_ENDPOINT, or fetch the file elsewhere and name it: lcb:FILE.jsonl"
         ) from None
     return Path(path)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without the client's words about its retries, which say what the error says in the end."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from sdpo_solve.errors import ProblemError
 from sdpo_solve.formats._lcb_faults import KNOWN_BAD, KNOWN_TOLERANCE
 from sdpo_solve.formats._lcb_hub import fetch, files_of, is_release
 from sdpo_solve.formats._parquet import read_parquet
-from sdpo_solve.formats._selection import Candidate, Selected, Selection, choose
+from sdpo_solve.selection import Candidate
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 from sdpo_solve.untrusted import middle_cut
 
@@ -75,35 +76,20 @@ class Row:
         return self.fields["question_id"]
 
 
-def load(path: Path) -> list[Problem]:
-    """Every row of a file as a problem, known bad ones too.
+def candidates(
+    source: str, *, endpoint: str | None = None, cache_dir: Path | None = None
+) -> Iterator[Candidate]:
+    """Every row of a file, or of a release on the hub (`v6`, `release_v6`), to choose from.
 
-    Raises ProblemError naming the file, the line and the field.
-    """
-    return [to_problem(row) for row in read_rows(path)]
-
-
-def select(
-    source: str,
-    selection: Selection | None = None,
-    *,
-    endpoint: str | None = None,
-    cache_dir: Path | None = None,
-) -> Selected:
-    """The problems that `selection` takes from a file, or from a release on the hub (`v6`, `release_v6`).
-
-    `endpoint` and `cache_dir` are the hub client's. Known bad problems are left out and named, unless they
-    are asked for by id or are the only row. Tests are decoded for the rows taken only.
-    Raises ProblemError for a bad file, ConfigError for a selection that cannot be met, PrerequisiteError
-    where the hub cannot be reached.
+    `endpoint` and `cache_dir` are the hub client's. The tests of a row are decoded when it is made a problem.
+    Raises ProblemError for a bad file, ConfigError for a release that does not exist, PrerequisiteError where
+    the hub cannot be reached.
     """
     if is_release(source) and not Path(source).exists():
         paths = [fetch(name, endpoint, cache_dir) for name in files_of(source)]
     else:
         paths = [Path(source)]
-    candidates = (_candidate(row) for path in paths for row in read_rows(path))
-    chosen = choose(candidates, selection or Selection(), source)
-    return Selected(tuple(to_problem(row) for row in chosen.rows), chosen.left_out)
+    return (_candidate(row) for path in paths for row in read_rows(path))
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -183,7 +169,7 @@ def to_problem(row: Row) -> Problem:
     )
 
 
-def _candidate(row: Row) -> Candidate[Row]:
+def _candidate(row: Row) -> Candidate:
     fields = row.fields
     try:
         day = date.fromisoformat(fields["contest_date"][:10])
@@ -192,8 +178,8 @@ def _candidate(row: Row) -> Candidate[Row]:
         raise ProblemError(f"{row.place}: contest_date {found!r} is no date such as 2025-02-01") from None
     title = fields["question_title"]
     return Candidate(
-        row=row,
-        id=row.question_id,
+        make=partial(to_problem, row),
+        id=_safe_id(row.question_id, row.place),
         other_name=title,
         day=day,
         difficulty=fields["difficulty"],

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from sdpo_solve.asserts import parse
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.formats._expected import Computed, compute
 from sdpo_solve.formats._mbpp_shapes import restore
-from sdpo_solve.formats._selection import Candidate, Selected, Selection, choose
 from sdpo_solve.protocols import Sandbox
+from sdpo_solve.selection import Candidate, Unfit
 from sdpo_solve.types import Call, Checker, Kind, Problem, Program, TestCase
 from sdpo_solve.untrusted import middle_cut
 
@@ -67,34 +68,23 @@ class _Unfit(Exception):
     """The row cannot be held faithfully. The message says why."""
 
 
-def select(
-    source: str,
-    selection: Selection | None = None,
-    *,
-    sandbox: Callable[[], Sandbox],
-    cache_dir: Path | None = None,
-) -> Selected:
-    """The problems that `selection` takes from a JSONL file (or `.jsonl.gz`, or a `.json` list).
+def candidates(
+    source: str, *, sandbox: Callable[[], Sandbox], cache_dir: Path | None = None
+) -> Iterator[Candidate]:
+    """Every row of a JSONL file (or `.jsonl.gz`, or a `.json` list), to choose from.
 
-    `sandbox` is called only where expected values must be computed; they are kept in `cache_dir`. Rows known
-    to be bad or not to fit are left out and named, unless they are asked for by id or are the only row.
-    Raises ProblemError for a bad file, or a row asked for that does not fit; ConfigError for a selection that
-    cannot be met; SandboxError.
+    `sandbox` is called only where expected values must be computed, when a row is made a problem; they are
+    kept in `cache_dir`. Raises ProblemError for a bad file; making a problem raises SandboxError too.
     """
-    chosen = choose((_candidate(row) for row in _read(Path(source))), selection or Selection(), source)
-    problems, left_out = [], dict(chosen.left_out)
-    for row in chosen.rows:
+
+    def make(row: _Row) -> Problem:
         try:
-            problems.append(_problem(row, sandbox, cache_dir))
+            return _problem(row, sandbox, cache_dir)
         except _Unfit as exc:
-            if len(chosen.rows) == 1 or (selection and selection.ids):
-                raise ProblemError(f"{row.place}: {row.id}: {exc}") from None
-            left_out[row.id] = str(exc)
-    return Selected(tuple(problems), left_out)
+            raise Unfit(f"{row.place}: {row.id}", str(exc)) from None
 
-
-def _candidate(row: _Row) -> Candidate[_Row]:
-    return Candidate(row, row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
+    for row in _read(Path(source)):
+        yield Candidate(partial(make, row), row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
 
 
 # -- reading -----------------------------------------------------------------------------

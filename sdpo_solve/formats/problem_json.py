@@ -10,12 +10,16 @@ JSON: a tuple returned is compared as a list, sets and dicts with other keys tha
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import keyword
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -23,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sdpo_solve.asserts import parse
 from sdpo_solve.errors import ProblemError
+from sdpo_solve.selection import Candidate
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 from sdpo_solve.untrusted import middle_cut
 from sdpo_solve.values import MAX_DEPTH
@@ -132,23 +137,35 @@ def load(path: Path) -> Problem:
     return parse_text(_read(path), str(path))
 
 
-def load_folder(path: Path) -> list[Problem]:
-    """The problems of every `*.json` in a folder, by file name.
+def candidates(path: Path) -> Iterator[Candidate]:
+    """The problem in a file, or those of every `*.json` in a folder by file name, to choose from.
 
-    Raises ProblemError for the first bad file, for an id that two files share, and for an empty folder.
+    A broken file goes by its name, and raises when it is made a problem. Raises ProblemError for an id that
+    two files share, and for an empty folder.
     """
-    files = sorted(path.glob("*.json"))
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise ProblemError(f"{path}: no problem files here; expected *.json")
     homes: dict[str, Path] = {}
-    problems = []
     for file in files:
-        problem = load(file)
+        try:
+            problem = load(file)
+        except ProblemError:
+            yield Candidate(partial(load, file), file.stem)
+            continue
         if problem.id in homes:
             raise ProblemError(f"{file}: id {problem.id!r} is also that of {homes[problem.id]}; change one")
         homes[problem.id] = file
-        problems.append(problem)
-    return problems
+        yield _candidate(problem)
+
+
+def _candidate(problem: Problem) -> Candidate:
+    """`problem` with the facts that its notes state, where they do."""
+    facts = {key: str(problem.meta.get(key) or "") for key in ("contest_date", "difficulty", "platform")}
+    day = None
+    with contextlib.suppress(ValueError):
+        day = date.fromisoformat(facts["contest_date"][:10])
+    return Candidate(lambda: problem, problem.id, "", day, facts["difficulty"], facts["platform"])
 
 
 def parse_text(text: str, name: str) -> Problem:

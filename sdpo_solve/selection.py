@@ -1,0 +1,194 @@
+"""Which problems of a source to take: by id, date, difficulty, platform, and the first N of what is left.
+
+Problems that are known to be bad are left out and named, unless they are asked for by id, or a source holds
+that one alone. Reads no file and decodes no test: what is not taken is never made, so that a large source is
+looked through cheaply.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from sdpo_solve.config import Options
+from sdpo_solve.errors import ConfigError, ProblemError
+from sdpo_solve.types import Problem
+
+
+def _listed(value: Any) -> Any:
+    """A comma-separated text as a list; lists stay."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+class Selection(Options):
+    """What to take; an empty field takes everything. Lists may be given as one comma-separated text."""
+
+    ids: Names = Field((), description="problems to keep, by id")
+    difficulty: Names = Field((), description="difficulties to keep")
+    platform: Names = Field((), description="platforms to keep")
+    from_date: datetime.date | None = Field(None, description="first contest date to keep")
+    to_date: datetime.date | None = Field(None, description="last contest date to keep")
+    first: int | None = Field(None, ge=1, description="problems to keep, the first ones of those left")
+    include_bad: bool = Field(False, description="keep problems that are known to be bad")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A problem not made yet, with the facts that it is chosen by."""
+
+    make: Callable[[], Problem]
+    """Raises ProblemError for a broken one, Unfit for one that cannot be held faithfully."""
+    id: str
+    other_name: str = ""
+    """A second name that `ids` may use."""
+    day: datetime.date | None = None
+    difficulty: str = ""
+    platform: str = ""
+    fault: str | None = None
+    """Why the problem is known to be bad; None where it is not."""
+
+
+class Unfit(ProblemError):
+    """A problem that cannot be held faithfully: left out of a selection, an error where it is asked for."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The problems taken, and those left out that would have been: id -> why. Whoever prints counts them."""
+
+    problems: tuple[Problem, ...]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The candidates that the filters take, bad ones apart."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: dict[str, str]
+    by_name: bool
+    """Whether just these were asked for, by id or as the only one of their source."""
+    is_empty: bool
+    """Whether there was nothing to choose from."""
+
+
+def select(
+    candidates: Iterable[Candidate],
+    selection: Selection,
+    source: str,
+    *,
+    among: frozenset[str] | None = None,
+    on_broken: Callable[[ProblemError], None] | None = None,
+) -> Selected:
+    """The problems that `selection` takes from `source`, made in their order.
+
+    `among`: ids that alone may be taken, such as those of a screening; None for all. A broken problem is told
+    to `on_broken` and passed over; without it, raised. Raises ConfigError for an id,
+    a difficulty or a platform that no problem has, for a filter on what they do not say, and for a `first`
+    larger than what is left; ProblemError where two share an id, and for an unfit one that was asked for.
+    """
+    chosen = _choose(candidates, selection, source, among)
+    if chosen.is_empty:
+        if on_broken is not None:
+            return Selected((), {})
+        raise ProblemError(f"{source}: there are no problems in it")
+    problems: list[Problem] = []
+    left_out = dict(chosen.left_out)
+    n_broken = 0
+    for candidate in chosen.candidates:
+        if selection.first is not None and len(problems) + n_broken == selection.first:
+            break
+        try:
+            problems.append(candidate.make())
+        except ProblemError as exc:
+            if isinstance(exc, Unfit) and not chosen.by_name:
+                left_out[candidate.id] = exc.reason
+            elif on_broken is not None:
+                on_broken(exc)
+                n_broken += 1
+            else:
+                raise
+    n_taken = len(problems) + n_broken
+    if not n_taken or n_taken < (selection.first or 0):
+        bad = f" ({describe_left_out(left_out)})" if left_out else ""
+        what = f"only {n_taken}, not {selection.first}," if n_taken else "none"
+        marked = "" if among is None else " that are marked so"
+        raise ConfigError(f"{source}: the filters leave {what} of its problems{marked}{bad}")
+    return Selected(tuple(problems), left_out)
+
+
+def _choose(
+    candidates: Iterable[Candidate], selection: Selection, source: str, among: frozenset[str] | None
+) -> _Chosen:
+    seen: dict[str, Candidate] = {}
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        if candidate.id in seen:
+            raise ProblemError(f"{source}: two problems have the id {candidate.id!r}; remove one")
+        facts = (candidate.other_name, candidate.day, candidate.difficulty, candidate.platform)
+        seen[candidate.id] = Candidate(_forgotten, candidate.id, *facts)  # the row itself may be large
+        if (among is None or candidate.id in among) and _takes(selection, candidate):
+            kept.append(candidate)
+    if seen:
+        _check_known(selection, list(seen.values()), source)
+    by_name = bool(selection.ids) or len(seen) == 1
+    spare_none = selection.include_bad or by_name
+    left_out = {} if spare_none else {c.id: c.fault for c in kept if c.fault is not None}
+    return _Chosen(tuple(c for c in kept if c.id not in left_out), left_out, by_name, not seen)
+
+
+def describe_left_out(left_out: Mapping[str, str], most: int = 8) -> str:
+    """One line that counts them and names the first; empty where there is none."""
+    if not left_out:
+        return ""
+    names = ", ".join(list(left_out)[:most]) + (", ..." if len(left_out) > most else "")
+    return f"left out {len(left_out)} bad problem{'s' * (len(left_out) > 1)}: {names}"
+
+
+def _forgotten() -> Problem:
+    raise AssertionError("only the facts were kept")
+
+
+def _takes(selection: Selection, candidate: Candidate) -> bool:
+    if selection.ids and not {candidate.id, candidate.other_name} & set(selection.ids):
+        return False
+    if selection.difficulty and candidate.difficulty not in selection.difficulty:
+        return False
+    if selection.platform and candidate.platform not in selection.platform:
+        return False
+    if selection.from_date is None and selection.to_date is None:
+        return True
+    day = candidate.day
+    return day is not None and (selection.from_date or day) <= day <= (selection.to_date or day)
+
+
+def _check_known(selection: Selection, seen: Sequence[Candidate], source: str) -> None:
+    """Raises ConfigError for a filter that names what no problem has."""
+    if (selection.from_date or selection.to_date) and not any(candidate.day for candidate in seen):
+        raise ConfigError(f"{source}: these problems carry no date to select by")
+    wanted_known = (
+        ("id", selection.ids, [name for c in seen for name in (c.id, c.other_name) if name]),
+        ("difficulty", selection.difficulty, [c.difficulty for c in seen if c.difficulty]),
+        ("platform", selection.platform, [c.platform for c in seen if c.platform]),
+    )
+    for what, wanted, known in wanted_known:
+        for name in wanted:
+            if name in known:
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
+            values = sorted(set(known))
+            some = ", ".join(values) if 0 < len(values) <= 12 else f"{len(values) or 'no'} others"
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {some}"
+            raise ConfigError(f"{source}: no problem has the {what} {name!r}; {hint}")
