@@ -226,13 +226,8 @@ def measure(batch: Batch, execute: Executor, gate: Gate) -> dict[str, Cost]:
 
     The short runs lie in a temporary directory and leave nothing behind. A method that fails costs nothing.
     """
-    done = standing(batch)
-    dirs: dict[str, list[Path]] = {method: [] for method in batch.spec.batch.methods}
-    for key in (*done.finished, *done.begun):
-        if len(dirs[key.arm]) < _MEASURED_RUNS:
-            dirs[key.arm].append(batch.out / key.name)
-    costs = {method: cost_of(found) for method, found in dirs.items()}
-    missing = [method for method, cost in costs.items() if not cost.attempts]
+    costs = _costs_on_disk(batch)
+    missing = [arm for arm, cost in costs.items() if not cost.attempts]
     if not missing:
         return costs
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-measure-") as folder:
@@ -240,6 +235,21 @@ def measure(batch: Batch, execute: Executor, gate: Gate) -> dict[str, Cost]:
         keys = [RunKey(0, next(iter(batch.problems)), method) for method in missing]
         execute(short, keys, lambda event: None, gate)
         return costs | {key.arm: cost_of([short.out / key.name]) for key in keys}
+
+
+def unmeasured(batch: Batch) -> bool:
+    """Whether `measure` has to run something."""
+    return not all(cost.attempts for cost in _costs_on_disk(batch).values())
+
+
+def _costs_on_disk(batch: Batch) -> dict[str, Cost]:
+    """What each arm cost in the runs that are there."""
+    done = standing(batch)
+    dirs: dict[str, list[Path]] = {arm: [] for arm in batch.spec.batch.methods}
+    for key in (*done.finished, *done.begun):
+        if len(dirs[key.arm]) < _MEASURED_RUNS:
+            dirs[key.arm].append(batch.out / key.name)
+    return {arm: cost_of(found) for arm, found in dirs.items()}
 
 
 def _short(batch: Batch, out: Path) -> Batch:

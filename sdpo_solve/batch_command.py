@@ -27,6 +27,7 @@ from sdpo_solve.batch import (
     prepare,
     run_batch,
     standing,
+    unmeasured,
 )
 from sdpo_solve.batch_view import clock, make_batch_view
 from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
@@ -37,6 +38,7 @@ from sdpo_solve.sharing import Gate, busy_line, interrupts
 from sdpo_solve.untrusted import clean
 
 _SHOWN_FAILED = 20
+_MEASURING = "measuring two small groups of each method (--no-measure leaves the estimate out) ..."
 INTERRUPTED = 130
 SOME_FAILED = 4
 
@@ -60,7 +62,10 @@ def run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     gate = Gate()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
-        costs = measure(batch, executor, gate) if asked.measure and _can_measure(batch) else {}
+        wanted = asked.measure and _can_measure(batch)
+        if wanted and unmeasured(batch):
+            console.print(Text(_MEASURING, style="dim"))
+        costs = measure(batch, executor, gate) if wanted else {}
         print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
         if asked.dry_run:
             return 0

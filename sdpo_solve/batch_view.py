@@ -169,7 +169,7 @@ def plain_line(event: Mapping[str, Any], progress: BatchProgress) -> str | None:
     kind = event["event"]
     if kind == "notice":
         return clean(event["text"])
-    if kind != "run_ended" or (event["kept"] and event["status"] == "finished"):
+    if kind != "run_ended" or (event["kept"] and event["status"] == "finished") or _never_began(event):
         return None
     counted = f"{progress.n_ended}/{progress.n_runs}".rjust(len(str(progress.n_runs)) * 2 + 1)
     left_s = progress.left_s()
@@ -181,7 +181,7 @@ def log_line(event: Mapping[str, Any]) -> str | None:
     """The line of the log: what happened to which run, groups and updates included."""
     kind, run = event["event"], event.get("run", "")
     if kind == "run_ended":
-        return f"{run} ended: {_how(event)}"
+        return None if _never_began(event) else f"{run} ended: {_how(event)}"
     if kind == "group":
         return (
             f"{run} group of {event['size']} from attempt {event['first']}: {event['n_solved']} solved, "
@@ -197,6 +197,11 @@ def log_line(event: Mapping[str, Any]) -> str | None:
         said = {key: value for key, value in event.items() if key not in ("event", "options")}
         return f"{kind} {said}"
     return None
+
+
+def _never_began(event: Mapping[str, Any]) -> bool:
+    """A run that a closed batch did not come to; there may be thousands."""
+    return event["status"] == "stopped" and not event["attempts"]
 
 
 def _how(event: Mapping[str, Any]) -> str:

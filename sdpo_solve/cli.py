@@ -282,7 +282,7 @@ def model_pull(
 
 cli_batch.add_to(app)
 cli_seeing.add_to(app)
-bench_app.command("batch", epilog=cli_batch.BENCH_EPILOG)(cli_batch.bench_batch)
+cli_batch.add_bench_to(bench_app)
 cli_bench.add_to(bench_app)
 
 

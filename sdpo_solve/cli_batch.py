@@ -317,8 +317,36 @@ def bench_batch(
         Console(highlight=False).print(bench.table(rows))
 
 
+BENCH_PLAN_EPILOG = _epilog("sdpo-solve bench plan --problems 131 --seeds 5")
+
+
+def bench_plan(
+    problems: Annotated[int, typer.Option(help="Problems of the largest plan.", min=4)] = 131,
+    seeds: Annotated[int, typer.Option(help="Seeds of each problem and method.", min=1)] = 5,
+    sandbox: SandboxFlag = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
+) -> None:
+    """What a plan of many runs costs besides sampling, grading and learning: processor time and memory.
+
+    A quarter, a half and the whole of problems x 3 methods x seeds, with scripted replies.
+    """
+    from sdpo_solve import bench_plan as bench
+
+    rows = bench.measure_plans(bench.Size(problems, seeds), sandbox)
+    if as_json:
+        typer.echo(json.dumps(bench.as_record(rows)))
+    else:
+        Console(highlight=False).print(bench.table(rows))
+
+
+def add_bench_to(bench_app: typer.Typer) -> None:
+    """Register the commands below `bench`."""
+    bench_app.command("batch", epilog=BENCH_EPILOG)(bench_batch)
+    bench_app.command("plan", epilog=BENCH_PLAN_EPILOG)(bench_plan)
+
+
 def add_to(app: typer.Typer) -> None:
-    """Register batch, screen and export on the application; `bench_batch` goes below `bench`."""
+    """Register batch, screen and export on the application."""
     app.command("batch", epilog=BATCH_EPILOG)(batch)
     app.command("screen", epilog=SCREEN_EPILOG)(screen)
     app.command("export", epilog=EXPORT_EPILOG)(export)

@@ -174,14 +174,14 @@ def frame(progress: ScreenProgress) -> RenderableType:
     hardest = _hardest(progress.screened)
     for number, item in enumerate(hardest):
         line = f"{clean(item.problem)}  {item.base.solved}/{item.base.n}  {item.mark}"
-        page.add_row("" if number else "most samples", Text(line))
+        page.add_row("" if number else "hardest", Text(line))
     return Group(page, Text(clean(progress.notice), style="yellow")) if progress.notice else page
 
 
 def marks_line(screened: Mapping[str, Screened]) -> str:
     """How many problems bear each mark, those never looked at apart."""
     counts = Counter(item.mark if item.base.n else "not looked at" for item in screened.values())
-    return ", ".join(f"{n} {mark}" for mark, n in counts.most_common())
+    return " · ".join(f"{n} {mark}" for mark, n in counts.most_common())
 
 
 def print_table(console: Console, screened: Mapping[str, Screened], out: Path, *, stopped: bool) -> None:

@@ -108,3 +108,14 @@ def test_trackers_get_figures_and_an_unknown_one_is_refused(tmp_path: Path) -> N
     assert make((), tmp_path, {}) == []
     with pytest.raises(ConfigError, match="known: tensorboard, trackio, wandb"):
         make(("mlflow",), tmp_path, {})
+
+
+def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
+    said = io.StringIO()
+    view = PlainBatchView(Console(file=said, width=80))
+    never, begun = ended(4, status="stopped", attempts=0), ended(5, status="stopped", attempts=8)
+    for event in (STARTED, never, begun):
+        view.on_event(event)
+    assert said.getvalue().splitlines() == ["0/4  inc/sdpo/seed-5: stopped; the same command goes on"]
+    assert log_line(never) is None
+    assert log_line(begun) == "inc/sdpo/seed-5 ended: stopped; the same command goes on"

@@ -20,7 +20,7 @@ LAYERS: dict[str, int] = {
     "statistics": 3, "runs": 3, "follow": 3, "pages": 4, "archive": 4, "story": 5, "solve": 5, "report": 5, "explain": 5, "watch": 5, "setup": 5,
     "trials": 5, "bench_sampling": 5, "bench_grading": 5, "bench_update": 5,
     "plan": 5, "sources": 5, "parts": 5, "sharing": 5, "batch_view": 5, "trackers": 5, "screening": 5,
-    "screening_file": 6, "screen_view": 7, "mirror": 5,
+    "screening_file": 6, "screen_view": 7, "mirror": 5, "bench_plan": 8,
     "broadcast": 6, "estimate": 6,
     "build": 6, "crew": 6,
     "batch": 7, "explaining": 7, "commands": 7, "screen": 8, "export": 7,
