@@ -109,3 +109,12 @@ def test_whole_seeds_come_first() -> None:
     ]
     assert len(runs) == len(set(runs)) == 8
     assert {run.seed for run in runs[4:]} == {1}
+
+
+def test_the_readmes_file_of_options_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    path = tmp_path / "batch.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0])
+    got = make_spec(read_toml(path), {})
+    assert (got.batch.seeds, got.run.attempts, got.run.group_size) == (5, 128, 16)
+    assert got.run.settings == {"learner": {"lr": 1e-4}}
