@@ -1,6 +1,8 @@
 """The parts of a box that can be told without one: who is to blame, what became of a test, frames, pools."""
 
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,7 +12,7 @@ from sdpo_solve import setup
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.images import image_folder, image_tag
 from sdpo_solve.sandboxes import _languages, _syscalls
-from sdpo_solve.sandboxes._box import Allowance, BoxEnd, _Collected, blame, wall_limit_s
+from sdpo_solve.sandboxes._box import COMMAND, Allowance, BoxEnd, _Collected, blame, wall_limit_s
 from sdpo_solve.sandboxes._guest_wire import Unpacker, classify, pack
 from sdpo_solve.sandboxes._pool import Gate, Pool
 from sdpo_solve.types import Limits, RunStatus
@@ -31,6 +33,13 @@ from sdpo_solve.types import Limits, RunStatus
 )
 def test_blame(answers: bool, removed: bool, memory: bool, cause: str | None) -> None:
     assert blame(BoxEnd(answers, removed, memory, "seen")) == cause
+
+
+@pytest.mark.parametrize("said", [b"", b"12", b"12\nabc"])
+def test_a_box_whose_client_was_killed_before_it_spoke_ends_by_itself(said: bytes) -> None:
+    """A client killed between the start of a box and its first line once left a box that spun for ever."""
+    box = subprocess.run([sys.executable, *COMMAND[1:]], input=said, capture_output=True, timeout=60)
+    assert (box.returncode, box.stderr) == (0, b"")
 
 
 # -- what became of a test -----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ _GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys
-n = int(b"".join(iter(lambda: os.read(0, 1), b"\n")))
+n = int(b"".join(iter(lambda: os.read(0, 1) or os._exit(0), b"\n")))
 s = b""
 while len(s) < n:
     s += os.read(0, n - len(s)) or os._exit(0)
