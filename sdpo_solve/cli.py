@@ -98,7 +98,7 @@ def run(
     model: Annotated[
         str | None, typer.Option(help="Model name, hub id or directory; see 'sdpo-solve model list'.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What samples: hf (in this process) or scripted.")] = "hf",
+    engine: Annotated[str, typer.Option(help="What samples: hf (in this process), vllm or scripted.")] = "hf",
     replies: Annotated[
         Path | None, typer.Option(help="Replies for --engine scripted, one JSON object a line.")
     ] = None,
@@ -246,11 +246,14 @@ def setup(
     commands.set_up(model=model, with_model=not no_model, console=Console(highlight=False))
 
 
-@app.command(epilog=_examples("sdpo-solve doctor"))
+@app.command(epilog=_examples("sdpo-solve doctor", "sdpo-solve doctor --model Qwen/Qwen3-8B"))
 def doctor(
     model: Annotated[str | None, typer.Option(help="Model to look for (default: the default model).")] = None,
 ) -> None:
-    """Look at this machine and say what is missing. Changes nothing. Exit code 3: something is missing."""
+    """Look at this machine: what is missing, and what the model takes in memory. Changes nothing.
+
+    Exit code 3: something is missing.
+    """
     from sdpo_solve import commands
 
     raise typer.Exit(0 if commands.examine(model=model, console=Console(highlight=False)) else 3)

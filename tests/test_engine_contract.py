@@ -4,6 +4,8 @@ A check that an engine cannot meet is listed in its `gaps` with the reason, and 
 """
 
 import json
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,17 @@ BASE = Policy("run", 0)
 WRITTEN = "replies were written, not sampled"
 
 
+class Seen(list[tuple[int, int]]):
+    """What an engine told of its progress. `hurdle`: raise KeyboardInterrupt at that many finished samples."""
+
+    hurdle: int | None = None
+
+    def __call__(self, n_tokens: int, n_done: int) -> None:
+        self.append((n_tokens, n_done))
+        if self.hurdle is not None and n_done >= self.hurdle:
+            raise KeyboardInterrupt
+
+
 @dataclass
 class Subject:
     """An engine with the weights it samples from. `mean_off`, `off`: nats that rounding may cost."""
@@ -34,7 +47,7 @@ class Subject:
     host: AdaptedModel
     first: Policy
     second: Policy
-    seen: list[tuple[int, int]]
+    seen: Seen
     mean_off: float
     off: float
     gaps: Mapping[str, str] = field(default_factory=dict)
@@ -71,13 +84,13 @@ def make_subject(name: str, folder: Path) -> Subject:
     host = AdaptedModel.load(model_dir, dtype=dtype)
     replies = folder / "replies.jsonl"
     replies.write_text("".join(json.dumps({"text": f"reply {n} é"}) + "\n" for n in range(200)))
-    seen: list[tuple[int, int]] = []
+    seen = Seen()
     parts = EngineParts(
         host=lambda: host,
         model_dir=lambda: model_dir,
         replies=replies,
         consumed=0,
-        progress=lambda tokens, done: seen.append((tokens, done)),
+        progress=seen,
     )
     if name == "hf":
         engine: Any = hf.build(hf.Options(batch_rows=4), parts)
@@ -190,6 +203,29 @@ def test_progress_ends_with_every_token_and_every_sample(subject: Subject) -> No
     samples = subject.sample([ask("ab")] * 6)
     assert subject.seen[-1] == (sum(len(s.token_ids_T) for s in samples), 6)
     assert subject.seen == sorted(subject.seen)
+
+
+def test_interrupted_sampling_leaves_nothing_behind(subject: Subject) -> None:
+    """Ctrl-C in the middle: no process or thread more than before, and the next call is as good as any."""
+    before = subject.sample([ask("ab")] * 3)
+    running = (descendants(os.getpid()), threading.active_count())
+    subject.seen.hurdle = 1
+    with pytest.raises(KeyboardInterrupt):
+        subject.sample([ask("cd")] * 6)
+    subject.seen.hurdle = None
+    assert (descendants(os.getpid()), threading.active_count()) == running
+    after = subject.sample([ask("ab")] * 3)
+    needs(subject, "seeds")
+    assert [s.token_ids_T for s in after] == [s.token_ids_T for s in before]
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that this one and its own have started and that still run."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child, *descendants(child)}
+    return found
 
 
 def test_it_says_what_it_is(subject: Subject) -> None:
