@@ -178,14 +178,14 @@ def ratios(speeds: Sequence[Speed], *, on_cpu: bool) -> list[Ratio]:
 
 
 def _measure(arms: dict[str, Arm], say: Callable[[str], None], n_rounds: int) -> list[Speed]:
-    """The best of `n_rounds` for each arm, after a short warm-up that is not counted."""
+    """The best of `n_rounds` for each arm; each was warmed up when it was made."""
     best: dict[str, Speed] = {}
     for round_number in range(n_rounds):
         for name, arm in arms.items():
-            say(f"{name}, round {round_number + 1} of {n_rounds}")
             began = time.perf_counter()
             n_tokens = arm(round_number)
             speed = Speed(name, n_tokens, time.perf_counter() - began)
+            say(f"round {round_number + 1} of {n_rounds}, {name}: {speed.tokens_per_s:.1f} tokens/s")
             if name not in best or speed.tokens_per_s > best[name].tokens_per_s:
                 best[name] = speed
     return list(best.values())

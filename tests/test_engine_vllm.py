@@ -15,7 +15,8 @@ import torch
 from sdpo_solve.engines._guardian import Guardian, marked_pids
 from sdpo_solve.engines._probe import SwapProbe
 from sdpo_solve.engines._scoring import forced_logprobs
-from sdpo_solve.errors import EngineError
+from sdpo_solve.engines.vllm import Options, llm_arguments, require_honoured
+from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 from tests.hosts import PlainHost, save_adapter
@@ -125,11 +126,56 @@ def test_the_probe_finds_a_stale_adapter_within_the_tolerance(host: PlainHost) -
         head.copy_(original)
 
 
+# -- options, as far as they go without vLLM ------------------------------------------------------------------
+
+
+def arguments(share: float | None = 0.4, **options: Any) -> dict[str, Any]:
+    return llm_arguments(Path("/model"), Options(**options), share)
+
+
+def test_a_gpu_is_compiled_for_and_shared_a_cpu_is_not() -> None:
+    gpu, cpu = arguments(), arguments(share=None)
+    assert (gpu["enforce_eager"], gpu["gpu_memory_utilization"]) == (False, 0.4)
+    assert cpu["enforce_eager"] is True
+    assert "gpu_memory_utilization" not in cpu
+    assert arguments(eager=True)["enforce_eager"] is True
+    assert arguments(share=None, eager=False)["enforce_eager"] is False
+
+
+def test_every_option_of_its_start_reaches_vllm() -> None:
+    changed = {
+        "batch_rows": 7, "tensor_parallel": 2, "max_model_len": 512, "quantization": "fp8", "eager": True,
+        "max_lora_rank": 64, "sleep": True,
+    }  # fmt: skip
+    for name, value in changed.items():
+        assert arguments(**{name: value}) != arguments(), name
+
+
+def test_nothing_but_temperature_shapes_the_distribution() -> None:
+    assert arguments()["generation_config"] == "vllm", (
+        "the model's own top-p, top-k and penalties are left out"
+    )
+    assert arguments()["logprobs_mode"] == "processed_logprobs"
+
+
+@pytest.mark.parametrize("options", [{"sleep": True}, {"tensor_parallel": 2}, {"memory_share": 0.5}])
+def test_what_a_cpu_cannot_honour_is_an_error(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"engine.{next(iter(options))} is about GPU memory"):
+        require_honoured(Options(**options), on_cpu=True)
+    require_honoured(Options(**options), on_cpu=False)
+
+
+def test_what_a_gpu_cannot_honour_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="is for a CPU"):
+        require_honoured(Options(cpu_cache_gb=2), on_cpu=False)
+    require_honoured(Options(), on_cpu=False)
+
+
 # -- vLLM itself ---------------------------------------------------------------------------------------------
 
 
 def start(folder: Path, n_adapters: int) -> tuple[Any, AdaptedModel, list[Policy]]:
-    from sdpo_solve.engines.vllm import Options, VllmEngine
+    from sdpo_solve.engines.vllm import VllmEngine
 
     model_dir = save_tiny_model(folder / "model", hidden=256)
     host = AdaptedModel.load(model_dir, dtype=torch.bfloat16)

@@ -246,31 +246,49 @@ def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
     except ImportError as exc:
         raise PrerequisiteError(f"vLLM cannot be imported ({exc}). Install it, {_INSTALL}") from None
     on_cpu = current_platform.is_cpu()
-    if on_cpu and options.sleep:
-        raise ConfigError("engine.sleep gives GPU memory back; vLLM runs on the CPU here")
-    if on_cpu and options.tensor_parallel > 1:
-        raise ConfigError("engine.tensor_parallel shares a model among GPUs; vLLM runs on the CPU here")
-    more: dict[str, Any] = {"enable_sleep_mode": True} if options.sleep else {}
-    if not on_cpu:
-        more["gpu_memory_utilization"] = _share(model_dir, options, learner=learner)
+    require_honoured(options, on_cpu=on_cpu)
+    share = None if on_cpu else _share(model_dir, options, learner=learner)
     with _engine_errors("vLLM did not start"):
-        return LLM(
-            model=str(model_dir),
-            dtype="bfloat16",
-            max_num_seqs=options.batch_rows,
-            max_model_len=options.max_model_len,
-            tensor_parallel_size=options.tensor_parallel,
-            quantization=options.quantization,
-            enforce_eager=on_cpu if options.eager is None else options.eager,
-            enable_lora=True,
-            max_loras=1,
-            max_cpu_loras=1,
-            max_lora_rank=options.max_lora_rank,
-            generation_config="vllm",  # the model's own would add top-p, top-k and penalties
-            logprobs_mode="processed_logprobs",  # of the distribution sampled, temperature included
-            disable_log_stats=True,
-            **more,
+        return LLM(**llm_arguments(model_dir, options, share))
+
+
+def require_honoured(options: Options, *, on_cpu: bool) -> None:
+    """Raises ConfigError for an option that would change nothing on this machine."""
+    if not on_cpu and "cpu_cache_gb" in options.model_fields_set:
+        raise ConfigError(
+            "engine.cpu_cache_gb is for a CPU; vLLM runs on a GPU here: see engine.memory_share"
         )
+    gpu_only = {
+        "sleep": options.sleep,
+        "tensor_parallel": options.tensor_parallel > 1,
+        "memory_share": options.memory_share is not None,
+    }
+    for name, is_set in gpu_only.items():
+        if on_cpu and is_set:
+            raise ConfigError(f"engine.{name} is about GPU memory; vLLM runs on the CPU here")
+
+
+def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dict[str, Any]:
+    """What `vllm.LLM` is started with. `share` of the GPU's memory; None on a CPU."""
+    on_cpu = share is None
+    return {
+        "model": str(model_dir),
+        "dtype": "bfloat16",
+        "max_num_seqs": options.batch_rows,
+        "max_model_len": options.max_model_len,
+        "tensor_parallel_size": options.tensor_parallel,
+        "quantization": options.quantization,
+        "enforce_eager": on_cpu if options.eager is None else options.eager,
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_cpu_loras": 1,
+        "max_lora_rank": options.max_lora_rank,
+        "generation_config": "vllm",  # the model's own would add top-p, top-k and penalties
+        "logprobs_mode": "processed_logprobs",  # of the distribution sampled, temperature included
+        "disable_log_stats": True,
+        **({} if on_cpu else {"gpu_memory_utilization": share}),
+        **({"enable_sleep_mode": True} if options.sleep else {}),
+    }
 
 
 def _share(model_dir: Path, options: Options, *, learner: bool) -> float:
