@@ -3,7 +3,9 @@
 Each distinct prompt is prefilled once and its cache copied into every row that samples from it. Rows that end
 leave the batch and waiting attempts take their place, so the batch stays full while attempts are wanted. All
 rows are right-aligned in one cache and older columns are masked (`_rows.py`). Does not load or change
-weights: the `PolicyHost` does.
+weights: the `PolicyHost` does. Caches are transformers' own objects with a layer of ours (`_cache.py`); its
+continuous batching (5.19) is not used because it draws all requests from one seed, so that an answer would
+depend on its company.
 
 A row's draws depend on its own seed only. Its logits, though, come out of matrix products whose float
 rounding may change with the number of rows, so that at a near-tie the same seed can give another token in
