@@ -1,5 +1,6 @@
 """vLLM for real: the probe stops wrong and stale adapters, its processes die with ours, swaps leave memory flat."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -65,6 +66,31 @@ def test_the_guardian_ends_what_was_started_inside_and_nothing_else() -> None:
     finally:
         outside.kill()
         outside.wait()
+
+
+def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
+    """A terminal's Ctrl-C goes to a process group; what is started inside stands in another session."""
+    spawn = multiprocessing.get_context("spawn")
+    guardian = Guardian()
+    try:
+        with guardian.marking():
+            inside = spawn.Process(target=time.sleep, args=(300,))
+            inside.start()
+        outside = spawn.Process(target=time.sleep, args=(300,))
+        outside.start()
+        assert inside.pid
+        assert outside.pid
+        until = time.monotonic() + 20
+        while os.getsid(inside.pid) == os.getsid(0) and time.monotonic() < until:
+            time.sleep(0.05)  # the shell stands before setsid for a moment
+        assert os.getsid(inside.pid) == os.getpgid(inside.pid) == inside.pid
+        assert os.getsid(outside.pid) == os.getsid(0)
+        outside.kill()
+        outside.join()
+    finally:
+        guardian.close()
+    inside.join(20)
+    assert inside.exitcode == -signal.SIGKILL
 
 
 def test_the_guardian_acts_when_we_are_killed() -> None:
@@ -222,6 +248,7 @@ def test_its_processes_die_with_ours(tmp_path: Path) -> None:
         mark = next(line.split()[1] for line in parent.stdout if line.startswith("MARK"))
         pids = marked_pids(mark)
         assert len(pids) >= 2, "an engine and its worker"
+        assert os.getpgid(parent.pid) not in {os.getpgid(pid) for pid in pids}, "Ctrl-C is for the parent"
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     assert gone(pids)

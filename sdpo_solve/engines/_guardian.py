@@ -1,16 +1,21 @@
 """Ends the processes that a library started for us when this process ends, however it ends.
 
 They are known by a mark in the environment they were started with, so a guardian (a process of its own, woken
-by the end of a pipe) finds them also when their parents are gone. Linux: it reads /proc. Imports nothing of
+by the end of a pipe) finds them also when their parents are gone. Those of multiprocessing get a session of
+their own, out of reach of Ctrl-C: what that means is for us to say. Linux: it reads /proc. Imports nothing of
 this package: the guardian runs this file as a script.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -39,7 +44,8 @@ class Guardian:
         """What is started within is guarded."""
         os.environ[_VARIABLE] = self._mark
         try:
-            yield
+            with _own_sessions():
+                yield
         finally:
             os.environ.pop(_VARIABLE, None)
 
@@ -52,6 +58,24 @@ class Guardian:
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
         self._process.wait()
+
+
+@contextmanager
+def _own_sessions() -> Iterator[None]:
+    """What multiprocessing spawns within starts in a new session, where util-linux has `setsid`."""
+    setsid = shutil.which("setsid")
+    with tempfile.TemporaryDirectory(prefix="sdpo-solve-") as folder:
+        python = Path(folder) / "python"
+        python.write_text(f'#!/bin/sh\nexec {shlex.quote(str(setsid))} {shlex.quote(sys.executable)} "$@"\n')
+        python.chmod(0o700)
+        if setsid is None or not os.access(python, os.X_OK):  # a file system may be mounted noexec
+            yield
+            return
+        multiprocessing.set_executable(str(python))
+        try:
+            yield
+        finally:
+            multiprocessing.set_executable(sys.executable)
 
 
 def marked_pids(mark: str) -> list[int]:
