@@ -33,14 +33,14 @@ FileFlag = Annotated[
 ]
 ModelFlag = Annotated[str | None, typer.Option(help="Model name, hub id or directory.")]
 SandboxFlag = Annotated[
-    str | None, typer.Option(help="docker, bubblewrap, or auto: the first that works [default: auto].")
+    str | None, typer.Option(help="docker, bubblewrap, or auto: the first that works (default: auto).")
 ]
 SetFlag = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PART.OPTION=VALUE", help="Set an option of a part, e.g. learner.lr=1e-4."),
 ]
 MaxTokensFlag = Annotated[
-    int | None, typer.Option(help="Tokens of one answer at most [default: 512, with CUDA 8192].")
+    int | None, typer.Option(help="Tokens of one answer at most (default: 512, with CUDA 8192).")
 ]
 
 
@@ -60,9 +60,9 @@ def batch(
     sources: Sources = None,
     file: FileFlag = None,
     methods: Annotated[
-        str | None, typer.Option(help="Methods, comma-separated [default: sdpo,best-of-k,multi-turn].")
+        str | None, typer.Option(help="Methods, comma-separated (default: sdpo,best-of-k,multi-turn).")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each problem and method [default: 1].")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of each problem and method (default: 1).")] = None,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
     platform: PlatformFlag = None,
@@ -75,28 +75,28 @@ def batch(
         typer.Option(help="Keep what a screening marked so: hard, very-hard, or below a rate, e.g. 0.05."),
     ] = None,
     screening: Annotated[
-        Path | None, typer.Option(help="The screening that --only reads [default: runs/screen].")
+        Path | None, typer.Option(help="The screening that --only reads (default: runs/screen).")
     ] = None,
-    attempts: Annotated[int | None, typer.Option(help="Attempts of a run at most [default: 64].")] = None,
+    attempts: Annotated[int | None, typer.Option(help="Attempts of a run at most (default: 64).")] = None,
     group_size: Annotated[
-        int | None, typer.Option(help="Attempts sampled between two updates [default: 16].")
+        int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
     ] = None,
     tokens: Annotated[int | None, typer.Option(help="Generated tokens of a run at most.")] = None,
     wall_seconds: Annotated[float | None, typer.Option(help="Seconds of a run at most.")] = None,
     max_tokens: MaxTokensFlag = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature [default: 1.0].")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: 1.0).")] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Spend whole budgets, also after a success.")
     ] = False,
     model: ModelFlag = None,
-    engine: Annotated[str | None, typer.Option(help="hf, vllm or scripted [default: hf].")] = None,
+    engine: Annotated[str | None, typer.Option(help="hf, vllm or scripted (default: hf).")] = None,
     replies: Annotated[Path | None, typer.Option(help="Replies for --engine scripted.")] = None,
     sandbox: SandboxFlag = None,
     feedback_mode: Annotated[
         str | None,
-        typer.Option(help="Tests that feedback may quote: public, paper or all [default: public]."),
+        typer.Option(help="Tests that feedback may quote: public, paper or all (default: public)."),
     ] = None,
-    language: Annotated[str | None, typer.Option(help="python or cpp [default: python].")] = None,
+    language: Annotated[str | None, typer.Option(help="python or cpp (default: python).")] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Let the model think first.")] = False,
     threads: Annotated[
@@ -104,7 +104,7 @@ def batch(
         typer.Option(help="Processor threads of the model; equal results need equal numbers of them."),
     ] = None,
     in_flight: Annotated[
-        int | None, typer.Option(help="Runs under way at once in one process [default: 2].")
+        int | None, typer.Option(help="Runs under way at once in one process (default: 2).")
     ] = None,
     merge: Annotated[
         bool,
@@ -113,14 +113,14 @@ def batch(
         ),
     ] = False,
     tries: Annotated[
-        int | None, typer.Option(help="Times a failing run is tried, over all commands [default: 2].")
+        int | None, typer.Option(help="Times a failing run is tried, over all commands (default: 2).")
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="local or ray [default: local].")] = None,
+    executor: Annotated[str | None, typer.Option(help="local or ray (default: local).")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Ray workers [default: one an accelerator, else one].")
+        int | None, typer.Option(help="Ray workers (default: one an accelerator, else one).")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one on this machine].")
+        str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else one on this machine).")
     ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Ray workers that share no path send their files here.")
@@ -130,7 +130,7 @@ def batch(
         str | None, typer.Option(help="Trackers, comma-separated: tensorboard, wandb, trackio.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the runs [default: runs/batch-<options>].")
+        Path | None, typer.Option(help="Directory of the runs (default: runs/batch-<options>).")
     ] = None,
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Print no estimate where nothing was measured yet.")
@@ -266,7 +266,7 @@ def export(
         Path | None,
         typer.Option(help="Rows of LiveCodeBench: questions that were not run get an empty program."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write [default: standard output].")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
 ) -> None:
     """Write what was found in a form that other tools read, or as one small file that 'report' reads."""
     from sdpo_solve import archive

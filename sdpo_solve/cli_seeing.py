@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sdpo_solve.report.problems import Marks
 
 Sources = Annotated[
     list[Path],
@@ -32,15 +35,19 @@ def report(
         str, typer.Option("--x", help="What discovery is counted in: attempts, tokens or seconds.")
     ] = "attempts",
     at: Annotated[
-        str | None, typer.Option("--at", help="Points of the table, e.g. 1,16,64 [default: a few].")
+        str | None, typer.Option("--at", help="Points of the table, e.g. 1,16,64 (default: a few).")
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", help="The arm that the others are compared with [default: sdpo]."),
+        typer.Option("--against", help="The arm that the others are compared with (default: sdpo)."),
     ] = None,
     common: Annotated[
         bool, typer.Option("--common", help="Only the problems and seeds that every arm has.")
     ] = False,
+    screening: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A screening that says which problems are hard and very hard."),
+    ] = None,
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates.", min=100, max=100_000)] = 1000,
     linear: Annotated[
         bool, typer.Option("--linear", help="A linear x axis instead of a logarithmic one.")
@@ -66,9 +73,10 @@ def report(
         raise ConfigError("--json, --csv and --markdown: give one of them")
     if x not in list(Axis):
         raise ConfigError(f"--x is attempts, tokens or seconds, not {x!r}")
+    marks = _marks(screening) if screening is not None else None
     with archive.unpacked(sources) as dirs:
         cohort = load_cohort(dirs)
-        options = ReportOptions(Axis(x), _points(at), against, common, replicates)
+        options = ReportOptions(Axis(x), _points(at), against, common, replicates, marks=marks)
         found = make_report(cohort, options)
         if png is not None:
             plots.write_png(found, png, linear=linear)
@@ -89,6 +97,22 @@ def report(
     for path in (png, html):
         if path is not None:
             Console(stderr=True, highlight=False).print(Text(f"written: {path}"), soft_wrap=True)
+
+
+def _marks(screening: Path) -> Marks:
+    """What a screening has decided; problems that it has not are left out."""
+    from sdpo_solve.report.problems import EASIER, HARD, VERY_HARD, Marks
+    from sdpo_solve.screening import HARD_RATE, VERY_HARD_RATE
+    from sdpo_solve.screening_file import read_marks
+
+    found = read_marks(screening)
+    easier = {name for name, item in found.problems.items() if item.is_below(HARD_RATE) is False}
+    marks = {
+        **dict.fromkeys(easier, EASIER),
+        **dict.fromkeys(found.named(HARD_RATE), HARD),
+        **dict.fromkeys(found.named(VERY_HARD_RATE), VERY_HARD),
+    }
+    return Marks(str(found.config.get("model", "unknown")), marks)
 
 
 def _points(text: str | None) -> tuple[float, ...] | None:
@@ -164,9 +188,9 @@ def explain(
     run: RunArgument,
     attempt: Annotated[
         int | None,
-        typer.Option(help="The attempt whose tokens are shown [default: one behind the last update]."),
+        typer.Option(help="The attempt whose tokens are shown (default: one behind the last update)."),
     ] = None,
-    update: Annotated[int | None, typer.Option(help="The update to explain [default: the last].")] = None,
+    update: Annotated[int | None, typer.Option(help="The update to explain (default: the last).")] = None,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Only what the journal says; loads no weights.")
     ] = False,

@@ -32,6 +32,8 @@ from sdpo_solve.types import (
 Event = Mapping[str, Any]
 
 FILE_NAME = "journal.jsonl"
+# Within a JSON string a quote has a backslash before it, so that these bytes begin a list and nothing else.
+_NUMBERS = (b'"token_ids": [', b'"logprobs": [')
 
 
 @dataclass
@@ -56,10 +58,11 @@ def arm_name(header: Mapping[str, Any]) -> str:
     return str(header.get("arm") or header.get("method", "?"))
 
 
-def read_events(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+def read_events(path: Path, start: int = 0, *, numbers: bool = True) -> Iterator[tuple[dict[str, Any], int]]:
     """The events of a journal with the offset behind each, a torn last line left out.
 
     `start`: an offset that an earlier reading gave, to go on from there; lines are then counted from it.
+    `numbers` false: lists of token ids and log-probs come as their lengths, for readers of many journals.
     Raises JournalError naming file and line for anything else that is not an event.
     """
     end = start
@@ -70,9 +73,20 @@ def read_events(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], in
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
-                yield _parse(line, path, number), end
+                yield _parse(line if numbers else _counted(line), path, number), end
     except OSError as exc:
         raise JournalError(f"cannot read {path}: {exc.strerror or exc}") from None
+
+
+def _counted(line: bytes) -> bytes:
+    """The line with each list of numbers replaced by how many it holds."""
+    for name in _NUMBERS:
+        start = line.find(name) + len(name)
+        end = line.find(b"]", start)
+        if start >= len(name) and end >= 0:
+            n = line.count(b",", start, end) + 1 if end > start else 0
+            line = b"%b%d%b" % (line[: start - 1], n, line[end + 1 :])
+    return line
 
 
 def last_event(path: Path) -> dict[str, Any] | None:

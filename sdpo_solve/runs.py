@@ -206,7 +206,7 @@ def read_run(run_dir: Path) -> RunRecord | None:
     """
     path = run_dir / FILE_NAME
     reading = _Reading()
-    for number, (event, _) in enumerate(read_events(path), start=1):
+    for number, (event, _) in enumerate(read_events(path, numbers=False), start=1):
         try:
             reading.apply(event)
         except (KeyError, TypeError, ValueError) as exc:
@@ -267,7 +267,8 @@ def _row(event: Mapping[str, Any], elapsed_s: float) -> AttemptRow:
     quotable = [p for p, case in zip(passed, cases, strict=True) if case["visible"]]
     return AttemptRow(
         index=event["index"],
-        n_tokens=event["n_tokens"] if "n_tokens" in event else len(event["token_ids"]),
+        # Packed runs hold the count; where the reader counted, the list is its length.
+        n_tokens=event["n_tokens"] if "n_tokens" in event else event["token_ids"],
         solved=bool(event["solved"]),
         passed_all=bool(cases) and all(passed),
         overfit=bool(quotable) and all(quotable) and not all(passed),
@@ -300,7 +301,7 @@ class AttemptTexts:
 def attempt_texts(run_dir: Path) -> Iterator[AttemptTexts]:
     """The texts of every attempt of closed groups, in order."""
     group: list[AttemptTexts] = []
-    for event, _ in read_events(run_dir / FILE_NAME):
+    for event, _ in read_events(run_dir / FILE_NAME, numbers=False):
         if event["event"] == "attempt":
             statuses = tuple(str(case["status"]) for case in event["cases"])
             visible = tuple(bool(case["visible"]) for case in event["cases"])

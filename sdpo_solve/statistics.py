@@ -187,41 +187,58 @@ def bootstrap_curves(
     rng = np.random.default_rng(seed)
     n_problems, n_seeds = len(first.problems), max(arm.time_PS.shape[1] for arm in arms.values())
     sums = {name: np.zeros((n_replicates, len(grid_K))) for name in arms}
-    lookups = {n: (_pass_curves if arm.unbiased else _n_before)(arm, grid_K) for n, arm in arms.items()}
+    curves_PSK = {name: _pass_curves(arm, grid_K) for name, arm in arms.items() if arm.unbiased}
     for _ in range(n_problems):  # one drawn problem at a time keeps memory at B x K
         drawn_B = rng.integers(n_problems, size=n_replicates)
         uniform_BS = rng.random((n_replicates, n_seeds))
         for name, arm in arms.items():
-            sums[name] += _replicate(arm, lookups[name], drawn_B, uniform_BS)
-    return {name: total / n_problems for name, total in sums.items()}
+            weights_BS = _seed_weights(uniform_BS, arm, drawn_B)
+            if arm.unbiased:
+                _add_levels(sums[name], weights_BS, arm, drawn_B, curves_PSK[name])
+            else:
+                _add_rises(sums[name], weights_BS, arm, drawn_B, grid_K)
+    return {
+        name: (total if arms[name].unbiased else total.cumsum(axis=1)) / n_problems
+        for name, total in sums.items()
+    }
 
 
-def _replicate(arm: Arm, lookup: NDArray[Any], drawn_B: Ints, uniform_BS: Floats) -> Floats:
-    """The curve of one drawn problem a replicate, its seeds drawn with replacement; shape (B, K).
+def _add_levels(
+    sums_BK: Floats, weights_BS: Floats, arm: Arm, drawn_B: Ints, curves_PSK: NDArray[Any]
+) -> None:
+    """Add the pass@k curve of each replicate's drawn problem, its seeds drawn with replacement."""
+    for p in np.unique(drawn_B):
+        sums_BK[drawn_B == p] += weights_BS[drawn_B == p] @ curves_PSK[p] / arm.n_seeds_P[p]
 
-    `lookup` is what `_pass_curves` or `_n_before` says of the arm.
+
+def _add_rises(sums_BK: Floats, weights_BS: Floats, arm: Arm, drawn_B: Ints, grid_K: Floats) -> None:
+    """Add by how much the curve of each replicate's drawn problem rises at each point of the grid.
+
+    A curve rises at a few successes only, so that this is far less work than adding whole curves.
     """
-    n_seeds_B = arm.n_seeds_P[drawn_B]
-    weights_BS = _seed_weights(uniform_BS, n_seeds_B, arm.rank_PS[drawn_B], arm.time_PS.shape[1])
-    if arm.unbiased:
-        out_BK = np.empty((len(drawn_B), lookup.shape[2]))
-        for p in np.unique(drawn_B):
-            out_BK[drawn_B == p] = weights_BS[drawn_B == p] @ lookup[p] / arm.n_seeds_P[p]
-        return out_BK
     shares_BS = _found_shares(weights_BS, arm.found_PS[drawn_B])
-    padded_BS = np.concatenate([np.zeros((len(drawn_B), 1)), shares_BS], axis=1)
-    return np.asarray(np.take_along_axis(padded_BS, lookup[drawn_B], axis=1))
+    rises_BS = np.diff(shares_BS, axis=1, prepend=0.0)
+    at_BS = np.searchsorted(grid_K, arm.time_PS)[
+        drawn_B
+    ]  # the first point that the success lies at or before
+    b_N, s_N = np.nonzero((rises_BS != 0.0) & (at_BS < len(grid_K)))
+    n_points = sums_BK.size
+    cells_N = b_N * len(grid_K) + at_BS[b_N, s_N]
+    sums_BK += np.bincount(cells_N, rises_BS[b_N, s_N], minlength=n_points).reshape(sums_BK.shape)
 
 
-def _seed_weights(uniform_BS: Floats, n_seeds_B: Ints, rank_BS: Ints, width: int) -> Floats:
-    """How often each observation is drawn, by its seed's rank: the same draw for arms with the same seeds."""
+def _seed_weights(uniform_BS: Floats, arm: Arm, drawn_B: Ints) -> Floats:
+    """How often each observation of the drawn problem is drawn, shape (B, S of the arm).
+
+    By its seed's rank: the same draw for arms with the same seeds.
+    """
+    n_seeds_B, width = arm.n_seeds_P[drawn_B], arm.time_PS.shape[1]
     draws_BD = np.floor(uniform_BS * n_seeds_B[:, None]).astype(np.int64)
     used_BD = np.arange(uniform_BS.shape[1]) < n_seeds_B[:, None]
-    counts_BS = np.zeros((len(n_seeds_B), width))
-    rows_BD = np.broadcast_to(np.arange(len(n_seeds_B))[:, None], draws_BD.shape)
-    np.add.at(counts_BS, (rows_BD[used_BD], draws_BD[used_BD]), 1.0)
-    mask_BS = np.arange(width) < n_seeds_B[:, None]
-    return np.asarray(np.where(mask_BS, np.take_along_axis(counts_BS, rank_BS, axis=1), 0.0))
+    cells_BD = np.arange(len(drawn_B))[:, None] * width + draws_BD
+    counts_BS = np.bincount(cells_BD[used_BD], minlength=len(drawn_B) * width).reshape(-1, width)
+    counts_BS = np.take_along_axis(counts_BS, arm.rank_PS[drawn_B], axis=1)
+    return np.asarray(np.where(arm.mask_PS[drawn_B], counts_BS, 0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,24 +286,28 @@ class SpeedUp:
     p_faster: float
 
 
-def speed_up(
+def speed_ups(
     method: Arm,
     baseline: Arm,
-    level: float,
+    levels: Sequence[float],
     *,
     limit: float = math.inf,
     n_replicates: int = 1000,
     seed: int = 0,
-) -> SpeedUp:
-    """The speed-up of `method` over `baseline` at the discovery rate `level`, both seen up to x = `limit`."""
+) -> tuple[SpeedUp, ...]:
+    """The speed-up of `method` over `baseline` at each discovery rate, both seen up to x = `limit`."""
     extra = [limit] if math.isfinite(limit) else []
     grid_K = event_grid([method, baseline], extra)
     grid_K = grid_K[grid_K <= limit]
-    m, b = (float(needed(curve(arm, grid_K), grid_K, level)) for arm in (method, baseline))
+    curves = [curve(arm, grid_K) for arm in (method, baseline)]
     replicates = bootstrap_curves({"m": method, "b": baseline}, grid_K, n_replicates=n_replicates, seed=seed)
-    m_B, b_B = (needed(replicates[name], grid_K, level) for name in ("m", "b"))
-    faster = np.mean(m_B < b_B) + 0.5 * np.mean(m_B == b_B)
-    return SpeedUp(level, m, b, _ratio(m, b), interval(_ratios(m_B, b_B)), float(faster))
+    found = []
+    for level in levels:
+        m, b = (float(needed(curve_K, grid_K, level)) for curve_K in curves)
+        m_B, b_B = (needed(replicates[name], grid_K, level) for name in ("m", "b"))
+        faster = np.mean(m_B < b_B) + 0.5 * np.mean(m_B == b_B)
+        found.append(SpeedUp(level, m, b, _ratio(m, b), interval(_ratios(m_B, b_B)), float(faster)))
+    return tuple(found)
 
 
 def _ratio(method: float, baseline: float) -> float:

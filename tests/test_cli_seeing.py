@@ -1,25 +1,16 @@
-"""The commands that look at runs, as a user types them: every example of their help, exit codes, pipes."""
+"""The commands that look at runs, as a user types them: exit codes, mistakes, pipes. Examples: test_examples.py."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from journals import Made, make
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from sdpo_solve.cli import app
-
-SEEING = ("report", "watch", "runs", "show", "diff", "explain")
-
-
-def examples(name: str) -> list[str]:
-    epilog = get_command(app).commands[name].epilog or ""
-    return re.findall(r"^sdpo-solve (.+)$", epilog, re.MULTILINE)
 
 
 @pytest.fixture
@@ -31,22 +22,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", SEEING)
-def test_help_has_examples_and_says_what_the_command_does(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"])
-    assert result.exit_code == 0
-    assert examples(name)
-    assert all(line.split()[0] == name for line in examples(name))
-
-
-# `explain` needs weights: its examples run in test_explain.py.
-@pytest.mark.parametrize("line", [line for name in SEEING[:-1] for line in examples(name)])
-def test_every_example_works(place: Path, line: str) -> None:
-    result = CliRunner().invoke(app, line.split())
-    assert result.exit_code == 0, result.output
-    assert "inc" in result.output or "sdpo" in result.output
-    for written in re.findall(r"--(?:html|png) (\S+)", line):
-        assert (place / written).stat().st_size > 1000
+def test_a_screening_on_disk_parts_hard_problems_from_easier_ones(place: Path) -> None:
+    lines: list[dict[str, object]] = [{"event": "screening", "config": {"model": "tiny at rest"}}]
+    counts = {"digest": "d", "teacher_n": 0, "teacher_solved": 0, "tokens": 1}
+    lines += [
+        {"event": "group", "problem": name, "n": 400, "solved": n, **counts}
+        for name, n in (("inc", 0), ("dec", 200))
+    ]
+    (place / "marks").mkdir()
+    (place / "marks" / "screening.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    make(place / "runs" / "first", Made("dec"))
+    result = CliRunner().invoke(app, ["report", "runs", "--json", "--screening", "marks"])
+    rows = json.loads(result.stdout)["problems"]
+    assert {row["problem"]: row["hardness"] for row in rows} == {"inc": "hard", "dec": "easier"}
 
 
 def test_json_alone_is_on_standard_output(place: Path) -> None:

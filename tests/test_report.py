@@ -13,9 +13,11 @@ from journals import Made, make
 from rich.console import Console
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.events import read_events
 from sdpo_solve.report import files, plots
 from sdpo_solve.report.cohort import Axis, load_cohort, observation
 from sdpo_solve.report.figures import Report, ReportOptions, make_report
+from sdpo_solve.report.problems import Marks
 from sdpo_solve.report.text import report_renderable
 from sdpo_solve.runs import RunStatus, find_run_dirs, one_run_dir, read_run
 
@@ -57,6 +59,21 @@ def test_discovery_is_counted_in_attempts_tokens_and_seconds(tmp_path: Path, axi
 def test_an_unsolved_run_counts_what_it_spent(tmp_path: Path) -> None:
     seen = observation(read_run(make(tmp_path, Made(limit=8))), Axis.TOKENS)
     assert (seen.time, seen.found) == (80, False)
+
+
+def test_lists_of_numbers_are_counted_without_being_parsed(tmp_path: Path) -> None:
+    """Whatever a model wrote, and whatever the reader was given: lengths as `json` finds them."""
+    evil = '"token_ids": [1, 2], "logprobs": [] \\ \\" ]'
+    path = make(tmp_path, Made(limit=4, code=lambda i: evil, feedback=evil)) / "journal.jsonl"
+    with path.open("a") as file:
+        file.write('{"event": "attempt", "token_ids": [], "logprobs": [0.5]}\n')
+    whole, counted = ([event for event, _ in read_events(path, numbers=n)] for n in (True, False))
+    for event in whole:
+        for name in ("token_ids", "logprobs"):
+            if name in event:
+                event[name] = len(event[name])
+    assert counted == whole
+    assert [event["token_ids"] for event in counted if event["event"] == "attempt"] == [10, 10, 10, 10, 0]
 
 
 def test_a_running_run_is_read_up_to_its_last_whole_group(tmp_path: Path) -> None:
@@ -158,9 +175,34 @@ def test_problems_are_split_by_the_base_models_pass_at_64(tmp_path: Path) -> Non
     }
     assert [(split.label, split.n_problems) for split in found.splits] == [
         ("all", 3),
-        ("easier", 2),
-        ("very hard", 1),
+        ("base model: hard and very hard", 1),
+        ("base model: very hard", 1),
+        ("base model: easier", 2),
     ]
+
+
+def test_a_screening_says_what_is_hard_and_difficulties_keep_their_order(tmp_path: Path) -> None:
+    for problem, difficulty in (("a", "hard"), ("b", "easy"), ("c", "medium"), ("d", "easy")):
+        make(tmp_path, Made(problem, header={"difficulty": difficulty}))
+    marks = Marks("tiny at rest", {"a": "very hard", "b": "hard", "c": "easier"})
+    found = report_of(tmp_path, ReportOptions(n_replicates=200, marks=marks))
+    assert [(split.label, split.n_problems) for split in found.splits] == [
+        ("all", 4),
+        ("base model: hard and very hard", 2),
+        ("base model: very hard", 1),
+        ("base model: easier", 1),
+        ("base model: not known", 1),
+        ("difficulty: easy", 2),
+        ("difficulty: medium", 1),
+        ("difficulty: hard", 1),
+    ]
+    assert max(map(len, text_of(found).splitlines())) <= 80
+
+
+def test_a_screening_of_another_model_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, Made())
+    with pytest.raises(ConfigError, match="the screening is of other, these runs are of tiny at rest"):
+        report_of(tmp_path, ReportOptions(n_replicates=200, marks=Marks("other", {"inc": "hard"})))
 
 
 def test_the_same_settings_are_one_arm_and_others_are_named_by_what_differs(tmp_path: Path) -> None:

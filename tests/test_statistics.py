@@ -200,20 +200,21 @@ def test_speed_up_of_two_geometric_laws_is_the_ratio_of_their_rates() -> None:
             *[[(float(min(t, 2750)), bool(t <= 2750)) for t in rng.geometric(p, 20)] for _ in range(40)]
         )
 
-    found = st.speed_up(law(0.03), law(0.01), 0.5, limit=2750, n_replicates=300)
+    (found,) = st.speed_ups(law(0.03), law(0.01), [0.5], limit=2750, n_replicates=300)
     assert found.ratio == pytest.approx(3.0, rel=0.2)
     assert found.ratio_interval.low < 3.0 < found.ratio_interval.high * 1.05
     assert found.p_faster == 1.0
 
 
 def test_a_baseline_that_does_not_get_there_is_not_reached() -> None:
-    found = st.speed_up(arm([(2, True)], [(4, True)]), arm([(3, True)], [(9, False)]), 1.0, limit=9)
+    (found,) = st.speed_ups(arm([(2, True)], [(4, True)]), arm([(3, True)], [(9, False)]), [1.0], limit=9)
     assert (found.method_needs, found.baseline_needs, found.ratio) == (4, math.inf, math.inf)
 
 
 def test_equal_arms_are_a_coin_toss() -> None:
     same = arm([(2, True), (9, False)], [(4, True), (9, False)])
-    assert st.speed_up(same, same, 0.5, limit=9).p_faster == 0.5
+    (found,) = st.speed_ups(same, same, [0.5], limit=9)
+    assert found.p_faster == 0.5
 
 
 def test_the_grid_keeps_the_points_asked_for_when_it_is_thinned() -> None:

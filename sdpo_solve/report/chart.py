@@ -11,7 +11,7 @@ from sdpo_solve.report.figures import Curve
 from sdpo_solve.report.text import number
 
 _WIDTH, _HEIGHT = 720.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 72.0, 14.0, 12.0, 50.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 50.0
 _DASHES = (None, "7 4", "2 3", "9 3 2 3", "12 4", "4 2")
 N_STYLES = len(_DASHES)
 
@@ -68,12 +68,21 @@ def _grid(span: Span, unit: str) -> Markup:
         y = _y(percent / 100)
         parts.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
         parts.append(element("text", f"{percent} %", x=_LEFT - 8, y=y + 4, text_anchor="end"))
-    for power in range(int(span.low), int(span.high + 1e-9) + 1):
-        x = _x(10**power, span)
+    for value in log_ticks(span):
+        x = _x(value, span)
         parts.append(element("line", x1=x, x2=x, y1=_y(0), y2=_y(0) + 5, class_="grid"))
-        parts.append(element("text", number(10**power), x=x, y=_y(0) + 20, text_anchor="middle"))
-    parts.append(element("text", unit, x=_WIDTH - _RIGHT, y=_HEIGHT - 6, text_anchor="end"))
+        parts.append(element("text", number(value), x=x, y=_y(0) + 19, text_anchor="middle"))
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(element("text", unit, x=middle, y=_HEIGHT - 8, text_anchor="middle"))
     return join(*parts)
+
+
+def log_ticks(span: Span) -> list[float]:
+    """Round values in the span: the more of a decade, the fewer decades there are."""
+    decades = span.high - span.low
+    steps = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)
+    values = [float(m * 10**n) for n in range(int(span.low), int(span.high) + 1) for m in steps]
+    return [value for value in values if math.log10(value) <= span.high + 1e-9]
 
 
 def _steps(x_K: Sequence[float], y_K: Sequence[float], span: Span) -> list[str]:

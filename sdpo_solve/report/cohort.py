@@ -34,6 +34,7 @@ class Head:
     """What all runs of a report have in common, for its first lines. Versions list every one met."""
 
     model: str
+    model_identity: str
     feedback_mode: str
     grader: str
     engine: str
@@ -105,15 +106,16 @@ def observation(run: RunRecord, axis: Axis) -> Observation | None:
     if not run.attempts:
         return None
     last = run.first or run.attempts[-1]
-    spent = {
-        Axis.ATTEMPTS: float(last.index),
-        Axis.TOKENS: float(sum(a.n_tokens for a in run.attempts if a.index <= last.index)),
-        Axis.SECONDS: last.elapsed_s,
-    }
+    if axis is Axis.ATTEMPTS:
+        spent = float(last.index)
+    elif axis is Axis.TOKENS:
+        spent = float(sum(a.n_tokens for a in run.attempts if a.index <= last.index))
+    else:
+        spent = last.elapsed_s
     independent = axis is Axis.ATTEMPTS and run.method == "best-of-k" and bool(run.header.get("keep_going"))
     tries = len(run.attempts) if independent else 0
     successes = sum(attempt.solved for attempt in run.attempts) if independent else 0
-    return Observation(run.seed, spent[axis], run.first is not None, tries, successes)
+    return Observation(run.seed, spent, run.first is not None, tries, successes)
 
 
 def observations(runs: Iterable[RunRecord], axis: Axis) -> dict[str, list[Observation]]:
@@ -229,6 +231,7 @@ def _head(runs: Sequence[RunRecord]) -> Head:
     engines = sorted({str(run.header.get("engine", "unknown")) for run in runs})
     return Head(
         model=str(first.get("model", "unknown")),
+        model_identity=str(_look_up(first, ("config", "model")) or "unknown"),
         feedback_mode=str(first.get("feedback_mode", "unknown")),
         grader=str(_look_up(first, ("identity", "grader")) or "unknown"),
         engine=", ".join(engines),

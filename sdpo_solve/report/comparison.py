@@ -13,7 +13,7 @@ import numpy as np
 
 from sdpo_solve.report.cohort import Axis, arm_of, observations, shared_end
 from sdpo_solve.runs import RunRecord
-from sdpo_solve.statistics import SpeedUp, curve, speed_up
+from sdpo_solve.statistics import SpeedUp, curve, speed_ups
 
 # Fewer independent units than this, and no interval is worth its name.
 MIN_UNITS = 5
@@ -54,10 +54,7 @@ def compare(
     limit = shared_end([one, other])
     final_one, final_other = (float(curve(arm, np.array([limit]))[0]) for arm in (one, other))
     levels = {min(final_one, final_other), final_one or final_other} - {0.0}
-    rows = tuple(
-        speed_up(one, other, level, limit=limit, n_replicates=n_replicates, seed=seed)
-        for level in sorted(levels)
-    )
+    rows = speed_ups(one, other, sorted(levels), limit=limit, n_replicates=n_replicates, seed=seed)
     n_seeds = int(min(one.n_seeds_P.min(), other.n_seeds_P.min()))
     found = Comparison(reference, baseline, axis, limit, len(both), n_seeds, rows, "")
     return replace(found, sentence=sentence(found))
@@ -100,15 +97,11 @@ def _inverse(ratio: float) -> float:
 
 
 def _times(ratio: float) -> str:
-    return (
-        "unknown"
-        if math.isnan(ratio)
-        else "unbounded"
-        if math.isinf(ratio)
-        else f"{ratio:.1f}x"
-        if ratio >= 10
-        else f"{ratio:.2f}x"
-    )
+    if math.isnan(ratio):
+        return "unknown"
+    if math.isinf(ratio):
+        return "unbounded"
+    return "0x" if ratio == 0 else f"{ratio:.{1 if ratio >= 10 else 2}f}x"
 
 
 def _x(value: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.cohort import Axis, Cohort, Head, arm_of, end
 from sdpo_solve.report.comparison import Comparison, compare, plural
-from sdpo_solve.report.problems import ProblemRow, Split, count_confirmed, make_splits, problem_rows
+from sdpo_solve.report.problems import Marks, ProblemRow, Split, count_confirmed, make_splits, problem_rows
 from sdpo_solve.runs import RunRecord, RunStatus
 from sdpo_solve.statistics import (
     Arm,
@@ -40,6 +40,8 @@ class ReportOptions:
     """Only problems and seeds that every arm has."""
     n_replicates: int = 1000
     seed: int = 0
+    marks: Marks | None = None
+    """How hard a screening found the problems; None: told from the runs, where they can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,18 @@ class Report:
 def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     """Compute the report.
 
-    Raises ConfigError for an unknown reference arm, or where `common` leaves nothing.
+    Raises ConfigError for an unknown reference arm, where `common` leaves nothing, and for a screening of
+    another model.
     """
+    if options.marks is not None and options.marks.model != cohort.head.model_identity:
+        raise ConfigError(
+            f"the screening is of {options.marks.model}, these runs are of {cohort.head.model_identity}"
+        )
     if options.common:
         cohort = _common_only(cohort)
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
     reference = _reference(arms, options)
-    problems = problem_rows(cohort, reference)
+    problems = problem_rows(cohort, reference, options.marks)
     at = options.at or _chosen_points(arms, options.axis)
     return Report(
         options=options,

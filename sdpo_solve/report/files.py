@@ -13,18 +13,15 @@ from typing import Any
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
 from sdpo_solve.report.text import (
-    TROUBLES,
     UNITS,
     arm_cells,
     comparison_cells,
     head_lines,
-    mean_text,
     number,
+    problem_cells,
+    problem_header,
     rate_text,
-    ratio_text,
-    solved_text,
     split_cells,
-    trouble_counts,
 )
 from sdpo_solve.untrusted import clean
 
@@ -83,7 +80,6 @@ def _cell(value: object) -> object:
 def as_markdown(report: Report) -> str:
     """Head, tables, sentences and notices."""
     arms = list(report.rates)
-    others = [arm for arm in arms if arm != report.reference]
     lines = ["# Report", ""]
     lines += [f"- {name}: {_escape(value)}" for name, value in head_lines(report)]
     header = ["arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed"]
@@ -101,17 +97,8 @@ def as_markdown(report: Report) -> str:
     lines += ["", *(f"- {_escape(c.sentence)}" for c in report.comparisons)] if report.comparisons else []
     rows = [split_cells(split, arms) for split in report.splits]
     lines += _table("Mean attempts to the first success, censored", ["problems", "n", *arms], rows)
-    rows = [
-        [
-            row.problem, row.difficulty or "", row.hardness or "",
-            *(f"{mean_text(cell.attempts)} ({solved_text(cell)})" for cell in row.cells.values()),
-            *(ratio_text(row.ratios.get(arm, math.nan)) for arm in others),
-            *(str(count) for count in trouble_counts(row)),
-        ]
-        for row in report.problems
-    ]  # fmt: skip
-    header = ["problem", "difficulty", "hardness", *arms, *(f"{arm} / {report.reference}" for arm in others)]
-    lines += _table("By problem", [*header, *TROUBLES], rows)
+    rows = [problem_cells(report, row) for row in report.problems]
+    lines += _table("By problem", problem_header(report), rows)
     if report.notices:
         lines += ["", *(f"- note: {_escape(notice)}" for notice in report.notices)]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ cut, and of very many attempts a run shows the first and the last; the page says
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,18 +16,15 @@ from sdpo_solve.report.chart import chart, key
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
 from sdpo_solve.report.text import (
-    TROUBLES,
     UNITS,
     arm_cells,
     comparison_cells,
     head_lines,
-    mean_text,
     number,
+    problem_cells,
+    problem_header,
     rate_text,
-    ratio_text,
-    solved_text,
     split_cells,
-    trouble_counts,
 )
 from sdpo_solve.runs import AttemptRow, AttemptTexts, RunRecord, attempt_texts
 from sdpo_solve.untrusted import middle_cut
@@ -69,6 +65,7 @@ def _curves(report: Report) -> Markup:
             "figure",
             chart(report.curves_on(axis), UNITS[axis]),
             element("figcaption", f"discovery rate against {UNITS[axis]}; bands are 90 % intervals"),
+            [element("p", found.sentence) for found in report.comparisons if found.axis is axis],
             data_chart=axis.value,
         )
         for axis in axes
@@ -84,9 +81,8 @@ def _curves(report: Report) -> Markup:
 
 def _tables(report: Report) -> Markup:
     arms = list(report.rates)
-    others = [arm for arm in arms if arm != report.reference]
     header = ["arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed"]
-    parts = [pages.table(header, [arm_cells(arm) for arm in report.arms])]
+    parts = [element("h2", "Arms"), pages.table(header, [arm_cells(arm) for arm in report.arms])]
     parts.append(element("h2", "Discovery rate (90 % interval)"))
     points = next(iter(report.rates.values()), ())
     rows = [
@@ -94,25 +90,15 @@ def _tables(report: Report) -> Markup:
     ]
     parts.append(pages.table([UNITS[report.options.axis], *arms], rows))
     if report.comparisons:
-        parts.append(element("h2", "Speed-up"))
-        parts += [element("p", found.sentence) for found in report.comparisons]
+        parts.append(element("h2", f"What each arm needs against {report.reference}"))
         rows = [comparison_cells(found, row) for found in report.comparisons for row in found.rows]
         header = ["to reach", "of", "arm", report.reference, "arm needs", "ratio", "P(faster)"]
         parts.append(pages.table(header, rows))
     parts.append(element("h2", "Mean attempts to the first success, censored"))
     parts.append(pages.table(["problems", "n", *arms], [split_cells(split, arms) for split in report.splits]))
     parts.append(element("h2", "By problem"))
-    header = ["problem", "difficulty", "hardness", *arms, *(f"{arm} / {report.reference}" for arm in others)]
-    rows = [
-        [
-            row.problem, row.difficulty or "", row.hardness or "",
-            *(f"{mean_text(cell.attempts)} ({solved_text(cell)})" for cell in row.cells.values()),
-            *(ratio_text(row.ratios.get(arm, math.nan)) for arm in others),
-            *(str(count or "·") for count in trouble_counts(row)),
-        ]
-        for row in report.problems
-    ]  # fmt: skip
-    parts.append(pages.table([*header, *TROUBLES], rows))
+    rows = [problem_cells(report, row) for row in report.problems]
+    parts.append(pages.table(problem_header(report), rows))
     caption = "mean over seeds, ≥ where some seed spent its budget unsolved; in brackets the seeds solved"
     parts.append(element("p", caption, class_="soft"))
     return join(*parts)
@@ -217,6 +203,7 @@ def _attempt(row: AttemptRow, texts: AttemptTexts) -> Markup:
         element("p", "no code block in the answer:", class_="soft") if texts.code is None else None,
         element("pre", middle_cut(program, _MAX_CHARS), class_="code"),
         element("p", "tests: ", middle_cut(verdict, 2000), class_="soft"),
-        element("pre", middle_cut(texts.feedback, _MAX_CHARS)),
+        element("p", "feedback:", class_="soft") if texts.feedback else None,
+        element("pre", middle_cut(texts.feedback, _MAX_CHARS)) if texts.feedback else None,
         data_kind=kind,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from sdpo_solve.errors import PrerequisiteError, UserError
-from sdpo_solve.report.chart import Span, log_range
+from sdpo_solve.report.chart import Span, log_range, log_ticks
 from sdpo_solve.report.figures import Curve, Report
 from sdpo_solve.report.text import UNITS, number
 from sdpo_solve.statistics import Floats
@@ -39,7 +39,7 @@ def terminal_curves(report: Report, width: int, *, linear: bool) -> Text | None:
     figure = plotext.figure  # the library keeps one figure for the process; it is left empty
     figure.clear()
     figure.plot_size(min(width, 100), _HEIGHT)
-    for n, found in enumerate(curves):
+    for n, found in reversed([*enumerate(curves)]):  # the first arm lies on top
         y_N = step(found, x_N if linear else 10**x_N)
         known_N = ~np.isnan(y_N)
         points = (x_N[known_N].tolist(), (100 * y_N[known_N]).tolist())
@@ -70,9 +70,7 @@ def step(found: Curve, x_N: Floats) -> Floats:
 def _ticks(span: Span, linear: bool) -> list[float]:
     if linear:
         return [span.high * n / 4 for n in range(5)]
-    steps = (1, 3) if span.high - span.low < 4 else (1,)
-    points = [math.log10(m * 10**n) for n in range(int(span.low), int(span.high) + 1) for m in steps]
-    return [x for x in points if x <= span.high]
+    return [math.log10(value) for value in log_ticks(span)]
 
 
 def write_png(report: Report, path: Path, *, linear: bool) -> None:

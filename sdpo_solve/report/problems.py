@@ -18,6 +18,18 @@ from sdpo_solve.statistics import CensoredMean, censored_mean, curve, pass_at_k
 # arXiv 2601.20802, section 5: a question is hard below this pass@64 of the base model, very hard below that.
 _SCREEN_K = 64
 _HARD, _VERY_HARD = 0.5, 0.03
+EASIER, HARD, VERY_HARD = "easier", "hard", "very hard"
+_UNKNOWN = "not known"
+# The orders in which groups of problems are listed; other labels come behind, sorted.
+_DIFFICULTIES = ("easy", "medium", "hard")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How hard a screening found each problem (EASIER, HARD or VERY_HARD) for `model`, an identity."""
+
+    model: str
+    by_problem: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,14 @@ def count_confirmed(runs: Sequence[RunRecord]) -> int | None:
     return sum(run.confirmed is True for run in runs)
 
 
-def problem_rows(cohort: Cohort, reference: str) -> tuple[ProblemRow, ...]:
-    """One row a problem, in natural order of the names; ratios are against the `reference` arm."""
+def problem_rows(cohort: Cohort, reference: str, marks: Marks | None = None) -> tuple[ProblemRow, ...]:
+    """One row a problem, in natural order of the names; ratios are against the `reference` arm.
+
+    `marks` say how hard problems are where a screening does; else the runs themselves, where they can.
+    """
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
     difficulty = {run.problem: run.header.get("difficulty") for run in cohort.runs}
-    hardness = _hardness(cohort)
+    hardness = {**_hardness(cohort), **(marks.by_problem if marks else {})}
     failed = [run for runs in cohort.failed.values() for run in runs]
     names = sorted({run.problem for run in (*cohort.runs, *failed)}, key=natural_key)
     rows = []
@@ -115,22 +130,38 @@ def _hardness(cohort: Cohort) -> dict[str, str]:
             rates = [pass_at_k(o.tries, o.successes, _SCREEN_K) for o in seen if o.tries >= _SCREEN_K]
             if rates:
                 rate = sum(rates) / len(rates)
-                found[problem] = "very hard" if rate < _VERY_HARD else "hard" if rate < _HARD else "easier"
+                found[problem] = VERY_HARD if rate < _VERY_HARD else HARD if rate < _HARD else EASIER
     return found
 
 
 def make_splits(arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[ProblemRow]) -> list[Split]:
     """All problems, then by hardness and by difficulty, each only where it parts the problems."""
-    splits = [_split("all", frozenset(row.problem for row in problems), arms)]
-    by_hardness = {row.problem: row.hardness for row in problems}
-    by_difficulty = {row.problem: row.difficulty for row in problems}
-    for labels in (by_hardness, by_difficulty):
-        groups: dict[str, set[str]] = {}
-        for problem, label in labels.items():
-            groups.setdefault(label or "not known", set()).add(problem)
-        if len(groups) > 1:
-            splits += [_split(label, frozenset(names), arms) for label, names in sorted(groups.items())]
-    return splits
+    groups = {
+        **_groups("base model", {row.problem: row.hardness for row in problems}, (EASIER, HARD, VERY_HARD)),
+        **_groups("difficulty", {row.problem: row.difficulty for row in problems}, _DIFFICULTIES),
+    }
+    very_hard = groups.get(f"base model: {VERY_HARD}")
+    if very_hard:  # as in the paper: the very hard questions are some of the hard ones
+        both = groups.pop(f"base model: {HARD}", set()) | very_hard
+        del groups[f"base model: {VERY_HARD}"]
+        groups = {
+            f"base model: {HARD} and {VERY_HARD}": both,
+            f"base model: {VERY_HARD}": very_hard,
+            **groups,
+        }
+    everything = _split("all", frozenset(row.problem for row in problems), arms)
+    return [everything, *(_split(label, frozenset(names), arms) for label, names in groups.items())]
+
+
+def _groups(what: str, labels: Mapping[str, str | None], order: Sequence[str]) -> dict[str, set[str]]:
+    """The problems by label, listed in `order`; nothing where all have the same."""
+    known = [*order, *sorted({label for label in labels.values() if label} - set(order)), _UNKNOWN]
+    groups = {
+        f"{what}: {label}": {problem for problem, found in labels.items() if (found or _UNKNOWN) == label}
+        for label in known
+    }
+    kept = {label: names for label, names in groups.items() if names}
+    return kept if len(kept) > 1 else {}
 
 
 def _split(label: str, names: frozenset[str], arms: Mapping[str, Sequence[RunRecord]]) -> Split:

@@ -211,6 +211,30 @@ def _trouble(report: Report) -> Iterator[RenderableType]:
         )
 
 
+def problem_header(report: Report) -> list[str]:
+    """Columns of the whole table by problem; difficulty and hardness only where some problem has one."""
+    others = [f"{arm} / {report.reference}" for arm in report.rates if arm != report.reference]
+    return ["problem", *_labels(report), *report.rates, *others, *TROUBLES]
+
+
+def problem_cells(report: Report, row: ProblemRow) -> list[str]:
+    known = {"difficulty": row.difficulty, "hardness": row.hardness}
+    others = [arm for arm in report.rates if arm != report.reference]
+    return [
+        row.problem,
+        *(known[name] or "–" for name in _labels(report)),
+        *(f"{mean_text(cell.attempts)} ({solved_text(cell)})" for cell in row.cells.values()),
+        *(ratio_text(row.ratios.get(arm, math.nan)) for arm in others),
+        *(str(count or "·") for count in trouble_counts(row)),
+    ]
+
+
+def _labels(report: Report) -> list[str]:
+    rows = report.problems
+    seen = {"difficulty": any(r.difficulty for r in rows), "hardness": any(r.hardness for r in rows)}
+    return [name for name, is_known in seen.items() if is_known]
+
+
 def solved_text(cell: Cell) -> str:
     n = cell.attempts.n if cell.attempts else 0
     return f"{cell.n_solved}/{n}"

@@ -1,0 +1,187 @@
+"""Every command of the command line: its help has examples, and the examples are run as they are printed.
+
+Nothing is listed by hand but how a command is run; a new command without examples fails, and so does one that
+nobody says how to run.
+"""
+
+import glob
+import gzip
+import itertools
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from journals import Made, make
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from sdpo_solve.cli import app
+
+ROOT = Path(__file__).parent.parent
+NAME = "sdpo-solve"
+
+
+def leaves(command=None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every command that does something, with its names: ("model", "list")."""
+    command = command or get_command(app)
+    inside = getattr(command, "commands", None)
+    if inside is None:
+        yield path, command
+        return
+    for name, child in inside.items():
+        yield from leaves(child, (*path, name))
+
+
+COMMANDS = dict(leaves())
+
+
+def examples(command) -> list[list[str]]:
+    """The words of each example, without the program's name and without a redirection."""
+    found = []
+    for line in (command.epilog or "").splitlines():
+        words = shlex.split(line)
+        if words[:1] == [NAME]:
+            found.append(words[1 : words.index(">") if ">" in words else None])
+    return found
+
+
+ALL = [(path, words) for path, command in COMMANDS.items() for words in examples(command)]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert f"{NAME} {' '.join(path)}" in result.output
+    found = examples(COMMANDS[path])
+    assert found, f"{' '.join(path)} has no example in its help"
+    assert all(tuple(words[: len(path)]) == path for words in found)
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_help_text_is_taken_for_markup(path: tuple[str, ...]) -> None:
+    """Square brackets would vanish from the screen: `[default: 16]` is read as a style."""
+    command = COMMANDS[path]
+    texts = [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]
+    assert not [text for text in texts if "[" in text]
+
+
+@pytest.mark.parametrize(("path", "words"), ALL, ids=[" ".join(words) for _, words in ALL])
+def test_every_example_is_a_line_that_its_command_takes(path: tuple[str, ...], words: list[str]) -> None:
+    with COMMANDS[path].make_context(" ".join(path), list(words[len(path) :])):
+        pass
+    for word in words:
+        if word.startswith("problems"):
+            assert glob.glob(str(ROOT / word)), f"{word} is not in the repository"
+
+
+# -- and now for real ----------------------------------------------------------------------------------------
+
+# Run as they are.
+PLAIN = {"schema", "model list", "export", "report", "watch", "runs", "show", "diff"}
+# Run with scripted replies, of which the first group solves, and a real sandbox.
+SCRIPTED = {"run", "batch", "screen"}
+# Run as they are, in a real sandbox.
+GRADED = {"grade", "check"}
+# They look at, or make ready, the machine that the tests need anyway.
+MACHINE = {"doctor", "setup", "model pull"}
+# Measurements that take minutes of a quiet machine, and one that needs weights: run by their own tests.
+ELSEWHERE = {"explain"}
+
+
+def of(*groups: set[str]) -> list[pytest.param]:
+    kept = set().union(*groups)
+    return [pytest.param(words, id=" ".join(words)) for path, words in ALL if " ".join(path) in kept]
+
+
+def test_every_command_is_in_one_of_the_groups() -> None:
+    known = PLAIN | SCRIPTED | GRADED | MACHINE | ELSEWHERE
+    assert {" ".join(path) for path in COMMANDS if path[0] != "bench"} == known
+
+
+ROW = {
+    "question_title": "Three",
+    "question_content": "Print three.",
+    "platform": "atcoder",
+    "question_id": "abc387_f",
+    "contest_id": "abc387",
+    "contest_date": "2025-03-01T00:00:00",
+    "starter_code": "",
+    "difficulty": "hard",
+    "public_test_cases": json.dumps([{"input": "\n", "output": "3\n", "testtype": "stdin"}]),
+    "private_test_cases": json.dumps([{"input": "x\n", "output": "3\n", "testtype": "stdin"}]),
+    "metadata": "{}",
+}
+
+MBPP = {
+    "task_id": "Mbpp/2",
+    "prompt": '"""Write a function to double a number."""\n',
+    "entry_point": "double",
+    "canonical_solution": "\ndef double(n):\n    return 2 * n\n",
+    "base_input": [[1], [2]],
+    "plus_input": [[3], [4]],
+    "atol": 0,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that has what the examples speak of; `answer.py` and every reply solve all of it."""
+    path = tmp_path / "problems" / "letter-tally.json"
+    path.parent.mkdir()
+    path.write_bytes((ROOT / "problems" / path.name).read_bytes())
+    make(tmp_path / "runs" / "first", Made(solved_at=(6,)))
+    make(tmp_path / "runs" / "first", Made(method="best-of-k"))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    with gzip.open(tmp_path / "MbppPlus.jsonl.gz", "wt") as file:
+        file.write(json.dumps(MBPP) + "\n")
+    (tmp_path / "batch.toml").write_text('sources = "problems"\nout = "runs/of-file"\n')
+    program = f"print(3)\n{json.loads(path.read_text())['reference']}"
+    (tmp_path / "answer.py").write_text(program)
+    reply = json.dumps({"text": f"```python\n{program}\n```"})
+    (tmp_path / "replies").write_text(f"{reply}\n" * 2000)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def invoke(words: list[str]) -> Result:
+    """Run the words as a shell would pass them on; a release on the hub is replaced by rows in a file."""
+    words = ["lcb:rows.jsonl" if word == "lcb:v6" else word for word in words]
+    expanded = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
+    result = CliRunner().invoke(app, expanded)
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+@pytest.mark.parametrize("words", of(PLAIN))
+def test_examples_that_need_no_machine(place: Path, words: list[str]) -> None:
+    if words[0] == "export":
+        make(place / "runs" / "lcb", Made(solved_at=(6,)))
+    result = invoke(words)
+    written = [name for option, name in itertools.pairwise(words) if option in ("--html", "--png", "--out")]
+    assert result.output.strip() or written
+    assert all((place / name).stat().st_size > 500 for name in written)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("words", of(SCRIPTED))
+def test_examples_that_sample_with_scripted_replies(place: Path, words: list[str]) -> None:
+    result = invoke([*words, "--engine", "scripted", "--replies", "replies"])
+    if words[0] == "run":
+        assert json.loads(result.stdout)["solved"] if "--json" in words else "solved at" in result.output
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("words", of(GRADED))
+def test_examples_that_grade(place: Path, words: list[str]) -> None:
+    invoke(words)
+
+
+@pytest.mark.docker
+@pytest.mark.model
+@pytest.mark.parametrize("words", of(MACHINE))
+def test_examples_that_look_after_the_machine(place: Path, words: list[str]) -> None:
+    invoke(words)
