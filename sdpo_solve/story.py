@@ -213,8 +213,9 @@ def figure(value: float | None) -> str:
 def compare(one: RunRecord, other: RunRecord) -> RenderableType:
     """Two runs side by side: settings that differ, outcomes, and the difference of their programs."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "first", "second"):
-        table.add_column(column, overflow="fold")
+    table.add_column("", overflow="fold", max_width=26)
+    for column in ("first", "second"):
+        table.add_column(column, overflow="fold", ratio=1)
     for name, a, b in [*_outcome_rows(one, other), *_settings_rows(one, other)]:
         style = "" if a == b else "bold"
         table.add_row(
@@ -234,13 +235,19 @@ def _outcome_rows(one: RunRecord, other: RunRecord) -> Iterator[tuple[str, str, 
 
 
 def _settings_rows(one: RunRecord, other: RunRecord) -> Iterator[tuple[str, str, str]]:
-    flat = [
-        _flat({k: v for k, v in run.header.items() if k not in ("time", "elapsed_s")}) for run in (one, other)
-    ]
+    """Settings that differ; a part that only one of the runs has (the learner, a method) is one row."""
+    parts = [run.header.get("config", {}).get("parts", {}) for run in (one, other)]
+    lonely = {part for part in {*parts[0], *parts[1]} if (part in parts[0]) != (part in parts[1])}
+    for part in sorted(lonely):
+        a, b = (f"{len(each[part])} settings" if part in each else "–" for each in parts)
+        yield part, a, b
+    left_out = {"time", "elapsed_s", "problem", "method", "seed", "model"}
+    flat = [_flat({k: v for k, v in run.header.items() if k not in left_out}) for run in (one, other)]
     for key in sorted(flat[0].keys() | flat[1].keys()):
-        a, b = flat[0].get(key), flat[1].get(key)
-        if a != b and key not in ("problem", "method", "arm", "seed", "model"):
-            yield key.removeprefix("config."), str(a), str(b)
+        a, b = (str(each[key]) if each.get(key) is not None else "–" for each in flat)
+        name = key.removeprefix("config.").removeprefix("parts.")
+        if a != b and name.partition(".")[0] not in lonely and name != "options.method":
+            yield name, a, b
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -240,7 +240,7 @@ def test_without_colour_strong_tokens_are_marked_and_nothing_else() -> None:
 def test_the_sentence_on_sparseness() -> None:
     found = signal(*[token("a", 0.0)] * 8, token("b", -3.0), token("c", 1.0))
     assert said(found) == (
-        "2 of 10 tokens carry 80 % of the signal; 1 differ by more than 1 nat; mean log(teacher/student) "
+        "2 of 10 tokens carry 80 % of the signal; 1 differs by more than 1 nat; mean log(teacher/student) "
         "-0.200 nats a token"
     )
 

@@ -77,9 +77,19 @@ def test_two_runs_side_by_side_show_settings_outcomes_and_programs(tmp_path: Pat
     one = make(tmp_path / "a", Made(solved_at=(2,), settings={"learner": {"lr": 1e-4}}))
     other = make(tmp_path / "b", Made(solved_at=(6,), settings={"learner": {"lr": 5e-5}}))
     text = shown(compare(load_run(one), load_run(other)))
-    assert ["parts.learner.lr", "0.0001", "5e-05"] in [line.split() for line in text.splitlines()]
+    assert ["learner.lr", "0.0001", "5e-05"] in [line.split() for line in text.splitlines()]
     assert "-    return x + 2" in text
     assert "+    return x + 6" in text
+
+
+def test_a_part_that_only_one_run_has_is_one_row(tmp_path: Path) -> None:
+    one = make(tmp_path, Made(settings={"learner": {"lr": 1e-4, "rank": 16}}))
+    other = make(tmp_path, Made(method="best-of-k"))
+    rows = [line.split() for line in shown(compare(load_run(one), load_run(other))).splitlines()]
+    assert ["learner", "2", "settings", "–"] in rows
+    assert ["sdpo", "1", "settings", "–"] in rows
+    assert ["best-of-k", "–", "1", "settings"] in rows
+    assert not [row for row in rows if row[:1] == ["learner.lr"]]
 
 
 def test_like_programs_have_no_difference() -> None:

@@ -63,7 +63,7 @@ def _signal(signal: Signal) -> Markup:
     ]
     rows = [
         [str(token.position), quoted(token.text), f"{token.log_ratio:+.2f}",
-         " · ".join(alternative_text(other) for other in token.alternatives)]
+         " | ".join(alternative_text(other) for other in token.alternatives)]
         for token in signal.strongest(N_STRONGEST)
     ]  # fmt: skip
     recorded = "this policy's weights are pruned; its log-probs are the recorded ones"

@@ -78,8 +78,9 @@ def said(signal: Signal) -> str:
     """One sentence on how sparse the signal is and where it points."""
     n = len(signal.tokens)
     carrying = n_carrying([token.log_ratio for token in signal.tokens])
+    verbs = ("carries" if carrying == 1 else "carry", "differs" if signal.n_strong == 1 else "differ")
     return (
-        f"{carrying} of {n} tokens carry 80 % of the signal; {signal.n_strong} differ by more than "
+        f"{carrying} of {n} tokens {verbs[0]} 80 % of the signal; {signal.n_strong} {verbs[1]} by more than "
         f"{STRONG_NATS:g} nat; mean log(teacher/student) {signal.mean_log_ratio:+.3f} nats a token"
     )
 

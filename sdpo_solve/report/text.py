@@ -7,6 +7,7 @@ reach a terminal.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -43,7 +44,8 @@ def head_lines(report: Report) -> Iterator[tuple[str, str]]:
     """Name and value of each line of the head."""
     head = report.head
     yield "model", f"{head.model} · engine {head.engine}"
-    yield "grader", f"{head.grader} · feedback mode {head.feedback_mode} · {head.language}"
+    grader = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1", head.grader)  # --json has it whole
+    yield "grader", f"{grader} · feedback mode {head.feedback_mode} · {head.language}"
     if head.sampling:
         yield (
             "sampling",
