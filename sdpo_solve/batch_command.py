@@ -58,6 +58,7 @@ def run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
 
     Raises UserError, PrerequisiteError, and KeyboardInterrupt at the second Ctrl-C.
     """
+    trackers.check(asked.spec.batch.track)
     batch = prepare(asked.spec, asked.spec.batch.out or default_out(asked.spec))
     gate = Gate()
     with ExitStack() as stack:

@@ -293,6 +293,7 @@ def bench_batch(
         typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
     ],
     attempts: Annotated[int, typer.Option(help="Attempts of each run.", min=1)] = 16,
+    group_size: Annotated[int, typer.Option(help="Attempts sampled between two updates.", min=1)] = 8,
     methods: Annotated[str, typer.Option(help="Methods, comma-separated.")] = "sdpo,best-of-k",
     in_flight: Annotated[str, typer.Option(help="Numbers of runs under way to compare.")] = "1,2",
     max_tokens: MaxTokensFlag = None,
@@ -308,6 +309,7 @@ def bench_batch(
 
     flags = {
         "sources": sources, "attempts": attempts, "methods": methods, "max_tokens": max_tokens,
+        "group_size": group_size if set(methods.split(",")) - {"multi-turn"} else None,
         "model": model, "engine": engine, "replies": replies, "sandbox": sandbox, "keep_going": True,
     }  # fmt: skip
     rows = bench.measure_shares(make_spec({}, flags, "bench batch"), bench.parse_numbers(in_flight))

@@ -83,14 +83,19 @@ TRACKERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
 }
 
 
+def check(names: Sequence[str]) -> None:
+    """Raises ConfigError for an unknown name. For early: `make` begins a record."""
+    for name in names:
+        if name not in TRACKERS:
+            raise ConfigError(f"unknown tracker {name!r} (known: {', '.join(TRACKERS)})")
+
+
 def make(names: Sequence[str], out: Path, config: Mapping[str, Any]) -> list[Tracker]:
     """The trackers of these names.
 
     Raises ConfigError for an unknown name, PrerequisiteError where a package is missing.
     """
-    for name in names:
-        if name not in TRACKERS:
-            raise ConfigError(f"unknown tracker {name!r} (known: {', '.join(TRACKERS)})")
+    check(names)
     return [TRACKERS[name](out, config) for name in names]
 
 

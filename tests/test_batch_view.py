@@ -13,7 +13,7 @@ from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
 from sdpo_solve.crew import RunSummary
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.plan import RunKey
-from sdpo_solve.trackers import figures_of, make
+from sdpo_solve.trackers import feed, figures_of, make
 
 
 def ended(n: int, **fields) -> dict:
@@ -119,3 +119,19 @@ def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
     assert said.getvalue().splitlines() == ["0/4  inc/sdpo/seed-5: stopped; the same command goes on"]
     assert log_line(never) is None
     assert log_line(begun) == "inc/sdpo/seed-5 ended: stopped; the same command goes on"
+
+
+def test_tensorboard_keeps_the_figures_of_a_batch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the tracker's own package is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tracker,) = make(["tensorboard"], tmp_path, {"seeds": 2})
+    receive = feed(tracker)
+    for event in [*EVENTS, ended(6, solved=False)]:
+        receive(event)
+    tracker.finish()
+    tracker.finish()
+    kept = EventAccumulator(str(tmp_path / "tensorboard"))
+    kept.Reload()
+    rates = [(point.step, point.value) for point in kept.Scalars("batch/sdpo/discovery_rate")]
+    assert rates == [(0, 0.0), (1, 0.5), (2, pytest.approx(1 / 3))]
