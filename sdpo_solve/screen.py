@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve import build, feedback, sources
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.identity import problem_digest
 from sdpo_solve.plan import BatchSpec, RunKey
 from sdpo_solve.prompts import Prompter, extract_code
@@ -190,12 +190,13 @@ class _Pipeline:
                 jobs = self._next_jobs()
                 if not jobs and not graded:
                     return dict(self._progress.screened)
-                if jobs:
+                try:
                     self._sample(jobs)
+                except EngineError:
+                    self._take_all(graded)
+                    raise
                 ended, graded = graded, [pool.submit(self._grade, job) for job in jobs]
-                for future in ended:
-                    self._take(future.result())
-                self._view.on_round()
+                self._take_all(ended)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -220,6 +221,8 @@ class _Pipeline:
 
     def _sample(self, jobs: Sequence[_Job]) -> None:
         """One call for all. Seeds come from streams of their own: no arm of a comparison draws them again."""
+        if not jobs:
+            return
         prompts = [prompt for job in jobs for prompt in job.prompts_G]
         seeds = [
             attempt_seed(self._asked.seed, f"{job.stream}/{job.problem.id}", job.first + g)
@@ -236,6 +239,12 @@ class _Pipeline:
         verdicts_G = self._judge.grade(job.problem, codes_G)
         tried = [Tried(*item) for item in zip(job.samples_G, codes_G, verdicts_G, strict=True)]
         return _Graded(job, tried)
+
+    def _take_all(self, graded: Sequence[Future[_Graded]]) -> None:
+        """Wait for the grading of a round, and count it."""
+        for future in graded:
+            self._take(future.result())
+        self._view.on_round()
 
     def _take(self, graded: _Graded) -> None:
         """Write the look down, or first ask the teacher where it failed."""
