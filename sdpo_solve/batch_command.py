@@ -35,6 +35,7 @@ from sdpo_solve.estimate import Estimate
 from sdpo_solve.plan import BatchSpec
 from sdpo_solve.selection import describe_left_out
 from sdpo_solve.sharing import Gate, busy_line, interrupts
+from sdpo_solve.statistics import visible_speed_up
 from sdpo_solve.untrusted import clean
 
 _SHOWN_FAILED = 20
@@ -128,6 +129,10 @@ def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
     if done.finished or done.begun:
         table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
     table.add_row("methods", ", ".join(spec.batch.methods))
+    if n_methods > 1:
+        pairs = n_problems * n_seeds
+        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible_speed_up(pairs):.1f}x or more"
+        table.add_row("", f"{least} with 80 % power, if all are solved")
     table.add_row("problems", clean(_few(list(batch.problems))))
     if batch.left_out:
         table.add_row("", clean(describe_left_out(batch.left_out)))

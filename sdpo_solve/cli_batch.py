@@ -17,6 +17,7 @@ from sdpo_solve.cli_flags import (
     DifficultyFlag,
     FirstFlag,
     FromFlag,
+    HalfFlag,
     IdsFlag,
     IncludeBadFlag,
     PlatformFlag,
@@ -68,6 +69,7 @@ def batch(
     platform: PlatformFlag = None,
     from_date: FromFlag = None,
     to_date: ToFlag = None,
+    half: HalfFlag = None,
     first: FirstFlag = None,
     include_bad: IncludeBadFlag = False,
     only: Annotated[
@@ -151,7 +153,7 @@ def batch(
     flags: dict[str, Any] = {
         "sources": sources or None, "methods": methods, "seeds": seeds, "ids": ids,
         "difficulty": difficulty, "platform": platform, "from_date": from_date, "to_date": to_date,
-        "first": first, "include_bad": include_bad or None, "only": only,
+        "half": half, "first": first, "include_bad": include_bad or None, "only": only,
         "screening": screening, "attempts": attempts, "group_size": group_size, "tokens": tokens,
         "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
         "keep_going": keep_going or None, "model": model, "engine": engine, "replies": replies,
@@ -200,6 +202,7 @@ def screen(
     platform: PlatformFlag = None,
     from_date: FromFlag = None,
     to_date: ToFlag = None,
+    half: HalfFlag = None,
     first: FirstFlag = None,
     include_bad: IncludeBadFlag = False,
     max_tokens: MaxTokensFlag = None,
@@ -226,9 +229,9 @@ def screen(
 
     flags = {
         "sources": sources, "ids": ids, "difficulty": difficulty, "platform": platform,
-        "from_date": from_date, "to_date": to_date, "first": first, "include_bad": include_bad or None,
-        "attempts": attempts, "max_tokens": max_tokens, "temperature": temperature,
-        "model": model, "engine": engine, "replies": replies, "sandbox": sandbox,
+        "from_date": from_date, "to_date": to_date, "half": half, "first": first,
+        "include_bad": include_bad or None, "attempts": attempts, "max_tokens": max_tokens,
+        "temperature": temperature, "model": model, "engine": engine, "replies": replies, "sandbox": sandbox,
         "settings": parse_settings(settings or []), "methods": "best-of-k",
     }  # fmt: skip
     rule = Rule(group_size, attempts, rate_of(ceiling))

@@ -55,6 +55,14 @@ FromFlag = Annotated[
 ToFlag = Annotated[
     str | None, typer.Option("--to", help="Last contest date to keep.", rich_help_panel=_PANEL)
 ]
+HalfFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--half",
+        help="Half of the problems, by their ids: dev (to tune on) or test (to look at once).",
+        rich_help_panel=_PANEL,
+    ),
+]
 FirstFlag = Annotated[
     int | None,
     typer.Option("--first", help="Keep the first N of those left.", min=1, rich_help_panel=_PANEL),

@@ -1,4 +1,4 @@
-"""Which problems of a source to take: by id, date, difficulty, platform, and the first N of what is left.
+"""Which problems of a source to take: by id, date, difficulty, platform, half, and the first N of the rest.
 
 Problems that are known to be bad are left out and named, unless they are asked for by id, or a source holds
 that one alone. Reads no file and decodes no test: what is not taken is never made, so that a large source is
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -36,6 +37,9 @@ class Selection(Options):
     platform: Names = Field((), description="platforms to keep")
     from_date: datetime.date | None = Field(None, description="first contest date to keep")
     to_date: datetime.date | None = Field(None, description="last contest date to keep")
+    half: Literal["dev", "test"] | None = Field(
+        None, description="half of the problems, by their ids: dev to tune on, test to look at once"
+    )
     first: int | None = Field(None, ge=1, description="problems to keep, the first ones of those left")
     include_bad: bool = Field(False, description="keep problems that are known to be bad")
 
@@ -149,6 +153,11 @@ def _choose(
     return _Chosen(tuple(c for c in kept if c.id not in left_out), left_out, by_name, not seen)
 
 
+def half_of(problem_id: str) -> Literal["dev", "test"]:
+    """The half that a problem belongs to for ever, whatever source it comes from and whatever is selected."""
+    return "test" if hashlib.sha256(problem_id.encode()).digest()[0] % 2 else "dev"
+
+
 def describe_left_out(left_out: Mapping[str, str], most: int = 8) -> str:
     """One line that counts them and names the first; empty where there is none."""
     if not left_out:
@@ -167,6 +176,8 @@ def _takes(selection: Selection, candidate: Candidate) -> bool:
     if selection.difficulty and candidate.difficulty not in selection.difficulty:
         return False
     if selection.platform and candidate.platform not in selection.platform:
+        return False
+    if selection.half and half_of(candidate.id) != selection.half:
         return False
     if selection.from_date is None and selection.to_date is None:
         return True

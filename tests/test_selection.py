@@ -129,3 +129,14 @@ def test_the_first_n_are_counted_among_those_that_a_screening_marked() -> None:
     assert taken(among=frozenset("bcd"), first=1) == ("c", ["b"])
     with pytest.raises(ConfigError, match="none of its problems that are marked so"):
         taken(among=frozenset("c"), difficulty="easy")
+
+
+def test_the_halves_are_disjoint_and_whole_and_stay_what_they_are() -> None:
+    rows = [row(f"p{n}") for n in range(60)]
+    dev = {p.id for p in select(rows, Selection(half="dev"), "source").problems}
+    test = {p.id for p in select(rows, Selection(half="test"), "source").problems}
+    assert dev | test == {f"p{n}" for n in range(60)}
+    assert not dev & test
+    assert 20 <= len(dev) <= 40
+    fewer = {p.id for p in select(rows[::3], Selection(half="dev"), "source").problems}
+    assert fewer == dev & {f"p{n}" for n in range(0, 60, 3)}

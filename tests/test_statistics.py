@@ -256,3 +256,13 @@ def test_the_papers_table_10_gives_its_printed_means_and_ratios(
 def test_a_mean_with_a_censored_run_says_so() -> None:
     mean = st.censored_mean([Observation(0, 4, True), Observation(1, 10, False)])
     assert (mean.value, mean.n_censored, mean.n) == (7.0, 1, 2)
+
+
+@pytest.mark.parametrize(("n_pairs", "factor"), [(22, 3.0), (157, 1.5)])
+def test_the_speed_up_that_a_number_of_pairs_can_show(n_pairs: int, factor: float) -> None:
+    assert st.visible_speed_up(n_pairs) == pytest.approx(factor, rel=0.02)
+    rng = np.random.default_rng(0)
+    slow, fast = rng.exponential(factor, (4000, n_pairs)), rng.exponential(1.0, (4000, n_pairs))
+    gap = np.log(slow) - np.log(fast)
+    z = gap.mean(1) / (math.pi / math.sqrt(3 * n_pairs))
+    assert np.mean(z > 1.96) == pytest.approx(0.8, abs=0.03)
