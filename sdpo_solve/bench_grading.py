@@ -1,7 +1,7 @@
 """What the sandbox costs: ratios measured in one run, so that they hold on any machine.
 
 The same programs run as bare subprocesses on all processors, in warm boxes, and in one `docker run` an
-attempt. Judges nothing and prints nothing.
+attempt. Judges nothing; `page` shows the figures.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.images import image_tag
@@ -42,6 +46,25 @@ class Figure:
     @property
     def ok(self) -> bool:
         return self.most is None or self.value <= self.most
+
+
+def page(figures: Sequence[Figure]) -> Table:
+    """A line a figure: its value, its target, and whether it is met."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "value", "", "target", ""):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for figure in figures:
+        value = f"{figure.value:.2f}" if figure.value < 10 else f"{figure.value:.0f}"
+        target = f"at most {figure.most:g}" if figure.most is not None else ""
+        verdict = "" if figure.most is None else "met" if figure.ok else "missed"
+        style = "green" if figure.ok else "red"
+        table.add_row(figure.name, value, figure.unit, target, Text(verdict, style=style))
+    return table
+
+
+def as_record(figures: Sequence[Figure]) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {"figures": [{**asdict(figure), "ok": figure.ok} for figure in figures]}
 
 
 def run(say: Callable[[str], None] = lambda _: None, n_repeats: int = 3) -> list[Figure]:

@@ -285,17 +285,22 @@ def make_sandbox(plan: Plan) -> Sandbox:
 
     Raises PrerequisiteError where none does.
     """
+    language = {"language": plan.run.language}
     if plan.run.sandbox != "auto":
-        sandbox: Sandbox = plugin("sandboxes", plan.run.sandbox).build(plan.parts["sandbox"])
+        options: Any = plan.parts["sandbox"]
+        if options.language not in ("python", plan.run.language):
+            raise ConfigError("--set sandbox.language: the language of the programs is set with --language")
+        module = plugin("sandboxes", plan.run.sandbox)
+        sandbox: Sandbox = module.build(options.model_copy(update=language))
         return sandbox
     reasons = []
     for name in _AUTO_SANDBOXES:
         if name in plugin_names("sandboxes"):
             module = plugin("sandboxes", name)
             try:
-                first: Sandbox = module.build(module.Options())
+                first: Sandbox = module.build(module.Options(**language))
             except PrerequisiteError as exc:
                 reasons.append(str(exc))
             else:
                 return first
-    raise PrerequisiteError(reasons[0])
+    raise PrerequisiteError(" -- or, without Docker: ".join(reasons))

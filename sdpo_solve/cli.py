@@ -35,7 +35,7 @@ from sdpo_solve.cli_flags import (
     ToFlag,
     selection,
 )
-from sdpo_solve.errors import PrerequisiteError, RunError, SdpoSolveError, UserError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError, SdpoSolveError, UserError
 from sdpo_solve.untrusted import clean
 
 app = typer.Typer(
@@ -232,31 +232,65 @@ def schema() -> None:
 # -- the machine ---------------------------------------------------------------------------------------------
 
 
-@app.command(epilog=_examples("sdpo-solve setup", "sdpo-solve setup --no-model"))
+@app.command(
+    epilog=_examples("sdpo-solve setup", "sdpo-solve setup --no-model", "sdpo-solve setup --language cpp")
+)
 def setup(
     model: Annotated[
         str | None,
         typer.Option(help="Model to fetch (default: the small embedded one; with CUDA Qwen/Qwen3-8B)."),
     ] = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Leave the model out.")] = False,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(help="Also make the sandbox image of this language: cpp (repeatable)."),
+    ] = None,
 ) -> None:
     """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
     from sdpo_solve import commands
 
-    commands.set_up(model=model, with_model=not no_model, console=Console(highlight=False))
+    console = Console(highlight=False)
+    commands.set_up(model=model, with_model=not no_model, languages=language or [], console=console)
 
 
-@app.command(epilog=_examples("sdpo-solve doctor", "sdpo-solve doctor --model Qwen/Qwen3-8B"))
+@app.command(
+    epilog=_examples(
+        "sdpo-solve doctor",
+        "sdpo-solve doctor --model Qwen/Qwen3-8B",
+        "sdpo-solve doctor --sandbox",
+        "sdpo-solve doctor --sandbox --backend docker --set sandbox.runtime=runsc",
+    )
+)
 def doctor(
     model: Annotated[str | None, typer.Option(help="Model to look for (default: the default model).")] = None,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Judge every honest and hostile program in the sandbox.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option(help="With --sandbox: docker, bubblewrap, or auto: the first that works.")
+    ] = "auto",
+    only: Annotated[
+        str | None, typer.Option(help="With --sandbox: programs named like one of these, comma-separated.")
+    ] = None,
+    at_a_time: Annotated[int, typer.Option(help="With --sandbox: programs judged at a time.", min=1)] = 2,
+    settings: SetFlag = None,
 ) -> None:
     """Look at this machine: what is missing, and what the model takes in memory. Changes nothing.
 
-    Exit code 3: something is missing.
+    Exit code 3: something is missing. With --sandbox, a table of what the sandbox makes of each program; exit code 1: one went wrong.
     """
+    console = Console(highlight=False)
+    if sandbox:
+        from sdpo_solve.sandbox_trial import examine_sandbox
+
+        names = [name.strip() for name in (only or "").split(",") if name.strip()]
+        good = examine_sandbox(backend, settings or [], at_a_time=at_a_time, only=names, console=console)
+        raise typer.Exit(0 if good else 1)
+    if settings or only or backend != "auto":
+        raise ConfigError("--backend, --only and --set go with --sandbox")
     from sdpo_solve import commands
 
-    raise typer.Exit(0 if commands.examine(model=model, console=Console(highlight=False)) else 3)
+    raise typer.Exit(0 if commands.examine(model=model, console=console) else 3)
 
 
 @model_app.command("list", epilog=_examples("sdpo-solve model list"))

@@ -50,6 +50,29 @@ def sampling(
     raise typer.Exit(0 if figures.ok else 1)
 
 
+GRADING_EPILOG = "Examples:\n\nsdpo-solve bench grading\n\nsdpo-solve bench grading --rounds 1 --json"
+
+
+def grading(
+    rounds: Annotated[int, typer.Option(help="Rounds over all arms; the best of each counts.", min=1)] = 3,
+    as_json: JsonFlag = False,
+) -> None:
+    """What Docker boxes cost: the same programs bare, in warm boxes, and with one `docker run` an attempt.
+
+    Exit code 1: a target is missed.
+    """
+    from sdpo_solve import bench_grading as bench
+
+    err = Console(stderr=True, highlight=False)
+    figures = bench.run(lambda line: err.print(Text(line, style="dim"), soft_wrap=True), rounds)
+    if as_json:
+        typer.echo(json.dumps(bench.as_record(figures)))
+    else:
+        Console(highlight=False).print(bench.page(figures))
+    raise typer.Exit(0 if all(figure.ok for figure in figures) else 1)
+
+
 def add_to(bench_app: typer.Typer) -> None:
     """Register the commands below `bench`."""
     bench_app.command("sampling", epilog=SAMPLING_EPILOG)(sampling)
+    bench_app.command("grading", epilog=GRADING_EPILOG)(grading)

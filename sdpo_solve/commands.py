@@ -218,14 +218,14 @@ def _check_one(problem: Problem, workshop: build.Workshop, console: Console) -> 
 # -- the machine ---------------------------------------------------------------------------------------------
 
 
-def set_up(*, model: str | None, with_model: bool, console: Console) -> None:
-    """Engine, image, model, each said before it is done.
+def set_up(*, model: str | None, with_model: bool, languages: Sequence[str], console: Console) -> None:
+    """Engine, images, model, each said before it is done; `languages` are those besides Python.
 
     Raises PrerequisiteError where a step cannot be done here, saying what to do by hand.
     """
     say = _sayer(console)
     machine.ensure_docker_engine(say)
-    machine.ensure_images(say)
+    machine.ensure_images(say, dict.fromkeys(("python", *languages)))
     if with_model:
         found = models.pull(model or models.default_name(), say)
         say(f"model {found.name} is at {found.path}")

@@ -145,8 +145,11 @@ def _start_engine(say: Say) -> None:
 # -- images --------------------------------------------------------------------------------------------------
 
 
-def ensure_images(say: Say, languages: Sequence[str] = ("python",)) -> None:
-    """`ensure_image` for each."""
+def ensure_images(say: Say, languages: Iterable[str] = ("python",)) -> None:
+    """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
+    languages = list(languages)
+    for language in languages:
+        image_folder(language)
     for language in languages:
         ensure_image(language, say)
 

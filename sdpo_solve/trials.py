@@ -6,18 +6,37 @@ nothing (`doctor --sandbox` does, and the tests run the same lists).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.protocols import Grader
 from sdpo_solve.types import Case, Kind, Limits, Problem, TestCase, Verdict
 
 _PACKAGE = Path(__file__).parent
 LIMITS = Limits(time_s=1.0, memory_mb=256)
+# The names that trials give to what they leave.
+_MARKS = frozenset(
+    (
+        "mark",
+        "left",
+        "sparse",
+        "link",
+        "scratch.txt",
+        "disk",
+        "probe",
+        "fill0",
+        "solution.py",
+        "sitecustomize.py",
+    )
+)
+_MARKED_PROCESS = "left-behind"
+_SHARED_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,30 @@ def load() -> list[Trial]:
             name, _, about = code.partition("\n")[0].removeprefix("# ").partition(": ")
             found.append(Trial(path.stem, kind == "honest", known[name], about, code))
     return found
+
+
+def choose(found: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
+    """Those whose names contain one of the texts of `only`, all where it is empty.
+
+    Raises ConfigError for a text that no name contains.
+    """
+    for text in only:
+        if not any(text in trial.name for trial in found):
+            raise ConfigError(f"no honest or hostile program is called {text!r}")
+    return [trial for trial in found if not only or any(text in trial.name for text in only)]
+
+
+def traces() -> set[str]:
+    """What trials try to leave on the host and can be seen from it: files in shared places, processes."""
+    seen = set()
+    for place in _SHARED_PLACES:
+        if os.path.isdir(place):
+            seen |= {f"{place}/{name}" for name in os.listdir(place) if name in _MARKS}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == _MARKED_PROCESS:
+                seen.add(f"process {pid}")
+    return seen
 
 
 def run(

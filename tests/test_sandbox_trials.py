@@ -4,7 +4,6 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -50,38 +49,13 @@ def ran(request: pytest.FixtureRequest) -> Ran:
 
 def host() -> set[str]:
     """What trials try to leave: processes, files in shared places; and the containers of this process."""
-    seen = set()
-    for place in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run"):
-        if os.path.isdir(place):
-            seen |= {f"{place}/{name}" for name in os.listdir(place) if name in MARKS}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-        except OSError:
-            continue
-        if name == "left-behind":
-            seen.add(f"process {pid}")
     listing = subprocess.run(
         ["docker", "ps", "-aq", "--filter", f"label=sdpo-solve.box={os.getpid()}"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return seen | {f"container {name}" for name in listing.stdout.split()}
-
-
-MARKS = {
-    "mark",
-    "left",
-    "sparse",
-    "link",
-    "scratch.txt",
-    "disk",
-    "probe",
-    "fill0",
-    "solution.py",
-    "sitecustomize.py",
-}
+    return trials.traces() | {f"container {name}" for name in listing.stdout.split()}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +65,6 @@ def test_trial(ran: Ran, trial: trials.Trial) -> None:
     result = ran.results[trial.name]
     assert result.verdict.solved == trial.honest, result.failure
     assert result.ok, "an honest program right after it was not solved"
-    assert result.wall_s < 60
 
 
 def test_the_host_is_as_before(ran: Ran) -> None:

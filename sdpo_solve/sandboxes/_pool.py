@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-from sdpo_solve.errors import SandboxError
+from sdpo_solve.errors import PrerequisiteError, SandboxError
 
 _N_WORKERS = 2
 _N_ENDERS = 8
@@ -50,7 +50,7 @@ class Pool(Generic[BoxT]):
         self._n_waiting = 0
         self._in_use: set[BoxT] = set()
         self._used: deque[BoxT] = deque()
-        self._failure: SandboxError | None = None
+        self._failure: SandboxError | PrerequisiteError | None = None
         self._closed = False
         self._change = threading.Condition()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_N_WORKERS)]
@@ -59,7 +59,7 @@ class Pool(Generic[BoxT]):
 
     @contextmanager
     def box(self) -> Iterator[BoxT]:
-        """A fresh box for one use. Raises SandboxError when none can be started."""
+        """A fresh box for one use. Raises what starting one raised: SandboxError, PrerequisiteError."""
         box = self._take()
         try:
             yield box
@@ -106,7 +106,7 @@ class Pool(Generic[BoxT]):
                         raise SandboxError("the sandbox is closed")
                     if not self._ready:
                         assert self._failure is not None
-                        raise SandboxError(str(self._failure))
+                        raise type(self._failure)(str(self._failure))
                     box = self._ready.popleft()
                     if box.alive():
                         self._in_use.add(box)
@@ -147,11 +147,14 @@ class Pool(Generic[BoxT]):
         return len(self._ready) + self._n_starting < target
 
     def _start_one(self) -> None:
-        box, failure = None, None
+        box: BoxT | None = None
+        failure: SandboxError | PrerequisiteError | None = None
         try:
             box = self._start()
-        except SandboxError as exc:
+        except (SandboxError, PrerequisiteError) as exc:
             failure = exc
+        except Exception as exc:  # noqa: BLE001 -- a worker that dies would leave callers waiting for ever
+            failure = SandboxError(f"a box cannot be started: {type(exc).__name__}: {exc}")
         with self._change:
             self._n_starting -= 1
             self._failure = failure

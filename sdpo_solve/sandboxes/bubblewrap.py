@@ -69,20 +69,21 @@ class BubblewrapSandbox(PooledSandbox):
         """See `PooledSandbox`. `memory_mb` is not enforced on the whole box: each test is watched."""
         builds = _languages.get(language).compile is not None
         first_uid = random.SystemRandom().randrange(2**20, 2**30) & ~63  # ids are counted across boxes
-        box = _Box(
-            [*self._wrap(builds), "--", self._interpreter.executable, *COMMAND[1:]],
-            self._runner_uid(first_uid),
-        )
+        command = [*self._wrap(builds), "--", self._interpreter.executable, *COMMAND[1:]]
+        box = None
         try:
+            box = _Box(command, self._runner_uid(first_uid))
             libraries = {"PYTHONPATH": _LIBRARY_ROOT}
             uid = first_uid if self._by_uid else None
             box.talk.start(Setting(self._options.parallel, builds, uid, libraries))
             box.greet()
-        except BoxLost as lost:
-            cause = f"a box cannot be started: {lost}{box.complaint()}"
+            return box
+        except (BoxLost, OSError) as exc:
+            cause = f"a box cannot be started: {exc}"
+        if box is not None:
+            cause += box.complaint()
             box.end()
-            raise SandboxError(cause) from None
-        return box
+        raise SandboxError(cause)
 
     def identity(self) -> str:
         """Backend, way of separation and Python, for the record."""
@@ -230,19 +231,24 @@ class _Box:
 
     def __init__(self, command: list[str], uid: int | None) -> None:
         info_fd, info_write_fd = os.pipe()
-        self._process = subprocess.Popen(
-            [command[0], "--info-fd", str(info_write_fd), *command[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            cwd="/",
-            pass_fds=(info_write_fd,),
-            **_as_user(uid),
-        )
-        os.close(info_write_fd)
         self._info = open(info_fd, encoding="utf-8")  # noqa: SIM115 (closed in `end`)
+        try:
+            self._process = subprocess.Popen(
+                [command[0], "--info-fd", str(info_write_fd), *command[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                cwd="/",
+                pass_fds=(info_write_fd,),
+                **_as_user(uid),
+            )
+        except OSError:
+            self._info.close()
+            raise
+        finally:
+            os.close(info_write_fd)
         self._runner_fd: int | None = None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
