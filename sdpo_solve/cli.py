@@ -277,8 +277,8 @@ def doctor(
 ) -> None:
     """Look at this machine: what is missing, and what the model takes in memory. Changes nothing.
 
-    Exit code 3: something is missing. With --sandbox, what the sandbox makes of each program; exit code 1: one
-    went wrong.
+    Exit code 3: something is missing. With --sandbox, what the sandbox makes of each program; exit code 1:
+    one went wrong.
     """
     console = Console(highlight=False)
     if sandbox:
