@@ -130,11 +130,12 @@ class Progress:
             self.discovery = self.discovery or dict(event)
 
     def _on_group(self, event: Mapping[str, Any]) -> None:
-        self.phase = "between groups"
+        self.phase = f"after a group of {event['size']}"
         if event["sample_s"] > 0:
             self.tokens_per_s = event["n_tokens"] / event["sample_s"]
 
     def _on_update(self, event: Mapping[str, Any]) -> None:
+        self.phase = f"after update {event['version']}"
         self.updates.append(UpdateRow(event["version"], event["loss"], event["metrics"]))
         self.notices.extend(event.get("notices", ()))
 

@@ -24,6 +24,7 @@ from sdpo_solve.events import FILE_NAME
 from sdpo_solve.follow import being_written
 from sdpo_solve.progress import LEGEND
 from sdpo_solve.runs import AttemptTexts, RunLine, RunRecord, RunStatus, UpdateRow, attempt_texts, read_run
+from sdpo_solve.ui import clock
 from sdpo_solve.untrusted import clean
 
 MARK_STYLES = {"✓": "bold green", "H": "yellow", "-": "dim", "w": "red", "e": "magenta", "c": "magenta"}
@@ -66,13 +67,6 @@ def list_runs(runs: Sequence[RunLine], root: Path) -> RenderableType:
         name = clean(str(inside if inside.parts else run.run_dir))
         table.add_row(name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time))
     return table
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _ago(then: float) -> str:

@@ -24,7 +24,8 @@ from sdpo_solve.progress import LEGEND, Progress
 from sdpo_solve.untrusted import clean, middle_cut
 
 _STYLES = {"✓": "bold green", "H": "yellow", "-": "dim", "w": "red", "e": "magenta", "c": "magenta"}
-_FEEDBACK_LINES = 8
+# Lines of feedback that a frame shows at least and at most, marks of its strip, and updates of its table.
+_MIN_FEEDBACK, _MAX_FEEDBACK, _SHOWN_MARKS, _SHOWN_UPDATES = 3, 8, 192, 4
 
 
 class LiveView:
@@ -47,7 +48,7 @@ class LiveView:
         self.progress.apply(event)
 
     def _frame(self) -> RenderableType:
-        return frame(self.progress)
+        return frame(self.progress, self._live.console.height)
 
 
 class PlainView:
@@ -114,15 +115,21 @@ def plain_line(event: Mapping[str, Any], progress: Progress) -> str | None:
 # -- the live frame ------------------------------------------------------------------------------------------
 
 
-def frame(progress: Progress) -> RenderableType:
-    """The whole view of one run, at most 80 columns wide where the terminal is narrow."""
+def frame(progress: Progress, height: int = 40) -> RenderableType:
+    """The whole view of one run, at most 80 columns wide where the terminal is narrow.
+
+    `height` in lines: the feedback gives way where the terminal is low.
+    """
     parts: list[RenderableType] = [Text(title(progress.header), style="bold"), _budget_table(progress)]
     if progress.marks:
         parts.append(_marks(progress))
     if progress.updates:
         parts.append(_updates_table(progress))
     if progress.last_attempt and not progress.discovery:
-        parts.append(_feedback_panel(progress.last_attempt))
+        n_updates = min(len(progress.updates), _SHOWN_UPDATES)
+        others = 14 + n_updates + min(len(progress.marks), _SHOWN_MARKS) // 64
+        shown = max(_MIN_FEEDBACK, min(_MAX_FEEDBACK, height - others))
+        parts.append(_feedback_panel(progress.last_attempt, shown))
     for notice in progress.notices[-2:]:
         parts.append(Text(clean(notice), style="dim"))
     return Group(*parts)
@@ -148,10 +155,10 @@ def _budget_table(progress: Progress) -> Table:
     else:
         table.add_row("attempts", str(done))
     table.add_row("now", _phase(progress))
-    spent = f"{progress.n_tokens} tokens · {_clock(progress.elapsed_now_s())}"
+    spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     left_s = progress.left_s()
     if left_s is not None and not progress.finished:
-        spent += f" · at most {_clock(left_s)} left"
+        spent += f" · at most {clock(left_s)} left"
     if progress.tokens_per_s:
         spent += f" · {progress.tokens_per_s:.0f} tokens/s"
     table.add_row("spent", spent)
@@ -173,11 +180,17 @@ def _phase(progress: Progress) -> str:
 
 
 def _marks(progress: Progress) -> Table:
-    strip = Text(overflow="fold")
-    for mark in progress.marks:
+    """The latest verdicts, and how many of each there are in all."""
+    marks = progress.marks
+    strip = Text("… " if len(marks) > _SHOWN_MARKS else "", style="dim", overflow="fold")
+    for mark in marks[-_SHOWN_MARKS:]:
         strip.append(mark, style=_STYLES.get(mark, "red"))
     # Joined by no-break spaces, so that a narrow terminal never parts a mark from its meaning.
-    seen = [f"{mark} {LEGEND[mark]}".replace(" ", "\u00a0") for mark in LEGEND if mark in progress.marks]
+    seen = [
+        f"{mark} {marks.count(mark)} {LEGEND[mark]}".replace(" ", "\u00a0")
+        for mark in LEGEND
+        if mark in marks
+    ]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=8)
     table.add_column(overflow="fold")
@@ -191,17 +204,17 @@ def _updates_table(progress: Progress) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
     for column in ("update", "loss", *(name.replace("_", " ") for name in names)):
         table.add_column(column, justify="right")
-    for row in progress.updates[-4:]:
+    for row in progress.updates[-_SHOWN_UPDATES:]:
         values = [_number(row.metrics.get(name)) for name in names]
         table.add_row(str(row.version), _number(row.loss), *values)
     return table
 
 
-def _feedback_panel(attempt: Mapping[str, Any]) -> RenderableType:
+def _feedback_panel(attempt: Mapping[str, Any], n_lines: int) -> RenderableType:
     lines = clean(attempt["feedback"]).strip().split("\n")
-    shown = [middle_cut(line, 160) for line in lines[:_FEEDBACK_LINES]]
-    if len(lines) > _FEEDBACK_LINES:
-        shown.append("...")
+    shown = [middle_cut(line, 76) for line in lines[:n_lines]]
+    if len(lines) > n_lines:
+        shown[-1] = "..."
     heading = f"feedback on attempt {attempt['index']}"
     return Panel(Text("\n".join(shown)), title=heading, title_align="left", border_style="dim", width=80)
 
@@ -219,7 +232,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, hours where there are any."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -233,7 +247,7 @@ def print_result(console: Console, progress: Progress, out: str) -> None:
     end = progress.finished
     if end is None:
         return
-    spent = f"{end['attempts']} attempts, {end['tokens']} tokens, {_clock(end['wall_s'])}"
+    spent = f"{end['attempts']} attempts, {end['tokens']} tokens, {clock(end['wall_s'])}"
     console.print()
     if end["discovery_time"] is None:
         console.print(Text("not solved", style="bold yellow") + Text(f" · {spent}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -79,9 +80,10 @@ def watch(source: Path, console: Console, *, once: bool = False) -> None:
         console.print(Text(f"no run under {source}"), soft_wrap=True)
         return
     if once:
-        console.print(frame(seen))
+        console.print(frame(seen, console))
     elif console.is_terminal and not console.is_dumb_terminal:
-        with Live(console=console, get_renderable=lambda: frame(seen), refresh_per_second=4, transient=False):
+        draw = partial(frame, seen, console)
+        with Live(console=console, get_renderable=draw, refresh_per_second=4, transient=False):
             while seen.going_on:
                 time.sleep(_POLL_S)
                 seen.poll()
@@ -107,13 +109,14 @@ def _plain(seen: Watch, console: Console) -> None:
 # -- frames --------------------------------------------------------------------------------------------------
 
 
-def frame(seen: Watch) -> RenderableType:
+def frame(seen: Watch, console: Console) -> RenderableType:
     """One run as the command that runs it shows it; several as counts by method and a list."""
     if len(seen.followers) == 1:
         (follower,) = seen.followers.values()
         said = Text(f"{seen.state(follower)} · {follower.run_dir}", style="dim", overflow="fold")
         error = [Text(clean(follower.failed), style="red")] if follower.failed else []
-        return Group(ui.frame(follower.progress), *error, said)
+        height = console.height - 2 - len(error)
+        return Group(ui.frame(follower.progress, height), *error, said)
     return Group(_arms(seen), Text(), *_lists(seen))
 
 
@@ -149,7 +152,7 @@ def _lists(seen: Watch) -> list[RenderableType]:
     for follower in going[:_SHOWN_RUNS]:
         progress = follower.progress
         strip = "".join(progress.marks[-16:])
-        said = f"update {progress.updates[-1].version} done" if progress.updates else "sampling"
+        said = progress.phase
         table.add_row(_name(follower, seen), _spent(follower), said, strip)
     parts: list[RenderableType] = [table] if going else [Text("no run goes on", style="dim")]
     if going[_SHOWN_RUNS:]:
@@ -164,7 +167,7 @@ def _lists(seen: Watch) -> list[RenderableType]:
 def summary(seen: Watch, follower: Follower) -> str:
     """One line: what has become of the run."""
     progress, state = follower.progress, seen.state(follower)
-    spent = f"{_spent(follower)} attempts, {progress.n_tokens} tokens, {progress.elapsed_s:.0f} s"
+    spent = f"{_spent(follower)} attempts, {progress.n_tokens} tokens, {ui.clock(progress.elapsed_s)}"
     if progress.discovery is not None:
         return f"solved at attempt {progress.discovery['index']} ({spent})"
     if state == "failed":

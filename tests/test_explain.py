@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import Browser
 from journals import Made, make
 from rich.console import Console
 from tiny_model import save_tiny_model
@@ -262,6 +263,29 @@ def test_hostile_tokens_reach_neither_terminal_nor_page_raw(tmp_path: Path) -> N
     written = (tmp_path / "e.html").read_text()
     assert "<script" not in written.replace("script-src", "")
     assert "\x1b" not in written
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize(("width", "dark"), [(1000, False), (1000, True), (360, False)])
+def test_a_real_browser_shows_the_page_and_runs_none_of_it(tmp_path: Path, width: int, dark: bool) -> None:
+    evil = (
+        "</span></pre><script>document.title='owned'</script><img src=http://203.0.113.1/ onerror=alert(1)>"
+    )
+    words = [Token(n, f" word{n}", n / 2 - 2.5, -1.0, (Alternative(evil, 0.5, 0.1),)) for n in range(10)]
+    found = Signal(1, 0, "frozen", evil, (Token(10, evil, -4.0, -1.0, ()), *words), False, 0.0)
+    run = read_run(make(tmp_path, Made(code=lambda i: evil)))
+    path = tmp_path / "e.html"
+    page.write_page(run, moves.stages(run), [evil], [found], path)
+    with Browser() as browser:
+        browser.open(path, width=width, dark=dark)
+        browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
+        assert browser.run("document.title") == "sdpo-solve explain"
+        assert browser.requests() == [path.resolve().as_uri()]
+        assert browser.complaints() == []
+        assert browser.run("document.querySelectorAll('img, iframe, a, script').length") == 0
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        grounds = "new Set(Array.from(document.querySelectorAll('pre.tokens span')).map((e) => getComputedStyle(e).backgroundColor)).size"
+        assert browser.run(grounds) >= 6  # shades of both signs, and none
 
 
 # -- the run -------------------------------------------------------------------------------------------------
