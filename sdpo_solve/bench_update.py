@@ -7,13 +7,18 @@ the rate of matrix products measured on this machine in the same run. Prints not
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from sdpo_solve.errors import LearnerError
 
@@ -27,6 +32,10 @@ MAX_TIME_SHARE = 0.55
 MAX_MEMORY_SHARE = 0.5
 MAX_OVER_FLOOR = 1.25
 MAX_GRADIENT_ERROR = 1e-4
+
+# The matrix rate is the best of some short tries: a try that another program disturbs does not count.
+_RATE_TRIES = 5
+_RATE_S = 0.2
 
 Form = Literal["packed", "plain"]
 
@@ -43,7 +52,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One form: seconds of an update, peak MiB above the loaded weights, matrix rate around it."""
+    """One form: seconds of an update, peak MiB above what was resident before it, matrix rate around it."""
 
     form: Form
     wall_s: float
@@ -68,6 +77,10 @@ class UpdateBench:
     def floor_s(self) -> float:
         return self.gflop / self.packed.gflop_per_s
 
+    @property
+    def ok(self) -> bool:
+        return all(row.ok for row in self.rows())
+
     def rows(self) -> list[Row]:
         """The ratios with their targets."""
         found = [Row("packed time / floor", self.packed.wall_s / self.floor_s, MAX_OVER_FLOOR)]
@@ -79,6 +92,11 @@ class UpdateBench:
         if self.gradient_error is not None:
             found.append(Row("gradient error, float32", self.gradient_error, MAX_GRADIENT_ERROR))
         return found
+
+    def record(self) -> dict[str, Any]:
+        """All figures as JSON data."""
+        rows = [{**asdict(row), "ok": row.ok} for row in self.rows()]
+        return {**asdict(self), "floor_s": self.floor_s, "ratios": rows, "ok": self.ok}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,30 @@ def run(
         few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
         error = _in_process(_gradient_error, model_dir, few)
     return UpdateBench(size, packed, plain, gflop, error)
+
+
+def page(bench: UpdateBench) -> Group:
+    """The figures for a terminal: each form's time and memory, then the ratios with their targets."""
+    size, costs = bench.size, [cost for cost in (bench.packed, bench.plain) if cost is not None]
+    head = (
+        f"one update: {size.attempts} attempts, question {size.question_tokens} tokens, feedback "
+        f"{size.feedback_tokens}, answer {size.answer_tokens}"
+    )
+    forms = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    forms.add_column("form")
+    for name in ("seconds", "peak MiB", "GFLOP/s of matrix products"):
+        forms.add_column(name, justify="right")
+    for cost in costs:
+        forms.add_row(cost.form, f"{cost.wall_s:.2f}", f"{cost.peak_mb:.0f}", f"{cost.gflop_per_s:.0f}")
+    forms.add_row("floor", f"{bench.floor_s:.2f}", "", "")
+    ratios = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("ratio", "measured", "at most", ""):
+        ratios.add_column(name, justify="left" if name in ("ratio", "") else "right")
+    for row in bench.rows():
+        said = Text("ok", "green") if row.ok else Text("missed", "red")
+        ratios.add_row(row.name, f"{row.value:.3g}", f"{row.most:g}", said)
+    note = f"floor: {bench.gflop:.0f} GFLOP that must be done, at the rate measured beside the packed form"
+    return Group(Text(head), Text(), forms, Text(), ratios, Text(), Text(note, style="dim"))
 
 
 def operations(config: Any, size: Size) -> float:
@@ -178,14 +220,15 @@ def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Co
 
     host = AdaptedModel.load(model_dir)
     lessons = _prepare(host, size)
-    loaded_mb = _peak_mb(host)
-    walls, rates = [], [_matrix_rate(host)]
+    walls, peaks, rates = [], [], [_matrix_rate(host)]
     for _ in range(n_rounds):
+        before_mb = _reset_peak(host)
         began = time.perf_counter()
         _gradients(host, lessons, form)
         walls.append(time.perf_counter() - began)
+        peaks.append(_peak_mb(host) - before_mb)
         rates.append(_matrix_rate(host))
-    cost = Cost(form, min(walls), _peak_mb(host) - loaded_mb, max(rates))
+    cost = Cost(form, min(walls), max(peaks), max(rates))
     return cost, operations(host.model.config.get_text_config(), size)
 
 
@@ -257,22 +300,41 @@ def _matrix_rate(host: AdaptedModel) -> float:
     rows, width, inner = 1024, config.hidden_size, config.intermediate_size
     x = torch.randn(rows, width, device=host.device).to(host.dtype)
     weight = torch.randn(inner, width, device=host.device).to(host.dtype)
-    n = max(1, int(5e10 / (2 * rows * width * inner)))
     best = 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        for _ in range(n):
+    for _ in range(_RATE_TRIES):
+        n, began = 0, time.perf_counter()
+        while (took_s := time.perf_counter() - began) < _RATE_S:
             torch.nn.functional.linear(x, weight)
-        if host.device.type == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 2 * n * rows * width * inner / (time.perf_counter() - began) / 1e9)
+            if host.device.type == "cuda":
+                torch.cuda.synchronize()
+            n += 1
+        best = max(best, 2 * n * rows * width * inner / took_s / 1e9)
     return best
 
 
+def _reset_peak(host: AdaptedModel) -> float:
+    """Forget the peak so far; returns the MiB in use now.
+
+    Where the kernel cannot forget, the peak so far stands for both.
+    """
+    import torch
+
+    if host.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    return _peak_mb(host)
+
+
 def _peak_mb(host: AdaptedModel) -> float:
-    """The most memory so far: of the accelerator where the weights are on one, else of this process."""
+    """The most memory since `_reset_peak`: of the accelerator where the weights are on one, else resident."""
     import torch
 
     if host.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

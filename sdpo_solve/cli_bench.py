@@ -72,7 +72,52 @@ def grading(
     raise typer.Exit(0 if all(figure.ok for figure in figures) else 1)
 
 
+UPDATE_EPILOG = (
+    "Examples:\n\nsdpo-solve bench update\n\n"
+    "sdpo-solve bench update --attempts 1 --answer-tokens 8192 --no-plain"
+)
+
+
+def update(
+    model: Annotated[
+        str | None, typer.Option(help="Model name, hub id or directory (default: the default model).")
+    ] = None,
+    attempts: Annotated[int, typer.Option(help="Attempts of the group.", min=1)] = 16,
+    question_tokens: Annotated[int, typer.Option(help="Tokens of the question.", min=2)] = 200,
+    feedback_tokens: Annotated[int, typer.Option(help="Tokens of each feedback.", min=1)] = 150,
+    answer_tokens: Annotated[int, typer.Option(help="Tokens of each answer.", min=1)] = 100,
+    rounds: Annotated[int, typer.Option(help="Updates of each form; the fastest counts.", min=1)] = 2,
+    no_plain: Annotated[
+        bool, typer.Option("--no-plain", help="Leave the plain form out: it may not fit into memory.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time and memory of an update, beside the plain form and the machine's rate of matrix products.
+
+    Random tokens against the frozen teacher, defaults of the learner. Exit code 1: a ratio misses its target.
+    """
+    from sdpo_solve import bench_update as bench
+    from sdpo_solve import models
+
+    model_dir = models.resolve(model or models.default_name()).path
+    size = bench.Size(attempts, question_tokens, feedback_tokens, answer_tokens)
+    err = Console(stderr=True, highlight=False)
+    found = bench.run(
+        model_dir,
+        lambda line: err.print(Text(line, style="dim"), soft_wrap=True),
+        size=size,
+        with_plain=not no_plain,
+        n_rounds=rounds,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.record()))
+    else:
+        Console(highlight=False).print(bench.page(found))
+    raise typer.Exit(0 if found.ok else 1)
+
+
 def add_to(bench_app: typer.Typer) -> None:
     """Register the commands below `bench`."""
     bench_app.command("sampling", epilog=SAMPLING_EPILOG)(sampling)
     bench_app.command("grading", epilog=GRADING_EPILOG)(grading)
+    bench_app.command("update", epilog=UPDATE_EPILOG)(update)
