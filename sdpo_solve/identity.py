@@ -16,7 +16,7 @@ from typing import Any
 
 from sdpo_solve import __version__
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, JournalError
 from sdpo_solve.types import Problem
 
 _VERSIONED = ("torch", "transformers", "peft", "docker", "vllm")
@@ -74,9 +74,20 @@ def check_config(run_dir: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Write `config.json` whole or not at all, once.
+
+    Raises JournalError where the disk is full or the directory cannot be written.
+    """
     path = run_dir / "config.json"
-    if not path.exists():
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    if path.exists():
+        return
+    temporary = path.with_name(".config.json.writing")
+    try:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+        temporary.rename(path)
+    except OSError as exc:
+        temporary.unlink(missing_ok=True)
+        raise JournalError(f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat") from None
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdpo_solve import feedback
+from sdpo_solve.errors import JournalError
 from sdpo_solve.journal import Journal
 from sdpo_solve.prompts import extract_code
 from sdpo_solve.protocols import Engine, Grader, Method
@@ -79,12 +80,21 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
 
 
 def write_solution(run: Run) -> None:
-    """`solution.py` (or `.cpp`) beside the journal: the program of the first success."""
+    """`solution.py` (or `.cpp`) beside the journal: the program of the first success.
+
+    Raises JournalError where it cannot be written.
+    """
     first = next((attempt for attempt in run.journal.history if attempt.verdict.solved), None)
     if first is not None and first.code is not None:
         suffix = {"python": "py", "cpp": "cpp"}[run.language]
         text = first.code.encode("utf-8", "replace")
-        (run.journal.run_dir / f"solution.{suffix}").write_bytes(text + b"\n")
+        path = run.journal.run_dir / f"solution.{suffix}"
+        try:
+            path.write_bytes(text + b"\n")
+        except OSError as exc:
+            raise JournalError(
+                f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat"
+            ) from None
 
 
 def ended(run: Run) -> bool:

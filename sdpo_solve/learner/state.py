@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sdpo_solve.errors import LearnerError
@@ -63,9 +64,12 @@ def write_version(policies_dir: Path, version: Version, shape: AdapterShape) -> 
         _flush(temporary)
         temporary.rename(final)
         _flush(policies_dir)
-    except OSError as exc:
+    except (OSError, SafetensorError) as exc:  # safetensors has a type of its own for a full disk
         shutil.rmtree(temporary, ignore_errors=True)
-        raise LearnerError(f"cannot write {final}: {exc.strerror or exc}") from None
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise LearnerError(
+            f"cannot write {final}: {why}; the same command goes on from the last group"
+        ) from None
     return final
 
 
