@@ -1,6 +1,6 @@
 """Runs of the hf engine and the learner that die by SIGKILL at every step of their writing, then go on.
 
-A program of its own (`python killed_runs.py MODEL_DIR OUT STRIDE`), because it forks: the tiny model is loaded
+A program of its own (`python killed_runs.py MODEL_DIR OUT FIRST STRIDE`), because it forks: the tiny model is loaded
 once, and each run is a child that inherits it. A kill point is anything that the child does to its run
 directory (Python's audit events: open, mkdir, rename, remove), and every event that the display hears.
 Nothing is written in between, so a kill there equals a kill at the next point. Prints one JSON object.
@@ -98,7 +98,7 @@ def tear(journal: Path, generator: random.Random) -> None:
             file.write(b'{"event": "attempt", "index": 3, "text": "half'[: generator.randrange(1, 46)])
 
 
-def main(model_dir: Path, out: Path, stride: int) -> None:
+def main(model_dir: Path, out: Path, first: int, stride: int) -> None:
     torch.set_num_threads(1)
     host = AdaptedModel.load(model_dir, "cpu", torch.float32)
     names: list[str] = []
@@ -111,7 +111,7 @@ def main(model_dir: Path, out: Path, stride: int) -> None:
     assert forked(whole) == 0
     names = json.loads((out / "names.json").read_text())
     generator, odd = random.Random(0), []
-    for last in range(1, len(names) + 1, stride):
+    for last in range(first, len(names) + 1, stride):
         place = out / f"killed-{last:03d}" / "o"  # runs are named after the last directory
         status = forked(lambda last=last, place=place: run_once(host, model_dir, place, Points(place, last)))
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
@@ -125,4 +125,4 @@ def main(model_dir: Path, out: Path, stride: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
