@@ -62,7 +62,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class UpdateBench:
-    """What was measured. `plain` is None where only the packed form was asked for.
+    """What was measured. `plain` is None where it was not asked for or did not fit into memory.
 
     `floor_s`: the operations that must be done at the measured matrix rate.
     """
@@ -123,14 +123,17 @@ def run(
 ) -> UpdateBench:
     """Measure one update of random tokens against the frozen teacher.
 
-    Raises LearnerError where a form's process dies (out of memory).
+    Raises LearnerError where the packed form's process dies (out of memory).
     """
     say("packed form")
     packed, gflop = _in_process(_measure, model_dir, size, "packed", n_rounds)
     plain = error = None
     if with_plain:
         say("plain form")
-        plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
+        try:
+            plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
+        except LearnerError as exc:
+            say(f"plain form: {exc}")
     if with_gradients:
         say("gradients of both forms in float32")
         few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
@@ -211,6 +214,8 @@ def _in_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")
     sender.send(function(*args))
 
 

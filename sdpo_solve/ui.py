@@ -106,7 +106,8 @@ def plain_line(event: Mapping[str, Any], progress: Progress) -> str | None:
         )
     if kind == "update":
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in _shown(event["metrics"]))
-        return f"update {event['version']}: loss {_number(event['loss'])}{', ' if numbers else ''}{numbers}"
+        line = f"update {event['version']}: loss {_number(event['loss'])}{', ' if numbers else ''}{numbers}"
+        return "\n".join([line, *(f"  ! {clean(notice)}" for notice in event.get("notices", ()))])
     if kind == "notice":
         return clean(event["text"])
     return None
@@ -131,7 +132,7 @@ def frame(progress: Progress, height: int = 40) -> RenderableType:
         shown = max(_MIN_FEEDBACK, min(_MAX_FEEDBACK, height - others))
         parts.append(_feedback_panel(progress.last_attempt, shown))
     for notice in progress.notices[-2:]:
-        parts.append(Text(clean(notice), style="dim"))
+        parts.append(Text(clean(notice), style="yellow"))
     return Group(*parts)
 
 

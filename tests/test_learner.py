@@ -310,3 +310,14 @@ def test_directories_of_two_runs_live_side_by_side(host: AdaptedModel, tmp_path:
         p2 = second.learn(group(host, p2, seed=step + 10), SPEC).policy
     assert same(weights(tmp_path / "alone", 2), weights(tmp_path / "first", 2))
     shutil.rmtree(tmp_path / "second")
+
+
+def test_learners_with_other_targets_share_a_host(host: AdaptedModel, tmp_path: Path) -> None:
+    """Modules that only one of two adapters touches are plain layers to the other."""
+    run_updates(host, tmp_path / "alone", 1, lora_targets="attention")
+    wide, narrow = learner(host), learner(host, lora_targets="attention")
+    first = wide.start("run", tmp_path / "wide", 0)
+    second = narrow.start("run", tmp_path / "narrow", 0)
+    wide.learn(group(host, first), SPEC)
+    narrow.learn(group(host, second), SPEC)
+    assert same(weights(tmp_path / "alone", 1), weights(tmp_path / "narrow", 1))

@@ -22,6 +22,8 @@ class LeanLinear(Linear):
         if self.disable_adapters:
             return result
         (name,) = self.active_adapters
+        if name not in self.lora_A:  # a slot of another shape had this module among its targets
+            return result
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
         added: Tensor = _AddProduct.apply(result, x, down, up, self.scaling[name])  # type: ignore[no-untyped-call]
         return added
