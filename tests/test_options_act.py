@@ -123,7 +123,7 @@ def trace(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         found.close()
         return seen
 
-    yield lambda **options: run(tuple(sorted(options.items())))
+    yield lambda **options: run(tuple(sorted((k, v) for k, v in options.items() if v is not None)))
     hook.remove()
     Head.slope = slope  # type: ignore[method-assign]
 
@@ -165,7 +165,7 @@ LEARNER: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "chunk_positions": ("work", {"chunk_positions": 7}, {}),
     "microbatch_tokens": ("work", {"microbatch_tokens": 20}, {}),
     "checkpoint_tokens": ("work", {"checkpoint_tokens": 0}, {}),
-    "base_kl_attempts": ("metrics", {"base_kl_attempts": 0}, {}),
+    "base_kl_attempts": ("metrics", {"base_kl_attempts": 0}, {"max_base_kl": None}),  # None: left out
 }
 
 
