@@ -14,8 +14,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sdpo_solve.errors import JournalError, RunError
 from sdpo_solve.events import (
@@ -46,7 +47,8 @@ class Journal:
         self._listeners = list(listeners)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = self.path.open("ab")
+            # Without a buffer: what a full disk refused is not tried again when the file is closed.
+            self._file: FileIO = self.path.open("ab", buffering=0)
         except OSError as exc:
             raise JournalError(f"cannot write {self.path}: {exc.strerror or exc}") from None
         try:
@@ -176,9 +178,10 @@ class Journal:
         now = round(time.time(), 3)
         stamped = [{**event, "time": now} for event in events]
         data = "".join(json.dumps(event, ensure_ascii=True) + "\n" for event in stamped).encode()
+        left = memoryview(data)
         try:
-            self._file.write(data)
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) or 0 :]
             os.fsync(self._file.fileno())
         except OSError as exc:
             raise JournalError(
