@@ -355,6 +355,14 @@ def test_the_curve_of_the_terminal_steps_where_the_runs_succeed(tmp_path: Path) 
     assert body[-1].startswith("  0 %")
 
 
+def test_an_arm_that_solved_everything_is_drawn_as_far_as_the_others(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(2,)))
+    make(tmp_path, Made(method="best-of-k"))
+    found = {curve.arm: curve for curve in report_of(tmp_path).curves_on(Axis.ATTEMPTS)}
+    assert (found["sdpo"].x_K[-1], found["sdpo"].y_K[-1]) == (8.0, 1.0)
+    assert (found["best-of-k"].x_K[-1], found["best-of-k"].y_K[-1]) == (8.0, 0.0)
+
+
 def test_json_is_json_without_nan(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(2,)))
     make(tmp_path, Made(method="best-of-k"))

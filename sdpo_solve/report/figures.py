@@ -7,7 +7,7 @@ no file and draws nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,7 +124,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
         head=cohort.head,
         reference=reference,
         arms=tuple(_counts(name, cohort) for name in cohort.arms),
-        curves=tuple(c for axis in Axis for name in arms if (c := _curve(name, arms[name], axis, options))),
+        curves=tuple(found for axis in Axis for found in _curves(arms, axis, options)),
         rates={name: _rates(runs, at, options) for name, runs in arms.items()},
         comparisons=tuple(
             found
@@ -186,11 +186,16 @@ def _counts(name: str, cohort: Cohort) -> ArmCounts:
     )
 
 
-def _curve(name: str, runs: Sequence[RunRecord], axis: Axis, options: ReportOptions) -> Curve | None:
-    arm = arm_of(runs, axis)
-    if arm is None:
-        return None
-    last = end(arm)
+def _curves(arms: Mapping[str, Sequence[RunRecord]], axis: Axis, options: ReportOptions) -> Iterator[Curve]:
+    """The curve of each arm that was observed, as far as it is known."""
+    observed = {name: arm for name, runs in arms.items() if (arm := arm_of(runs, axis)) is not None}
+    farthest = max((end(arm) for arm in observed.values()), default=0.0)
+    for name, arm in observed.items():
+        # An arm that solved everything is known for ever: it is drawn as far as any other.
+        yield _curve(name, arm, axis, farthest if math.isinf(arm.horizon) else arm.horizon, options)
+
+
+def _curve(name: str, arm: Arm, axis: Axis, last: float, options: ReportOptions) -> Curve:
     grid_K = event_grid([arm], [0.0, last])
     grid_K = grid_K[grid_K <= last]
     replicates_BK = _replicates(arm, grid_K, options)

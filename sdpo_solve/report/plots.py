@@ -100,8 +100,12 @@ def write_png(report: Report, path: Path, *, linear: bool) -> None:
                 color=colour,
                 linewidth=0,
             )
+        span = log_range(report.curves_on(axis))
         panel.set_xscale("linear" if linear else "log")
-        panel.set_xlim(left=0 if linear else 10 ** log_range(report.curves_on(axis)).low)
+        panel.set_xlim(left=0 if linear else 10**span.low)
+        if not linear:
+            panel.set_xticks(log_ticks(span))
+            panel.set_xticks([], minor=True)
         panel.xaxis.set_major_formatter(lambda x, _: number(x))
         panel.set_ylim(0, 1)
         panel.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
