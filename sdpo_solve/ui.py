@@ -155,12 +155,13 @@ def _budget_table(progress: Progress) -> Table:
         table.add_row("attempts", bar)
     else:
         table.add_row("attempts", str(done))
-    table.add_row("now", _phase(progress))
+    if not progress.finished:
+        table.add_row("now", _phase(progress))
     spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     left_s = progress.left_s()
     if left_s is not None and not progress.finished:
         spent += f" · at most {clock(left_s)} left"
-    if progress.tokens_per_s:
+    if progress.tokens_per_s and not progress.finished:
         spent += f" · {progress.tokens_per_s:.0f} tokens/s"
     table.add_row("spent", spent)
     if progress.n_tests:
@@ -183,7 +184,8 @@ def _phase(progress: Progress) -> str:
 def _marks(progress: Progress) -> Table:
     """The latest verdicts, and how many of each there are in all."""
     marks = progress.marks
-    strip = Text("… " if len(marks) > _SHOWN_MARKS else "", style="dim", overflow="fold")
+    strip = Text(overflow="fold")
+    strip.append("… " if len(marks) > _SHOWN_MARKS else "", style="dim")
     for mark in marks[-_SHOWN_MARKS:]:
         strip.append(mark, style=_STYLES.get(mark, "red"))
     # Joined by no-break spaces, so that a narrow terminal never parts a mark from its meaning.

@@ -17,7 +17,8 @@ class Browser:
     def __init__(self) -> None:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         assert path, "these tests need Chromium: apt-get install chromium"
-        self._home = tempfile.TemporaryDirectory()
+        # Its helpers may still write while the browser ends.
+        self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
         flags = [

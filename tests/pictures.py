@@ -67,9 +67,10 @@ def draw_run(run: Path) -> None:
     """The last frame of a finished run and what is printed behind it."""
     follower = Follower(one_run_dir(run))
     follower.poll()
+    name = "/".join(follower.run_dir.parts[-3:])
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(ui.frame(follower.progress))
-    ui.print_result(console, follower.progress, f"runs/{follower.run_dir.relative_to(run.parent)}")
+    ui.print_result(console, follower.progress, f"runs/{name}")
     console.save_svg(
         str(PICTURES / "run.svg"), theme=THEME, title="sdpo-solve run", code_format=SVG, unique_id="run"
     )
