@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,31 +202,59 @@ def test_what_a_gpu_cannot_honour_is_an_error() -> None:
 # -- vLLM itself ---------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, n_adapters: int) -> tuple[Any, AdaptedModel, list[Policy]]:
+@dataclass(frozen=True)
+class Started:
+    """A real vLLM on a tiny model, the learner's weights, and two adapters' policies."""
+
+    engine: Any
+    host: AdaptedModel
+    first: Policy
+    second: Policy
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     from sdpo_solve.engines.vllm import VllmEngine
 
+    folder = tmp_path_factory.mktemp("vllm")
     model_dir = save_tiny_model(folder / "model", hidden=256)
     host = AdaptedModel.load(model_dir, dtype=torch.bfloat16)
-    dirs = [save_adapter(model_dir, folder / str(n), seed=n) for n in range(n_adapters)]
-    policies = [Policy("run", n + 1, adapter_dir) for n, adapter_dir in enumerate(dirs)]
+    dirs = [save_adapter(model_dir, folder / str(n), seed=n) for n in range(2)]
+    first, second = (Policy("run", n + 1, adapter_dir) for n, adapter_dir in enumerate(dirs))
     options = Options(batch_rows=4, cpu_cache_gb=1, probe_tolerance=0.1)
-    return VllmEngine(model_dir, options, lambda: host), host, policies
+    engine = VllmEngine(model_dir, options, lambda: host)
+    yield Started(engine, host, first, second)
+    engine.close()
+    assert gone(engine._guardian.pids(), 1)
 
 
 @pytest.mark.vllm
 @pytest.mark.filterwarnings("ignore")
-def test_a_wrong_adapter_stops_the_run(tmp_path: Path) -> None:
+def test_a_wrong_adapter_stops_the_run(started: Started) -> None:
     """vLLM is given another adapter than the learner's under the same policy."""
-    engine, host, (first, second) = start(tmp_path, 2)
-    try:
-        with host.policy_active(first):  # the learner files `first`'s weights under this key
-            pass
-        swapped = Policy(first.run, first.version, second.adapter_dir)
-        with pytest.raises(EngineError, match="does not hold the weights"):
-            engine.sample([ASK], [0], swapped, SamplingSpec(4))
-    finally:
-        engine.close()
-    assert gone(engine._guardian.pids(), 1)
+    with started.host.policy_active(started.first):  # the learner files `first`'s weights under this key
+        pass
+    swapped = Policy(started.first.run, started.first.version, started.second.adapter_dir)
+    with pytest.raises(EngineError, match="does not hold the weights"):
+        started.engine.sample([ASK], [0], swapped, SamplingSpec(4))
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_every_sleep_is_followed_by_the_probe(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real vLLM, but for the two calls that only a GPU has: also the base is looked at again."""
+    engine, calls = started.engine, []
+    monkeypatch.setattr(engine, "_options", engine._options.model_copy(update={"sleep": True}))
+    monkeypatch.setattr(engine.llm, "sleep", lambda level: calls.append("sleep"))
+    monkeypatch.setattr(engine.llm, "wake_up", lambda: calls.append("wake"))
+    check = engine._probe.check
+    monkeypatch.setattr(engine._probe, "check", lambda *args: (calls.append("probe"), check(*args)))
+    adapted = Policy("sleeper", 1, started.first.adapter_dir)
+    for policy in (Policy("sleeper", 0), Policy("sleeper", 0), adapted, adapted):
+        assert len(engine.sample([ASK], [0], policy, SamplingSpec(2))) == 1
+        calls.append("|")
+    assert " ".join(calls) == "sleep | wake probe sleep | wake probe sleep | wake probe sleep |"
+    engine._asleep = False  # it never slept
 
 
 @pytest.mark.vllm
@@ -256,20 +286,16 @@ def test_its_processes_die_with_ours(tmp_path: Path) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.filterwarnings("ignore")
-def test_two_hundred_swaps_leave_memory_flat(tmp_path: Path) -> None:
+def test_two_hundred_swaps_leave_memory_flat(started: Started) -> None:
     """Resident memory of ours and of vLLM's processes together, from the 20th swap to the 200th."""
-    engine, _, adapters = start(tmp_path, 2)
-    try:
-        sizes_mb = {}
-        for n in range(1, 201):
-            policy = Policy("swaps", n, adapters[n % 2].adapter_dir)
-            engine.sample([ASK], [n], policy, SamplingSpec(2))
-            if n in (20, 110, 200):
-                sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine._guardian.pids())))
-        print("resident MB after swaps:", sizes_mb)
-        assert sizes_mb[200] - sizes_mb[20] < 60
-    finally:
-        engine.close()
+    engine, sizes_mb = started.engine, {}
+    dirs = (started.first.adapter_dir, started.second.adapter_dir)
+    for n in range(1, 201):
+        engine.sample([ASK], [n], Policy("swaps", n, dirs[n % 2]), SamplingSpec(2))
+        if n in (20, 110, 200):
+            sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine._guardian.pids())))
+    print("resident MB after swaps:", sizes_mb)
+    assert sizes_mb[200] - sizes_mb[20] < 60
 
 
 def resident_mb(pid: int) -> float:

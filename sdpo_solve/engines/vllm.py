@@ -112,8 +112,7 @@ class VllmEngine:
             for prompt, seed in zip(prompts_G, seeds_G, strict=True)
         ]
         with _engine_errors():
-            self._wake()
-            self._load(policy)
+            self._load(policy, woken=self._wake())
             outputs = self._generate([ids[prompt] for prompt in prompts_G], params_G)
             self._rest()
         return [
@@ -172,14 +171,20 @@ class VllmEngine:
 
     # -- policies ------------------------------------------------------------------------------------------
 
-    def _load(self, policy: Policy) -> None:
-        """Have vLLM hold exactly `policy`, and prove it.
+    def _load(self, policy: Policy, *, woken: bool) -> None:
+        """Have vLLM hold exactly `policy`, and prove it after a swap and after a sleep (`woken`).
 
         Raises EngineError where it does not.
         """
         held = None if self._lora is None else self._lora.lora_name
-        if held == (None if policy.adapter_dir is None else policy.key):
+        if held != (None if policy.adapter_dir is None else policy.key):
+            self._swap(policy)
+        elif not woken:
             return
+        if policy.adapter_dir is not None or woken:
+            self._check(policy)
+
+    def _swap(self, policy: Policy) -> None:
         engine = self.llm.llm_engine
         if self._lora is not None:
             engine.remove_lora(self._lora.lora_int_id)
@@ -196,17 +201,16 @@ class VllmEngine:
         ids = set(engine.list_loras())
         if ids != {self._n_loras}:
             raise EngineError(f"vLLM holds adapters {sorted(ids)} instead of {self._n_loras} alone")
-        self._check(policy)
 
     def _check(self, policy: Policy) -> None:
         if self._host is None:
-            raise EngineError(
-                f"policy {policy.key} has an adapter, and there is no learner to compare it with"
-            )
+            raise EngineError(f"there is no learner to compare policy {policy.key} with")
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        output = self._generate([self._probe.ids], [params])[0]
+        output = self._generate([self._probe.ids], [params])[
+            0
+        ]  # log-probs of a prompt never come from a cache
         entries = zip(self._probe.ids, output.prompt_logprobs, strict=True)
         logprobs = [entry[token_id].logprob for token_id, entry in entries if entry is not None]
         with self._host().policy_active(policy) as model:
@@ -214,11 +218,12 @@ class VllmEngine:
 
     # -- sleep ---------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        """Take the memory back; the adapter goes through the probe again."""
-        if self._asleep:
+    def _wake(self) -> bool:
+        """Take the memory back; tells whether there was a sleep."""
+        slept, self._asleep = self._asleep, False
+        if slept:
             self.llm.wake_up()
-            self._asleep = False
+        return slept
 
     def _rest(self) -> None:
         if not self._options.sleep:
