@@ -240,14 +240,16 @@ def examine(*, model: str | None, console: Console) -> bool:
         console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
-    if checks[-1].ok:
-        _print_memory(models.resolve(model or models.default_name()), console)
+    name = model or models.default_name()
+    path = models.config_dir(name)
+    if path is not None:
+        _print_memory(name, path, console)
     return all(check.ok for check in checks)
 
 
-def _print_memory(model: models.ModelDir, console: Console) -> None:
+def _print_memory(name: str, path: Path, console: Console) -> None:
     """What the model would take for each engine, and whether that fits here; nothing is loaded."""
-    size = memory.size_of(model.path)
+    size = memory.size_of(path)
     gpu_mb = memory.gpu_memory_mb()
     load = memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
     here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
@@ -255,9 +257,7 @@ def _print_memory(model: models.ModelDir, console: Console) -> None:
         memory.in_process(size, load, here_mb, on_cpu=gpu_mb is None),
         memory.shared_gpu(size, load, gpu_mb),
     ]
-    console.print(
-        f"\n{model.name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration"
-    )
+    console.print(f"\n{name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration")
     for estimate in estimates:
         table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
         table.add_column()
@@ -278,8 +278,8 @@ def _check_model(name: str | None) -> machine.Check:
     name = name or models.default_name()
     try:
         found = models.resolve(name)
-    except PrerequisiteError as exc:
-        return machine.Check("model", False, f"{name} is not on this disk", str(exc))
+    except PrerequisiteError:
+        return machine.Check("model", False, f"{name} is not on this disk", f"sdpo-solve model pull {name}")
     return machine.Check("model", True, f"{found.name} at {found.path}", "")
 
 

@@ -87,6 +87,31 @@ def resolve(name: str) -> ModelDir:
     return ModelDir(name, snapshot, f"{name}@{snapshot.name}")
 
 
+def config_dir(name: str) -> Path | None:
+    """A directory with the model's config.json, its weights there or not; None where none can be had.
+
+    Of a hub model that is not on this disk it fetches that one small file.
+    """
+    import urllib.request
+
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    spec = embedded.find(name)
+    if spec is not None or Path(name).is_dir():
+        path = spec.directory if spec is not None else Path(name)
+        return path if (path / "config.json").is_file() else None
+    snapshot = _hub_snapshot(name)
+    if snapshot is not None:
+        return snapshot
+    try:
+        # Where no hub answers the download itself would try for half a minute.
+        urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()
+        return Path(hf_hub_download(name, "config.json")).parent
+    except (OSError, LocalEntryNotFoundError, HfHubHTTPError):
+        return None
+
+
 def pull(name: str, say: Say) -> ModelDir:
     """Bring `name` onto this disk, telling `say` each step; nothing to do where it is already there.
 

@@ -111,6 +111,15 @@ def test_a_model_that_is_not_here_is_exit_code_3_with_the_command(
     assert "sdpo-solve model pull" in done.stdout
 
 
+def test_doctor_says_what_a_model_takes_and_whether_it_fits(place: Place) -> None:
+    from tests.tiny_model import save_tiny_model
+
+    said = place("doctor", "--model", str(save_tiny_model(place.path / "tiny"))).stdout
+    assert "this machine's memory, engine hf:" in said
+    assert "one GPU for vLLM and the learner:" in said
+    assert "GB here: fits" in said
+
+
 def test_no_docker_engine_is_exit_code_3_with_the_command(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,3 +222,13 @@ def test_where_the_cache_lies(
     for name, value in (("SDPO_SOLVE_CACHE", own), ("XDG_CACHE_HOME", xdg)):
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     assert embedded.cache_dir() == Path(want)
+
+
+def test_shapes_are_known_before_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with a configuration alone has them; an embedded model has them once it is pulled."""
+    path = save_tiny_model(tmp_path / "tiny")
+    (path / "model.safetensors").unlink()
+    assert models.config_dir(str(path)) == path
+    assert models.config_dir(str(tmp_path)) is None
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "empty"))
+    assert models.config_dir("qwen2.5-coder-0.5b") is None
