@@ -9,7 +9,7 @@ import time
 import pytest
 
 from sdpo_solve import setup
-from sdpo_solve.errors import ConfigError, SandboxError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
 from sdpo_solve.images import image_folder, image_tag
 from sdpo_solve.sandboxes import _languages, _syscalls
 from sdpo_solve.sandboxes._box import COMMAND, Allowance, BoxEnd, _Collected, blame, wall_limit_s
@@ -73,6 +73,7 @@ FINE = {
         ({"exit_code": -9}, "runtime_error", True),
         ({"exit_code": -9, "alone": True}, "runtime_error", False),
         ({"killed_for": "output", "cpu_s": 9.0, "peak_mb": 99.0}, "output_limit", False),
+        ({"killed_for": "processes", "cpu_s": 9.0}, "runtime_error", False),
     ],
 )
 def test_classify(differs: dict[str, object], status: str, again: bool) -> None:
@@ -195,8 +196,18 @@ def test_a_box_that_died_while_waiting_is_not_handed_out() -> None:
     pool.close()
 
 
-def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked() -> None:
-    faults = iter([SandboxError("no space left"), SandboxError("no space left")])
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (SandboxError("no space left"), SandboxError),
+        (PrerequisiteError("no space left"), PrerequisiteError),
+        (OSError("no space left"), SandboxError),  # a worker that died of it would leave callers waiting
+    ],
+)
+def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked(
+    fault: Exception, raised: type[Exception]
+) -> None:
+    faults = iter([fault, fault])
 
     def start() -> FakeBox:
         fault = next(faults, None)
@@ -206,7 +217,7 @@ def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked() -> None:
 
     pool = Pool(start, 0)
     for _ in range(2):
-        with pytest.raises(SandboxError, match="no space left"), pool.box():
+        with pytest.raises(raised, match="no space left"), pool.box():
             pass
     with pool.box() as box:
         assert box.living

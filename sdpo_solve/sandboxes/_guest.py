@@ -33,6 +33,7 @@ from sdpo_solve.sandboxes._guest_wire import EXCERPT_BYTES, GRACE, PATIENCE, Unp
 
 TICK_S = 0.02
 MAX_FILES = 2000
+SPARE_THREADS = 4  # those that hold a test in its namespace
 STDERR_BYTES = 1 << 16  # the newest part is kept: tracebacks stand at the end
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1"}  # one test, one processor: its threads would only wait
@@ -103,6 +104,10 @@ class Test:
         waited_s = max((process.waited_s for process in own), default=0.0)
         if self.peak_mb > self.allowed.memory_mb:
             self.killed_for = self.killed_for or "memory"
+        elif sum(process.n_threads for process in own) > self.allowed.n_processes + SPARE_THREADS:
+            self.killed_for = (
+                self.killed_for or "processes"
+            )  # where no limit of the kernel holds, as in gVisor
         elif self.slot.n_files() > MAX_FILES:  # where the file system has no limit of its own
             self.killed_for = self.killed_for or "output"
         elif self.cpu_s > self.allowed.time_s * GRACE:
@@ -311,6 +316,8 @@ class Runner:
             memory_mb=test.allowed.memory_mb,
             alone=test.alone,
         )
+        if test.killed_for == "processes":
+            test.written["stderr"] += b"\nthe program was stopped: too many processes\n"
         texts = [bytes(test.written["stdout"]), bytes(test.written["stderr"]), b"\n".join(values)]
         head |= {"result": test.index, "status": status, "again": again, "n_values": len(values)}
         send(head | {"lengths": [len(text) for text in texts]}, b"".join(texts))

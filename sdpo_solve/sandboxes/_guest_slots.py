@@ -32,6 +32,7 @@ class Process:
         self.born = (pid, int(fields[19]))  # numbers are used again, and some programs hurry that up
         self.uid = int(_entry(status, b"Uid"))
         self.cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        self.n_threads = int(_entry(status, b"Threads"))
         self.waited_s = waited_s  # ready to run, while others had the processor
         self.files_mb = int(_entry(status, b"RssFile")) / 1024
         self.own_mb = (int(_entry(status, b"RssAnon")) + int(_entry(status, b"RssShmem"))) / 1024

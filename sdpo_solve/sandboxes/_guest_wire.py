@@ -30,8 +30,8 @@ def classify(
 ) -> tuple[str, bool]:
     """The status of one test, and whether it should be run again alone before it is believed.
 
-    `killed_for` is what the runner killed it for: "output", "memory", "cpu", "wall" or None. `exit_code` is
-    negative for a signal.
+    `killed_for` is what the runner killed it for: "output", "memory", "cpu", "wall", "processes" or None.
+    `exit_code` is negative for a signal.
     """
     if killed_for == "output":
         return "output_limit", False
@@ -39,6 +39,8 @@ def classify(
         return "memory_limit", False
     if killed_for == "cpu":
         return "time_limit", False
+    if killed_for == "processes":
+        return "runtime_error", False
     if killed_for == "wall":  # it had work to do and did not get the processor: the machine may be at fault
         return "time_limit", not alone and cpu_s > time_s / 2
     if cpu_s > time_s:

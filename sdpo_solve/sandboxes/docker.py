@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 _LABEL = "sdpo-solve.box"
+# Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
+# test may start is then watched by the runner.
+_RUNTIME_TASKS = 2048
 
 
 class Options(BoxOptions):
@@ -35,7 +38,7 @@ class Options(BoxOptions):
     image: str | None = None
     """Image to run in; by default the one that `sdpo-solve setup` builds for the language."""
     runtime: str | None = None
-    """OCI runtime known to the engine, such as `runsc`; by default the engine's own."""
+    """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
 
 
 def build(options: Options) -> DockerSandbox:
@@ -154,7 +157,7 @@ def _host_config(client: APIClient, options: Options, memory_mb: int, builds: bo
         cap_drop=["ALL"],
         cap_add=["SETUID", "SETGID", "KILL"],
         security_opt=["no-new-privileges"],
-        pids_limit=options.parallel * (options.n_processes + 1) + 16,
+        pids_limit=options.parallel * (options.n_processes + 1) + (_RUNTIME_TASKS if options.runtime else 16),
         mem_limit=memory_mb << 20,
         memswap_limit=memory_mb << 20,
         nano_cpus=min(options.parallel, os.cpu_count() or 1) * 10**9,
