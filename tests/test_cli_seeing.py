@@ -86,6 +86,58 @@ def test_a_pipe_gets_plain_text_at_80_columns(place: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+# A title (OSC 0), a link (OSC 8), the clipboard (OSC 52), a cleared screen, 8-bit codes, reordered text, markup.
+EVIL = (
+    "\x1b]0;owned\x07\x1b]8;;http://203.0.113.1\x1b\\click\x1b]8;;\x1b\\\x1b]52;c;eA==\x07\x1b[2J\x1b[5A\x1bc\x9b1A\x9d0;x\x9c"
+    "\x08\x7f\r\u202e\u2066\u200f[bold]x[/bold][link=http://203.0.113.1]y[/link]"
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report runs --no-curves",
+        "report runs",
+        "report runs --csv",
+        "report runs --markdown",
+        "runs runs",
+        "watch runs --once",
+        "watch runs/0/evil/sdpo --once",
+        "show runs/0/evil/sdpo",
+        "show runs/0/evil/sdpo --attempt 2",
+        "diff runs/0/evil/sdpo runs/1/evil/sdpo",
+        "explain runs/0/evil/sdpo --no-model",
+    ],
+)
+def test_no_command_passes_on_what_steers_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Whatever field of a journal a model, a program or a problem's author filled with it."""
+    evil = EVIL.replace("/", "")
+    for seed, solved in enumerate(((6,), ())):
+        fields = {"problem": evil, "model": evil, "difficulty": evil, "language": evil, "engine": evil}
+        settings = {"learner": {"note": f"{seed} {evil}"}} if line.startswith("diff") else {}
+        made = Made(
+            "evil",
+            seed=seed,
+            solved_at=solved,
+            header=fields,
+            feedback=EVIL,
+            settings=settings,
+            code=lambda i: f"# {i} {EVIL}",
+        )
+        make(tmp_path / "runs" / str(seed), made)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    found = set(result.output) & {
+        chr(n) for n in (*range(9), *range(11, 32), *range(127, 160), 0x202E, 0x2066, 0x200F)
+    }
+    assert not found, sorted(map(hex, map(ord, found)))
+    if "--csv" not in line and "--markdown" not in line:
+        assert max(map(len, result.output.splitlines())) <= 80
+
+
 def test_watch_of_finished_runs_ends_by_itself(place: Path) -> None:
     result = CliRunner().invoke(app, ["watch", "runs"])
     assert "inc/sdpo/seed-0: solved at attempt 6 (8/8 attempts, 80 tokens" in result.output
