@@ -77,12 +77,15 @@ def draw_run(run: Path) -> None:
 
 
 def draw_report(runs: Path) -> None:
-    """The page as far as a first look goes."""
+    """The page down to its curves and what they come to."""
     cohort = load_cohort([runs])
     with tempfile.TemporaryDirectory() as folder, Browser() as browser:
         path = Path(folder) / "report.html"
         write_page(make_report(cohort, ReportOptions()), cohort, path)
         browser.open(path, width=1000)
+        below = browser.run("document.querySelectorAll('h2')[1].offsetTop")
+        size = {"width": 1000, "height": below - 20, "deviceScaleFactor": 1, "mobile": False}
+        browser.call("Emulation.setDeviceMetricsOverride", **size)
         browser.picture(PICTURES / "report.png")
 
 

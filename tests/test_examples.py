@@ -93,8 +93,18 @@ ELSEWHERE = {"explain"}
 
 
 def of(*groups: set[str]) -> list[pytest.param]:
+    """The examples of these commands; a whole batch of runs is slow."""
     kept = set().union(*groups)
-    return [pytest.param(words, id=" ".join(words)) for path, words in ALL if " ".join(path) in kept]
+    whole = {"batch", "--seeds"}
+    return [
+        pytest.param(
+            words,
+            id=" ".join(words),
+            marks=[pytest.mark.slow] if whole <= {*words} and "--dry-run" not in words else [],
+        )
+        for path, words in ALL
+        if " ".join(path) in kept
+    ]
 
 
 def test_every_command_is_in_one_of_the_groups() -> None:
@@ -137,7 +147,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make(tmp_path / "runs" / "first", Made(method="best-of-k"))
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
     with gzip.open(tmp_path / "MbppPlus.jsonl.gz", "wt") as file:
-        file.write(json.dumps(MBPP) + "\n")
+        file.writelines(json.dumps({**MBPP, "task_id": f"Mbpp/{n}"}) + "\n" for n in range(2, 22))
     (tmp_path / "batch.toml").write_text('sources = "problems"\nout = "runs/of-file"\n')
     program = f"print(3)\n{json.loads(path.read_text())['reference']}"
     (tmp_path / "answer.py").write_text(program)

@@ -72,10 +72,10 @@ def sentence(found: Comparison) -> str:
     # The interval leaves out resamples in which neither arm gets there; in the share they count half.
     decided = (low > 1 and row.p_faster >= _SURE) or (high < 1 and row.p_faster <= 1 - _SURE)
     if few or not decided:
-        return (
-            f"Too little data to tell which of {of} needs fewer {unit} ({data}; 90 % interval of the ratio "
-            f"{_times(low)} to {_times(high)})."
-        )
+        # One run each has no interval worth printing.
+        single = found.n_problems == found.n_seeds == 1
+        band = "" if single else f"; 90 % interval of the ratio {_times(low)} to {_times(high)}"
+        return f"Too little data to tell which of {of} needs fewer {unit} ({data}{band})."
     quick, slow = (found.reference, found.baseline) if low > 1 else (found.baseline, found.reference)
     ends = (row.ratio, low, high) if low > 1 else tuple(_inverse(r) for r in (row.ratio, high, low))
     scope = "" if found.n_problems >= MIN_UNITS else f" on {plural(found.n_problems, 'problem')} alone"
