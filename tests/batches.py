@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ def start(folder: Path, *flags: str) -> subprocess.Popen:
             env=environment,
             start_new_session=True,
         )
+
+
+def until(process: subprocess.Popen, holds: Callable[[], bool], within_s: float = 240) -> None:
+    """Wait until something holds, while the batch is still at work."""
+    ends_s = time.monotonic() + within_s
+    while not holds():
+        assert process.poll() is None, "the batch ended too early"
+        assert time.monotonic() < ends_s
+        time.sleep(0.02)
 
 
 def journals(out: Path) -> dict[str, list[Any]]:

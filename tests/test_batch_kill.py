@@ -1,13 +1,11 @@
 """A batch of a real (tiny) model and a real sandbox, killed and interrupted: nothing is lost or mixed."""
 
 import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batches import journals, make_problems, start
+from batches import journals, make_problems, start, until
 
 from sdpo_solve.batch import prepare
 from sdpo_solve.errors import ConfigError
@@ -27,14 +25,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert start(root, *FLAGS, "--out", "whole").wait(WAIT_S) == 0, (root / "said").read_text()
     assert len(journals(root / "whole")) == 6
     return root
-
-
-def until(process: subprocess.Popen, holds: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert process.poll() is None, "the batch ended too early"
-        assert time.monotonic() < ends_s
-        time.sleep(0.01)
 
 
 def n_groups(out: Path) -> int:

@@ -7,12 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batches import COMMAND, make_problems
+from batches import COMMAND, make_problems, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -55,14 +53,6 @@ class Wire:
             while data := source.recv(1 << 16):
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
-
-
-def until(process: subprocess.Popen, holds: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert process.poll() is None, "the batch ended too early"
-        assert time.monotonic() < ends_s
-        time.sleep(0.05)
 
 
 def test_a_batch_waits_for_an_engine_that_is_gone(tmp_path: Path) -> None:

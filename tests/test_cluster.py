@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from batches import journals, make_problems, start
+from batches import journals, make_problems, start, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.docker]
 
@@ -36,11 +35,10 @@ def files(out: Path) -> set[str]:
 
 def kill_a_worker_of(process: subprocess.Popen, folder: Path, out: str) -> None:
     """Kill one worker once a group is on the driver's disk, and wait for the batch to end well."""
-    ends_s = time.monotonic() + WAIT_S
-    while not any(path.read_text().count('"group"') for path in (folder / out).glob("*/*/*/journal.jsonl")):
-        assert process.poll() is None
-        assert time.monotonic() < ends_s
-        time.sleep(0.05)
+    at_work = (folder / out).glob
+    until(
+        process, lambda: any('"group"' in path.read_text() for path in at_work("*/*/*/journal.jsonl")), WAIT_S
+    )
     victims = workers_of(process.pid)
     assert victims, "no worker of this driver was found"
     os.kill(victims[0], signal.SIGKILL)
