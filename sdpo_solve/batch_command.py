@@ -6,7 +6,9 @@ Joins `batch.py` and `cluster.py` with what a person sees; parses no flag (see `
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -57,8 +59,20 @@ class Asked:
 def run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     """The whole command; returns its exit code. `write` prints a line of `--json`.
 
-    Raises UserError, PrerequisiteError, and KeyboardInterrupt at the second Ctrl-C.
+    At the second Ctrl-C it ends the process, once boxes and files are closed: a thread in the middle of a
+    gradient step cannot be ended, and an interpreter that shuts down around one aborts. Raises UserError and
+    PrerequisiteError.
     """
+    try:
+        return _run(asked, console, write)
+    except KeyboardInterrupt:
+        console.print(Text("ended at once; the same command goes on from the last whole groups"))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
+def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     trackers.check(asked.spec.batch.track)
     batch = prepare(asked.spec, asked.spec.batch.out or default_out(asked.spec))
     gate = Gate()
