@@ -93,18 +93,18 @@ ELSEWHERE = {"explain"}
 
 
 def of(*groups: set[str]) -> list[pytest.param]:
-    """The examples of these commands; a whole batch of runs is slow."""
+    """The examples of these commands, with the mark of those that take minutes."""
     kept = set().union(*groups)
-    whole = {"batch", "--seeds"}
     return [
-        pytest.param(
-            words,
-            id=" ".join(words),
-            marks=[pytest.mark.slow] if whole <= {*words} and "--dry-run" not in words else [],
-        )
+        pytest.param(words, id=" ".join(words), marks=[pytest.mark.slow] if takes_minutes(words) else [])
         for path, words in ALL
         if " ".join(path) in kept
     ]
+
+
+def takes_minutes(words: list[str]) -> bool:
+    """A whole batch of runs, and every hostile program of `doctor --sandbox`."""
+    return ("--seeds" in words and "--dry-run" not in words) or words[:2] == ["doctor", "--sandbox"]
 
 
 def test_every_command_is_in_one_of_the_groups() -> None:
@@ -157,12 +157,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def invoke(words: list[str]) -> Result:
+def invoke(words: list[str], codes: tuple[int, ...] = (0,)) -> Result:
     """Run the words as a shell would pass them on; a release on the hub is replaced by rows in a file."""
     words = ["lcb:rows.jsonl" if word == "lcb:v6" else word for word in words]
     expanded = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
     result = CliRunner().invoke(app, expanded)
-    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    assert result.exit_code in codes, f"{result.output}\n{result.exception!r}"
     return result
 
 
@@ -194,4 +194,5 @@ def test_examples_that_grade(place: Path, words: list[str]) -> None:
 @pytest.mark.model
 @pytest.mark.parametrize("words", of(MACHINE))
 def test_examples_that_look_after_the_machine(place: Path, words: list[str]) -> None:
-    invoke(words)
+    # That something is missing (another model, another runtime) is an answer of `doctor` too.
+    invoke(words, (0, 3) if words[0] == "doctor" else (0,))
