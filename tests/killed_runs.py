@@ -113,7 +113,9 @@ def main(model_dir: Path, out: Path, first: int, stride: int) -> None:
     generator, odd = random.Random(0), []
     for last in range(first, len(names) + 1, stride):
         place = out / f"killed-{last:03d}" / "o"  # runs are named after the last directory
-        status = forked(lambda last=last, place=place: run_once(host, model_dir, place, Points(place, last)))
+        status = forked(
+            lambda last=last, place=place: run_once(host, model_dir, place, Points(place.parent, last))
+        )
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             odd.append([last, "was not killed", status])
         if generator.random() < 0.5:

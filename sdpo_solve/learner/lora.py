@@ -187,6 +187,9 @@ class LoraLearner:
             run.average, metrics["ema_error"] = teachers.averaged(
                 run.average, run.optimizer.weights, options.ema_rate_used
             )
+            if metrics["ema_error"] > teachers.MAX_ERROR:
+                lost = f"the average of weights lost {metrics['ema_error']:.2g} of itself"
+                return [f"{lost}, limit {teachers.MAX_ERROR:g}: raise learner.ema_rank"]
         return []
 
     def gradient(self, lessons: Sequence[Lesson], spec: SamplingSpec) -> Step:

@@ -20,6 +20,9 @@ from sdpo_solve.learner.packing import Row, hidden_states
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
+MAX_ERROR = 1e-3
+"""Relative error that bringing the average back to its rank may have; more of it is said."""
+
 
 def teacher_hidden(
     host: AdaptedModel, options: Options, lessons: Sequence[Lesson], key: str, max_tokens: int
