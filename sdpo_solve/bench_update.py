@@ -127,11 +127,13 @@ def run(
     """
     say("packed form")
     packed, gflop = _in_process(_measure, model_dir, size, "packed", n_rounds)
+    say(f"packed form: {_said(packed)}")
     plain = error = None
     if with_plain:
         say("plain form")
         try:
             plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
+            say(f"plain form: {_said(plain)}")
         except LearnerError as exc:
             say(f"plain form: {exc}")
     if with_gradients:
@@ -139,6 +141,10 @@ def run(
         few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
         error = _in_process(_gradient_error, model_dir, few)
     return UpdateBench(size, packed, plain, gflop, error)
+
+
+def _said(cost: Cost) -> str:
+    return f"{cost.wall_s:.2f} s, {cost.peak_mb:.0f} MiB"
 
 
 def page(bench: UpdateBench) -> Group:
