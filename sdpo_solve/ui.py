@@ -32,7 +32,7 @@ class LiveView:
     """Redraws in place; the last frame stays on the screen."""
 
     def __init__(self, console: Console) -> None:
-        self.progress = Progress()
+        self.progress, self._console = Progress(), console  # before Live, which asks for a frame at once
         self._live = Live(console=console, get_renderable=self._frame, refresh_per_second=4, transient=False)
 
     def __enter__(self) -> LiveView:
@@ -48,7 +48,7 @@ class LiveView:
         self.progress.apply(event)
 
     def _frame(self) -> RenderableType:
-        return frame(self.progress, self._live.console.height)
+        return frame(self.progress, self._console.height)
 
 
 class PlainView:

@@ -114,3 +114,24 @@ def test_a_colour_terminal_gets_colours_and_no_other_sequence() -> None:
     text = console.file.getvalue()
     assert "\x1b" in text
     assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_a_live_view_can_be_made_on_a_terminal_and_shows_what_health_did() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
+    view = ui.make_view(console)
+    assert isinstance(view, ui.LiveView)
+    update = {"event": "update", "version": 2, "loss": None, "n_examples": 0, "n_tokens": 0, "metrics": {}}
+    notices = ["version 1 collapsed (repetition 0.6, limit 0.5); back to version 0"]
+    with view:
+        view.on_event({"event": "run_started", "problem": "inc", "method": "sdpo", "seed": 0, "budget": {}})
+        view.on_event({**update, "notices": notices})
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert notices[0] in re.sub(r"\s*\n\s*", " ", shown)
+
+
+def test_plain_lines_say_what_health_did() -> None:
+    update = {"event": "update", "version": 2, "loss": None, "metrics": {}, "notices": ["going back"]}
+    out = io.StringIO()
+    view = ui.make_view(Console(file=out, width=80))
+    view.on_event(update)
+    assert "  ! going back" in out.getvalue()
