@@ -74,6 +74,8 @@ FINE = {
         ({"exit_code": -9, "alone": True}, "runtime_error", False),
         ({"killed_for": "output", "cpu_s": 9.0, "peak_mb": 99.0}, "output_limit", False),
         ({"killed_for": "processes", "cpu_s": 9.0}, "runtime_error", False),
+        ({"killed_for": "patience", "cpu_s": 0.1}, "time_limit", True),
+        ({"killed_for": "patience", "cpu_s": 0.1, "alone": True}, "time_limit", False),
     ],
 )
 def test_classify(differs: dict[str, object], status: str, again: bool) -> None:

@@ -25,7 +25,7 @@ from sdpo_solve.types import BoxInput, Limits, Program, RunResult, RunStatus
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
-_GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest")
+_GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest_test", "_guest")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys

@@ -2,7 +2,7 @@
 
 Standard library only: its source travels into the box over the stream, so that images hold nothing but
 languages. It never sees an expected output and compares nothing; where a test runs and how it is ended is the
-business of `_guest_slots.py`.
+business of `_guest_slots.py`, what it uses and when it must go of `_guest_test.py`.
 
 Frames in: the setting, one job, its inputs. Out: `ready`; `result`, one an input, in the order they end;
 `broken` with the cause. The end of the incoming stream ends the box, whatever it is doing.
@@ -23,97 +23,19 @@ from typing import Any, NoReturn
 from sdpo_solve.sandboxes._guest_slots import (
     Allowed,
     NamespaceSlot,
-    Process,
     Slot,
     UidSlot,
-    memory_mb,
     processes,
 )
-from sdpo_solve.sandboxes._guest_wire import EXCERPT_BYTES, GRACE, PATIENCE, Unpacker, classify, pack
+from sdpo_solve.sandboxes._guest_test import CHUNK, TICK_S, Test
+from sdpo_solve.sandboxes._guest_wire import Unpacker, classify, pack
 
-TICK_S = 0.02
-MAX_FILES = 2000
-SPARE_THREADS = 4  # those that hold a test in its namespace
-STDERR_BYTES = 1 << 16  # the newest part is kept: tracebacks stand at the end
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1"}  # one test, one processor: its threads would only wait
 _LAUNCH = "import marshal\nwith open(3, 'rb') as f: c, j = marshal.load(f), marshal.load(f)\nexec(c)\nmain(j)"
-_CHUNK = 1 << 16
 _LOW_FDS = 10
 _BUILD = -1  # the index of the compiler's run
 _BUILD_ALLOWED = Allowed(time_s=30, wall_s=90, memory_mb=1536, file_bytes=64 << 20, n_processes=64)
-
-
-class Test:
-    """One process under test: its pipes, what it wrote, what it used."""
-
-    def __init__(self, index: int, alone: bool, n_calls: int, slot: Slot, allowed: Allowed) -> None:
-        self.index = index
-        self.alone = alone
-        self.n_calls = n_calls
-        self.slot = slot
-        self.allowed = allowed
-        self.pid = 0
-        self.started = time.monotonic()
-        self.fds: dict[int, str] = {}
-        self.written = {name: bytearray() for name in ("stdout", "stderr", "values", "setup")}
-        self.killed_for: str | None = None
-        self.cpu_s = 0.0
-        self.peak_mb = 0.0
-
-    def drain(self, fd: int, cap: int) -> bool:
-        """Take what a pipe holds, keep no more than the cap, close it at its end. False: nothing left."""
-        name = self.fds[fd]
-        kept = self.written[name]
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not data:
-            self.close(fd)
-            return False
-        kept += data
-        if name == "stderr":
-            del kept[:-STDERR_BYTES]
-        elif len(kept) > cap or self.killed_for == "output":
-            self.killed_for = self.killed_for or "output"
-            del kept[EXCERPT_BYTES:]
-            return False
-        return True
-
-    def drain_to_end(self, fd: int, cap: int) -> None:
-        """The same when every writer is gone."""
-        while self.drain(fd, cap):
-            pass
-        if fd in self.fds:
-            self.close(fd)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
-        del self.fds[fd]
-
-    def watch(self, own: list[Process]) -> None:
-        """Take note of what it uses now, and decide whether it must go.
-
-        Wall time spent waiting for a processor does not count, up to a point: a loaded machine is not its
-        fault.
-        """
-        self.cpu_s = max(self.cpu_s, sum(process.cpu_s for process in own))
-        self.peak_mb = max(self.peak_mb, memory_mb(own))
-        elapsed_s = time.monotonic() - self.started
-        waited_s = max((process.waited_s for process in own), default=0.0)
-        if self.peak_mb > self.allowed.memory_mb:
-            self.killed_for = self.killed_for or "memory"
-        elif sum(process.n_threads for process in own) > self.allowed.n_processes + SPARE_THREADS:
-            self.killed_for = (
-                self.killed_for or "processes"
-            )  # where no limit of the kernel holds, as in gVisor
-        elif self.slot.n_files() > MAX_FILES:  # where the file system has no limit of its own
-            self.killed_for = self.killed_for or "output"
-        elif self.cpu_s > self.allowed.time_s * GRACE:
-            self.killed_for = self.killed_for or "cpu"
-        elif elapsed_s - waited_s > self.allowed.wall_s or elapsed_s > PATIENCE * self.allowed.wall_s:
-            self.killed_for = self.killed_for or "wall"
 
 
 class Job:
@@ -162,7 +84,7 @@ class Runner:
                 if fd == 0:
                     self._receive(event)
                 elif fd == self._wake_fd:
-                    os.read(fd, _CHUNK)
+                    os.read(fd, CHUNK)
                 else:
                     self._drain(fd)
             self._reap()
@@ -180,7 +102,7 @@ class Runner:
         return not building and len(self._tests) < (self._job.parallel if self._job else 1)
 
     def _receive(self, event: int) -> None:
-        data = os.read(0, _CHUNK) if event & select.POLLIN else b""
+        data = os.read(0, CHUNK) if event & select.POLLIN else b""
         if not data:
             os._exit(0)  # whoever wanted the results is gone; the box ends with its first process
         self._incoming.feed(data)
@@ -381,7 +303,7 @@ def main() -> NoReturn:
         os.chmod("/dev/mqueue", 0)
     incoming = Unpacker()
     while (frame := incoming.next()) is None:
-        data = os.read(0, _CHUNK)
+        data = os.read(0, CHUNK)
         if not data:
             os._exit(0)
         incoming.feed(data)

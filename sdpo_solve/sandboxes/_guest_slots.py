@@ -19,23 +19,42 @@ from typing import NoReturn
 STACK_MB = 512  # for 50,000 nested calls
 _ADDRESS_SPACE_MB = 4096  # beyond the memory limit, where nothing but the rlimit stops one gulp
 _KILL_S = 20.0
+_AWAKE = (b"R", b"D")  # states of a thread, see proc(5)
 
 
 class Process:
     """One entry of /proc, as far as the runner needs it."""
 
-    def __init__(self, pid: int, status: bytes, stat: bytes, waited_s: float) -> None:
+    def __init__(self, pid: int, status: bytes, stat: bytes) -> None:
         """`status` and `stat` are the files of that name. Raises IndexError or ValueError for torn ones."""
         fields = stat.rpartition(b")")[2].split()
         self.pid = pid
         self.parent = int(fields[1])
         self.born = (pid, int(fields[19]))  # numbers are used again, and some programs hurry that up
         self.uid = int(_entry(status, b"Uid"))
-        self.cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = sum(int(field) for field in fields[11:15])  # its own, and those of children it waited for
+        self.cpu_s = ticks / os.sysconf("SC_CLK_TCK")
         self.n_threads = int(_entry(status, b"Threads"))
-        self.waited_s = waited_s  # ready to run, while others had the processor
+        self._state = fields[0]
         self.files_mb = int(_entry(status, b"RssFile")) / 1024
         self.own_mb = (int(_entry(status, b"RssAnon")) + int(_entry(status, b"RssShmem"))) / 1024
+
+    def sleeps(self) -> bool:
+        """Whether none of its threads could run: neither ready for a processor nor held up by a disk."""
+        if self._state in _AWAKE:
+            return False
+        if self.n_threads > 1:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                return not any(
+                    _state(f"/proc/{self.pid}/task/{task}") in _AWAKE
+                    for task in os.listdir(f"/proc/{self.pid}/task")
+                )
+        return True
+
+
+def _state(place: str) -> bytes:
+    with open(f"{place}/stat", "rb") as stat:
+        return stat.read().rpartition(b")")[2].split()[0]
 
 
 def memory_mb(together: list[Process]) -> float:
@@ -56,19 +75,10 @@ def processes() -> list[Process]:
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/status", "rb") as status, open(f"/proc/{name}/stat", "rb") as stat:
-                found.append(Process(int(name), status.read(), stat.read(), _waited_s(name)))
+                found.append(Process(int(name), status.read(), stat.read()))
         except (OSError, IndexError, ValueError):
             continue  # it ended meanwhile
     return found
-
-
-def _waited_s(pid: str) -> float:
-    """From the scheduler's statistics; 0 where the kernel keeps none."""
-    try:
-        with open(f"/proc/{pid}/schedstat", "rb") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
 
 
 class Allowed:

@@ -11,7 +11,7 @@ import struct
 from typing import Any
 
 GRACE = 1.25  # a test is killed at this multiple of its time; a result between the two is taken again alone
-PATIENCE = 4  # times its wall time at most, if it spends the rest waiting for a processor
+PATIENCE = 4  # times its wall time at most, if it spends the rest waiting for a processor or a disk
 EXCERPT_BYTES = 1 << 16  # what is kept of an output that went over its cap
 
 
@@ -30,8 +30,8 @@ def classify(
 ) -> tuple[str, bool]:
     """The status of one test, and whether it should be run again alone before it is believed.
 
-    `killed_for` is what the runner killed it for: "output", "memory", "cpu", "wall", "processes" or None.
-    `exit_code` is negative for a signal.
+    `killed_for` is what the runner killed it for: "output", "memory", "processes", "cpu", "wall" (it
+    slept), "patience" (it did not get the processor) or None. `exit_code` is negative for a signal.
     """
     if killed_for == "output":
         return "output_limit", False
@@ -41,8 +41,10 @@ def classify(
         return "time_limit", False
     if killed_for == "processes":
         return "runtime_error", False
-    if killed_for == "wall":  # it had work to do and did not get the processor: the machine may be at fault
+    if killed_for == "wall":
         return "time_limit", not alone and cpu_s > time_s / 2
+    if killed_for == "patience":  # the machine is at fault, or a neighbour
+        return "time_limit", not alone
     if cpu_s > time_s:
         return "time_limit", not alone
     if not compiled:
