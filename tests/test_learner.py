@@ -321,3 +321,45 @@ def test_learners_with_other_targets_share_a_host(host: AdaptedModel, tmp_path: 
     wide.learn(group(host, first), SPEC)
     narrow.learn(group(host, second), SPEC)
     assert same(weights(tmp_path / "alone", 1), weights(tmp_path / "narrow", 1))
+
+
+def test_a_teacher_that_does_not_fit_is_asked_about_fewer_attempts(
+    host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that holds two rows at a time, in passes without gradients too; the step is the same."""
+    from sdpo_solve.learner import gradient, packing
+
+    whole, _ = run_updates(host, tmp_path / "whole", 2)
+    whole.close()
+    rows_pass = packing.rows_pass
+
+    def small(model: Any, rows: Sequence[Any], *rest: Any) -> torch.Tensor:
+        if len(rows) > 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return rows_pass(model, rows, *rest)
+
+    for room in (gradient, packing):
+        monkeypatch.setattr(room, "rows_pass", small)
+    found, _ = run_updates(host, tmp_path / "small", 2)
+    assert found._active().sizes.microbatch_tokens < 4096
+    first, second = (weights(tmp_path / d, 2) for d in ("whole", "small"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], atol=2e-4, rtol=0)
+    facts = json.loads((tmp_path / "small" / "0002" / "state.json").read_text())["facts"]
+    assert facts["microbatch_tokens"] == found._active().sizes.microbatch_tokens, "through a resume"
+
+
+def test_a_question_that_does_not_fit_is_a_clear_error(
+    host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdpo_solve.learner import gradient, packing
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    found = learner(host)
+    policy = found.start("run", tmp_path / "policies", 0)
+    for room in (gradient, packing):
+        monkeypatch.setattr(room, "prefix_pass", full)
+    with pytest.raises(LearnerError, match="out of memory"):
+        found.learn(group(host, policy), SPEC)

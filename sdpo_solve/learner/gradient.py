@@ -30,6 +30,8 @@ from sdpo_solve.learner.packing import (
     rows_pass,
 )
 
+OUT_OF_MEMORY = "out of memory with a single attempt: lower --max-tokens or learner.chunk_positions"
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -132,7 +134,7 @@ class Passes:
     def sequence_advantages(self, lessons: Sequence[Lesson], targets: Targets) -> Tensor:
         """The mean over each sequence of log q - log pi at the sampled tokens, one value a position [N]."""
         rows = [lesson.student for lesson in lessons]
-        student_Nd = hidden_states(self.model, rows, self.sizes.microbatch_tokens)
+        student_Nd = fitting(self.sizes, lambda size: hidden_states(self.model, rows, size))
         assert targets.teacher_Nd is not None
         ids_N = _token_ids(rows, student_Nd.device)
         chunk = self.sizes.chunk_positions
@@ -217,9 +219,7 @@ class Passes:
         if not is_out_of_memory(exc):
             raise exc
         if len(batch) == 1:
-            raise LearnerError(
-                "out of memory with a single attempt: lower --max-tokens or learner.chunk_positions"
-            ) from None
+            raise LearnerError(OUT_OF_MEMORY) from None
         self.sizes.microbatch_tokens = max(1, self.sizes.microbatch_tokens // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -237,6 +237,24 @@ class Passes:
         for name, gradient in zip(self.parameters, gradients, strict=True):
             if gradient is not None:
                 step.gradients[name] += gradient / n
+
+
+def fitting(sizes: Sizes, work: Callable[[int], Tensor]) -> Tensor:
+    """`work` with a size of micro-batches, halved until it fits; later ones stay that small.
+
+    Raises LearnerError where not even a single attempt fits.
+    """
+    while True:
+        try:
+            return work(sizes.microbatch_tokens)
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+        if sizes.microbatch_tokens == 1:
+            raise LearnerError(OUT_OF_MEMORY)
+        sizes.microbatch_tokens //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:

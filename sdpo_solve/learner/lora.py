@@ -21,7 +21,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import state as disk
 from sdpo_solve.learner import teacher as teachers
-from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets
+from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting, is_out_of_memory
 from sdpo_solve.learner.health import Decision, Health, group_vitals
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.learner.lessons import Lessons, Replay
@@ -175,7 +175,12 @@ class LoraLearner:
     def _step(self, lessons: Sequence[Lesson], spec: SamplingSpec, metrics: dict[str, float]) -> list[str]:
         """Gradient, clip, AdamW, average. Returns the notice of a step that was not taken."""
         run, options = self._active(), self._options
-        step = self.gradient(lessons, spec)
+        try:
+            step = self.gradient(lessons, spec)
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+            raise LearnerError("out of memory in the pass over the question itself") from None
         norm = torch.nn.utils.get_total_norm(list(step.gradients.values())).item()
         metrics |= _means(step) | {"grad_norm": norm}
         refused = run.health.check_gradient(norm, options)
@@ -205,13 +210,14 @@ class LoraLearner:
             return passes.gradient(lessons, targets)
 
     def _targets(self, lessons: Sequence[Lesson], key: str) -> Targets:
-        size = self._active().sizes.microbatch_tokens
+        sizes, host, options = self._active().sizes, self._host, self._options
         teacher = reference = None
         if any(lesson.teacher is not None for lesson in lessons):
-            teacher = teachers.teacher_hidden(self._host, self._options, lessons, key, size)
-        if self._options.reference_kl:
-            with self._host.base_active() as model:
-                reference = hidden_states(model, [lesson.student for lesson in lessons], size)
+            teacher = fitting(sizes, lambda size: teachers.teacher_hidden(host, options, lessons, key, size))
+        if options.reference_kl:
+            rows = [lesson.student for lesson in lessons]
+            with host.base_active() as model:
+                reference = fitting(sizes, lambda size: hidden_states(model, rows, size))
         return Targets(teacher, reference)
 
     def _base_kl(self, examples: Sequence[Example], spec: SamplingSpec) -> float:
@@ -228,7 +234,7 @@ class LoraLearner:
         rows = [lesson.student for lesson in lessons]
         with self._host.base_active() as model:
             passes = Passes(model, {}, self._settings, run.sizes, spec.temperature)
-            hidden_Nd = hidden_states(model, rows, run.sizes.microbatch_tokens)
+            hidden_Nd = fitting(run.sizes, lambda size: hidden_states(model, rows, size))
             ids_N = torch.tensor([i for row in rows for i in row.completion_ids_T], device=hidden_Nd.device)
             base_N = passes.head.logprobs(hidden_Nd, ids_N, run.sizes.chunk_positions).cpu().double()
         old_N = torch.tensor([p for lesson in lessons for p in lesson.old_logprobs_T], dtype=torch.float64)
