@@ -10,7 +10,6 @@ no scheduler here beyond the list of runs.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from typing import Any
 from sdpo_solve.batch import Batch, Executed, LocalExecutor
 from sdpo_solve.crew import Crew, RunSummary, Sink, kept_summary
 from sdpo_solve.errors import ConfigError, PrerequisiteError
-from sdpo_solve.mirror import Parcel, Sender, clear, put_down
+from sdpo_solve.mirror import Parcel, Sender, clear, make_home, put_down
 from sdpo_solve.plan import RunKey
 from sdpo_solve.sharing import Gate
 
@@ -44,7 +43,7 @@ class Worker:
     def __init__(self, batch: Batch, *, stream: bool = False) -> None:
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._gate = Gate()
-        self._home = Path(tempfile.mkdtemp(prefix="sdpo-solve-worker-")) if stream else None
+        self._home = make_home() if stream else None
         # Its last name is that of the batch: runs are named after it.
         self._batch = replace(batch, out=self._home / batch.out.name) if self._home else batch
         self._local = LocalExecutor(self._batch)
@@ -211,11 +210,18 @@ class _Drive:
             raise exc.cause from None  # a UserError or a PrerequisiteError: it concerns every run
         self._hear_out(worker)
         del self.under_way[ref]
-        if summary.may_retry:
+        if self._went_astray(summary):
+            self._again(key)
+        elif summary.may_retry:
             self.sink(summary.event())
             self.waiting.append(key)
         else:
             self._end(summary)
+
+    def _went_astray(self, summary: RunSummary) -> bool:
+        """The worker ended a run and died before its files were here."""
+        here = kept_summary(self.batch.out, summary.key)
+        return self.actors.stream and summary.status == "finished" and here is None
 
     def _lost(self, worker: Any, exc: Exception) -> None:
         """The runs of a lost worker wait again; another worker takes its place."""

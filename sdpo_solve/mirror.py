@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.events import FILE_NAME
+
+_HOME = "sdpo-solve-worker-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,25 @@ def put_down(run_dir: Path, parcel: Parcel) -> None:
         raise JournalError(
             f"cannot write {run_dir}: {exc.strerror or exc}; free the disk and repeat"
         ) from None
+
+
+def make_home() -> Path:
+    """A directory for the runs of this process; those of processes that were killed are removed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_HOME}*-*"):
+        owner = old.name.removeprefix(_HOME).split("-")[0]
+        if owner.isdecimal() and not _is_alive(int(owner)):
+            clear(old)
+    return Path(tempfile.mkdtemp(prefix=f"{_HOME}{os.getpid()}-"))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def clear(run_dir: Path) -> None:

@@ -1,6 +1,10 @@
 """A run's directory in two places: the copy follows, and one broken off anywhere is still a run."""
 
+import os
 import random
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from parts import SayEngine, answer, make_run
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.events import read_state
-from sdpo_solve.mirror import Parcel, Piece, Sender, put_down
+from sdpo_solve.mirror import Parcel, Piece, Sender, make_home, put_down
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Budget
 
@@ -97,3 +101,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="file"):
         put_down(tmp_path / "file", Parcel((Piece("journal.jsonl", 0, b"x"),)))
+
+
+def test_homes_of_killed_workers_go_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    for name in (
+        f"sdpo-solve-worker-{gone.pid}-a",
+        f"sdpo-solve-worker-{os.getpid()}-b",
+        "sdpo-solve-worker-x-c",
+    ):
+        write(tmp_path / name, "lcb/journal.jsonl", "one\n")
+    home = make_home()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {home.name, f"sdpo-solve-worker-{os.getpid()}-b", "sdpo-solve-worker-x-c"}
