@@ -256,7 +256,7 @@ def setup(
 @app.command(
     epilog=_examples(
         "sdpo-solve doctor",
-        "sdpo-solve doctor --model Qwen/Qwen3-8B",
+        "sdpo-solve doctor --model qwen2.5-coder-0.5b",
         "sdpo-solve doctor --sandbox",
         "sdpo-solve doctor --sandbox --backend docker --set sandbox.runtime=runsc",
     )
