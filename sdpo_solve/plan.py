@@ -155,6 +155,9 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
         raise ConfigError(f"{place}: name at least one source of problems")
     shared = {key: value for key, value in given.items() if key in RunOptions.model_fields}
     spec = BatchSpec(read_options(BatchOptions, own_given, place), read_options(RunOptions, shared, place))
+    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
+    if idle and flags.get("methods") is None:  # a flag may run some arms of a file
+        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
     _check_methods(spec)
     return spec
 
@@ -169,9 +172,6 @@ def _check_methods(spec: BatchSpec) -> None:
     repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")
-    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
-    if idle:
-        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
     methods = {spec.method_of(arm) for arm in spec.batch.methods}
     if spec.run.group_size is not None and not methods & set(GROUPED):
         raise ConfigError("group-size: none of these methods samples groups; leave it out")

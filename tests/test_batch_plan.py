@@ -8,6 +8,7 @@ import pytest
 from parts import PROBLEM
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.parts import make_plan
 from sdpo_solve.plan import RunKey, list_runs, make_spec, read_toml
 
 OLD = replace(PROBLEM, id="old", meta={"difficulty": "easy", "contest_date": "2025-01-04T00:00:00"})
@@ -90,6 +91,7 @@ def test_an_arm_is_a_method_under_a_name_with_settings_of_its_own(tmp_path: Path
     assert (paper.method, paper.arm_name) == ("sdpo", "sdpo-paper")
     assert paper.settings == {"learner": {"preset": "paper", "lr": 2e-4, "lora_rank": 8}}
     assert (base.arm_name, dict(base.settings)) == ("best-of-k", {})
+    assert make_spec(read_toml(path), {"methods": "sdpo-paper"}).batch.methods == ("sdpo-paper",)
     assert RunKey(1, "inc", "sdpo-paper").name == "inc/sdpo-paper/seed-1"
 
 
@@ -118,3 +120,11 @@ def test_the_readmes_file_of_options_is_one(tmp_path: Path) -> None:
     got = make_spec(read_toml(path), {})
     assert (got.batch.seeds, got.run.attempts, got.run.group_size) == (5, 128, 16)
     assert got.run.settings == {"learner": {"lr": 1e-4}}
+
+
+def test_the_experiments_file_can_be_run_in_stages() -> None:
+    path = Path(__file__).parent.parent / "problems" / "discovery" / "batch.toml"
+    whole = make_spec(read_toml(path), {"sources": "mbpp:rows.jsonl"})
+    for arm in whole.batch.methods:
+        make_plan(whole.options_for(RunKey(0, "inc", arm)))  # raises for an option that is wrong
+    assert make_spec(read_toml(path), {"sources": "x", "methods": "sdpo,best-of-k"}).run.attempts == 128
