@@ -227,6 +227,14 @@ def test_an_option_that_would_do_nothing_is_refused_with_the_reason(
         LearnerOptions(**given)
 
 
+@pytest.mark.parametrize("name", LEARNER)
+def test_the_complete_options_that_a_run_stores_can_be_read_again(name: str) -> None:
+    """Defaults that nothing reads are among them: `alpha=0` leaves advantage_clip at 5, unread."""
+    _, change, both = LEARNER[name]
+    chosen = LearnerOptions(**{k: v for k, v in {**both, **change}.items() if v is not None})
+    assert LearnerOptions(**chosen.model_dump(mode="json")) == chosen
+
+
 def test_options_of_memory_change_no_weights(trace: Callable[..., Trace]) -> None:
     """How the work is cut decides time and memory; the step is the same to float rounding."""
     base = trace(**CALM)
@@ -243,6 +251,7 @@ def test_options_of_memory_change_no_weights(trace: Callable[..., Trace]) -> Non
 SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
     "group_size": ({"group_size": 3}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "teacher": ({"teacher": "shuffled"}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
+    "told_attempts": ({"told_attempts": 1}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
     "attempt_in_prompt": ({"attempt_in_prompt": True}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
     "reward": ({"reward": "visible-share"}, lambda m: m.example(PROBLEM, PARTIAL, [PARTIAL]).reward),
 }

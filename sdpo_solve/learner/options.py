@@ -166,13 +166,16 @@ class Options(BaseOptions):
 
 
 def _conflicts(o: Options) -> list[tuple[bool, tuple[str, str]]]:
-    """Options set away from their default that nothing would read, each with the reason."""
-    said = o.model_fields_set
+    """Options set away from their default that nothing would read, each with the reason.
+
+    Looks at values alone, never at which of them were given: what a run stores are its complete options,
+    and those must be readable again.
+    """
+    said = {name for name, info in Options.model_fields.items() if getattr(o, name) != info.default}
     distils = o.teacher != "none-negative" and o.grpo_weight < 1
     by_reward = "no teacher is asked under teacher=none-negative or grpo_weight=1"
     return [
-        ("ema_rate" in said and o.ema_rate is not None and o.teacher != "ema",
-         ("ema_rate", "it belongs to teacher=ema")),
+        (o.ema_rate is not None and o.teacher != "ema", ("ema_rate", "it belongs to teacher=ema")),
         (o.ema_rank is not None and o.teacher != "ema", ("ema_rank", "it belongs to teacher=ema")),
         (o.trust_rate is not None and o.teacher != "trust-region",
          ("trust_rate", "it belongs to teacher=trust-region")),
@@ -190,8 +193,8 @@ def _conflicts(o: Options) -> list[tuple[bool, tuple[str, str]]]:
          ("alpha", f"granularity={o.granularity} uses advantages, which are those of alpha=1")),
         (o.reference_kl > 0 and o.granularity in ("sampled_token", "sequence"),
          ("reference_kl", f"granularity={o.granularity} keeps no tokens to take it of")),
-        *((not distils and name in said and getattr(o, name) != Options.model_fields[name].default,
-           (name, by_reward)) for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip")),
+        *((not distils and name in said, (name, by_reward))
+          for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip")),
         ("max_base_kl" in said and o.base_kl_attempts == 0,
          ("max_base_kl", "base_kl_attempts=0 measures none")),
         (o.kl_clip is not None and not distils, ("kl_clip", by_reward)),
