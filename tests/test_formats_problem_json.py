@@ -120,7 +120,7 @@ def test_schema_and_loader_refuse_the_same_files(data: dict[str, Any]) -> None:
         ({**STDIN, "kind": "stdout"}, "kind: kind is 'stdout'", '"function"'),
         ({**STDIN, "tests": []}, "tests: there are no tests", "add at least one"),
         (with_test(STDIN, visible="yes"), "tests[0].visible: got 'yes'", "boolean"),
-        (with_test(STDIN, expected=3), "tests[0].expected: got 3", "string"),
+        (with_test(STDIN, expected=3), "tests[0].expected: got 3", 'write a text: "3"'),
         ({**STDIN, "id": "a b/c"}, "id: got 'a b/c'", "'a-b-c'"),
         ({**STDIN, "checker": "fuzzy"}, "checker: unknown checker 'fuzzy'", '"tokens"'),
         ({**FUNCTION, "checker": "tokens"}, "checker: unknown checker 'tokens'", '{"float": 1e-6}'),
