@@ -30,8 +30,9 @@ CUT_OFF = "No Code\nThe answer was cut off at the length limit before the progra
 NO_CODE = "No Code\nThe answer holds no code block. Put the whole program into one code block."
 
 # A frame of the model's own program in a traceback; the runner compiles it under this file name.
-_OWN_FRAME = re.compile(r'File "solution\.py", line (\d+)')
-_COMPILER_LINE = re.compile(r"^solution\.cpp:(\d+):", re.MULTILINE)
+# The program may have written the error itself: numbers that no file has as many lines as are no line numbers.
+_OWN_FRAME = re.compile(r'File "solution\.py", line (\d{1,9})\b')
+_COMPILER_LINE = re.compile(r"^solution\.cpp:(\d{1,9}):", re.MULTILINE)
 
 
 class Options(BaseOptions):

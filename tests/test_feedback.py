@@ -38,6 +38,13 @@ def test_a_runtime_error_names_the_line_of_the_program() -> None:
     assert text.endswith("Error: NameError: name 'y' is not defined\nLine 2: return y")
 
 
+def test_a_line_number_that_the_program_made_up_is_ignored() -> None:
+    for number in ("0", "3", "9" * 12, "9" * 5001):
+        error = f'File "solution.py", line {number}, in inc\nValueError: no'
+        text = heard(case(0, Status.RUNTIME_ERROR, error=error), case(1), case(2))
+        assert text.endswith("Error: ValueError: no")
+
+
 def test_at_most_two_failing_tests_are_quoted() -> None:
     text = heard(*(case(i, Status.WRONG_ANSWER, output="0") for i in range(3)))
     assert text.count("Input:") == 2
