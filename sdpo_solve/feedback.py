@@ -30,7 +30,7 @@ CUT_OFF = "No Code\nThe answer was cut off at the length limit before the progra
 NO_CODE = "No Code\nThe answer holds no code block. Put the whole program into one code block."
 
 # A frame of the model's own program in a traceback; the runner compiles it under this file name.
-# The program may have written the error itself: numbers that no file has as many lines as are no line numbers.
+# A program can write its own error: a number longer than any file has lines is no line number.
 _OWN_FRAME = re.compile(r'File "solution\.py", line (\d{1,9})\b')
 _COMPILER_LINE = re.compile(r"^solution\.cpp:(\d{1,9}):", re.MULTILINE)
 
