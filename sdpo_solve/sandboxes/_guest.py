@@ -64,6 +64,7 @@ class Runner:
         self._build_slot = self._slots.pop() if setting["builds"] else None
         self._incoming = incoming
         self._tests: dict[int, Test] = {}
+        self._adopts = any(slot.pipes for slot in self._slots)  # what it adopts, some test will name
         self._ended: dict[int, tuple[int, float, float]] = {}
         self._job: Job | None = None
         self._last_watch = 0.0
@@ -168,7 +169,7 @@ class Runner:
             ):
                 os.dup2(fd, target)
             places = {"HOME": test.slot.home, "TMPDIR": test.slot.home}
-            test.slot.become(command, self._environment | places, test.allowed)
+            test.slot.become(command, self._environment | places, test.allowed, ends)
         except BaseException as exc:
             os.write(ends["setup"], f"{type(exc).__name__}: {exc}".encode())
         os._exit(127)
@@ -191,7 +192,7 @@ class Runner:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if pid in self._tests:
+                if pid in self._tests or self._adopts:
                     self._ended[pid] = (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
     def _watch(self) -> None:
@@ -199,14 +200,17 @@ class Runner:
         self._last_watch = time.monotonic()
         seen = processes()
         for test in self._tests.values():
-            test.watch(test.slot.members(test.pid, seen))
+            test.watch(test.slot.members(test.pids(), seen))
 
     # -- ending ----------------------------------------------------------------------------------------------
 
     def _finish(self, test: Test) -> None:
         assert self._job is not None
         wall_s = time.monotonic() - test.started
-        test.slot.kill(test.pid, self._reap)
+        for fd in [fd for fd, name in test.fds.items() if name in test.slot.pipes]:
+            self._drain(fd)  # written before the program began
+        pids = test.pids()
+        test.slot.kill(pids, self._reap)
         for fd in list(test.fds):
             self._poll.unregister(fd)
             test.drain_to_end(fd, self._job.output_bytes)
@@ -214,9 +218,10 @@ class Runner:
             raise RuntimeError(f"a test could not be started: {test.written['setup'].decode()}")
         if test.index != _BUILD:
             test.slot.empty()
-        wait_status, cpu_s, peak_mb = self._ended.pop(test.pid)
+        wait_status = self._ended[test.pid][0]
         del self._tests[test.pid]
-        test.cpu_s, test.peak_mb = max(cpu_s, test.cpu_s), max(peak_mb, test.peak_mb)
+        for _, cpu_s, peak_mb in [self._ended.pop(pid) for pid in pids if pid in self._ended]:
+            test.cpu_s, test.peak_mb = max(cpu_s, test.cpu_s), max(peak_mb, test.peak_mb)
         exit_code = test.slot.exit_code(wait_status)
         head = {"cpu_s": test.cpu_s, "wall_s": wall_s, "peak_mb": test.peak_mb, "exit_code": exit_code}
         if test.index == _BUILD:

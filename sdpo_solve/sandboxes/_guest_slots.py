@@ -108,6 +108,9 @@ class Allowed:
 class Slot:
     """A place for one test at a time. `path` is in the box; `home` is the test's working directory."""
 
+    pipes: tuple[str, ...] = ()
+    """Pipes that `become` writes to, beyond those that every test has."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.home = path + "/home"
@@ -115,16 +118,22 @@ class Slot:
     def prepare(self, files: dict[str, bytes]) -> None:
         """Make an empty home with these files."""
 
-    def become(self, command: list[str], environment: dict[str, str], allowed: Allowed) -> NoReturn:
+    def become(
+        self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
+    ) -> NoReturn:
         """In the forked child: give up every right and turn into the test. Raises OSError."""
         raise NotImplementedError
 
-    def members(self, pid: int, seen: list[Process]) -> list[Process]:
+    def pids(self, pid: int, words: bytes) -> list[int]:
+        """The processes whose end is the test's: the child, and what it said of others in its `pipes`."""
+        return [pid]
+
+    def members(self, pids: list[int], seen: list[Process]) -> list[Process]:
         """The test's processes, all of them."""
         raise NotImplementedError
 
-    def kill(self, pid: int, reap: Callable[[], None]) -> None:
-        """End every process of the test. Raises TimeoutError."""
+    def kill(self, pids: list[int], reap: Callable[[], None]) -> None:
+        """End every process of the test, and have each of `pids` reaped. Raises TimeoutError."""
         raise NotImplementedError
 
     def empty(self) -> None:
@@ -169,7 +178,9 @@ class UidSlot(Slot):
                     file.write(data)
         os.chmod(self.path, 0o711)
 
-    def become(self, command: list[str], environment: dict[str, str], allowed: Allowed) -> NoReturn:
+    def become(
+        self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
+    ) -> NoReturn:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
         allowed.set_rlimits()
@@ -182,10 +193,10 @@ class UidSlot(Slot):
         _refuse_system_calls(self._libc, self._seccomp)
         os.execvpe(command[0], command, environment)
 
-    def members(self, pid: int, seen: list[Process]) -> list[Process]:
+    def members(self, pids: list[int], seen: list[Process]) -> list[Process]:
         return [process for process in seen if process.uid == self._uid]
 
-    def kill(self, pid: int, reap: Callable[[], None]) -> None:
+    def kill(self, pids: list[int], reap: Callable[[], None]) -> None:
         deadline = time.monotonic() + _KILL_S
         while True:
             with self._acting(), contextlib.suppress(ProcessLookupError, PermissionError):
@@ -217,7 +228,13 @@ class UidSlot(Slot):
 
 
 class NamespaceSlot(Slot):
-    """Namespaces of its own, made by bubblewrap inside the box, which show it no home but its own."""
+    """Namespaces of its own, made by bubblewrap inside the box, which show it no home but its own.
+
+    The child is an outer bwrap that ends without waiting for the namespace's first process. The runner adopts
+    that one, and what it and everything that it waited for has used is known only once it is reaped.
+    """
+
+    pipes = ("info",)
 
     def __init__(self, path: str, seccomp: bytes) -> None:
         super().__init__(path)
@@ -229,7 +246,9 @@ class NamespaceSlot(Slot):
             with open(f"{self.home}/{name}", "wb") as file:
                 file.write(data)
 
-    def become(self, command: list[str], environment: dict[str, str], allowed: Allowed) -> NoReturn:
+    def become(
+        self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
+    ) -> NoReturn:
         allowed.set_rlimits()
         most = int(allowed.memory_mb + _ADDRESS_SPACE_MB) << 20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -240,22 +259,32 @@ class NamespaceSlot(Slot):
         wrapped += ["--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc", "--tmpfs", "/box"]
         wrapped += ["--ro-bind-try", "/box/build", "/box/build", "--bind", self.home, self.home]
         wrapped += ["--remount-ro", "/box", "--chdir", self.home]
+        os.set_inheritable(ends["info"], True)  # bwrap closes it before the program starts
+        wrapped += ["--info-fd", str(ends["info"])]
         wrapped += ["--seccomp", str(filter_fd), "--", "prlimit", f"--nproc={allowed.n_processes}", *command]
         os.execvpe(wrapped[0], wrapped, environment)
 
-    def members(self, pid: int, seen: list[Process]) -> list[Process]:
-        """Everything below the outer bwrap: orphans are adopted by the namespace's first process."""
+    def pids(self, pid: int, words: bytes) -> list[int]:
+        _, found, rest = words.partition(b'"child-pid": ')
+        number, whole, _ = rest.partition(b",")  # bwrap writes piece by piece
+        return [pid, int(number)] if found and whole else [pid]
+
+    def members(self, pids: list[int], seen: list[Process]) -> list[Process]:
+        """Everything below: orphans are adopted by the namespace's first process."""
         children: dict[int, list[Process]] = {}
         for process in seen:
             children.setdefault(process.parent, []).append(process)
-        found = [process for process in seen if process.pid == pid]
-        for process in found:
-            found += children.get(process.pid, [])
-        return found
+        found = {process.pid: process for process in seen if process.pid in pids}
+        new = list(found.values())
+        while new:
+            new = [child for process in new for child in children.get(process.pid, ())]
+            new = [child for child in new if child.pid not in found]
+            found |= {child.pid: child for child in new}
+        return list(found.values())
 
-    def kill(self, pid: int, reap: Callable[[], None]) -> None:
+    def kill(self, pids: list[int], reap: Callable[[], None]) -> None:
         """The namespace's first process dies with the outer bwrap, and takes every other one with it."""
-        born = {process.born for process in self.members(pid, processes())}
+        born = {process.born for process in self.members(pids, processes())}
         deadline = time.monotonic() + _KILL_S
         while left := [process for process in processes() if process.born in born]:
             for process in left:

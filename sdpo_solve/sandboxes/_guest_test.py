@@ -31,7 +31,7 @@ class Test:
         self.started = self.watched = time.monotonic()
         self.idle_s = 0.0
         self.fds: dict[int, str] = {}
-        self.written = {name: bytearray() for name in ("stdout", "stderr", "values", "setup")}
+        self.written = {name: bytearray() for name in ("stdout", "stderr", "values", "setup", *slot.pipes)}
         self.killed_for: str | None = None
         self.cpu_s = 0.0
         self.peak_mb = 0.0
@@ -62,6 +62,10 @@ class Test:
             pass
         if fd in self.fds:
             self.close(fd)
+
+    def pids(self) -> list[int]:
+        """The processes whose end is the test's, as far as they are known."""
+        return self.slot.pids(self.pid, b"".join(self.written[name] for name in self.slot.pipes))
 
     def close(self, fd: int) -> None:
         os.close(fd)
