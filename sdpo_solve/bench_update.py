@@ -203,7 +203,7 @@ def operations(config: Any, size: Size) -> float:
 def _in_process(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)` in a fresh process.
 
-    Raises LearnerError where it dies.
+    Raises LearnerError where it dies or runs out of memory.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -211,7 +211,10 @@ def _in_process(function: Callable[..., Any], *args: Any) -> Any:
     process.start()
     sender.close()
     try:
-        return receiver.recv()
+        found = receiver.recv()
+        if isinstance(found, LearnerError):
+            raise found
+        return found
     except EOFError:
         process.join()
         raise LearnerError(f"a form's process ended with code {process.exitcode}: out of memory?") from None
@@ -222,7 +225,16 @@ def _in_process(function: Callable[..., Any], *args: Any) -> Any:
 def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     with contextlib.suppress(OSError):  # where memory runs out, this process goes and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
-    sender.send(function(*args))
+    try:
+        sender.send(function(*args))
+    except LearnerError as exc:
+        sender.send(exc)
+    except RuntimeError as exc:
+        from sdpo_solve.learner.gradient import is_out_of_memory
+
+        if not is_out_of_memory(exc):
+            raise
+        sender.send(LearnerError("out of memory"))
 
 
 def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Cost, float]:
@@ -232,10 +244,13 @@ def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Co
     host = AdaptedModel.load(model_dir)
     lessons = _prepare(host, size)
     walls, peaks, rates = [], [], [_matrix_rate(host)]
+    if host.device.type == "cuda":  # the first update loads kernels
+        _gradients(host, lessons, form)
     for _ in range(n_rounds):
         before_mb = _reset_peak(host)
         began = time.perf_counter()
         _gradients(host, lessons, form)
+        _wait(host)
         walls.append(time.perf_counter() - began)
         peaks.append(_peak_mb(host) - before_mb)
         rates.append(_matrix_rate(host))
@@ -308,19 +323,30 @@ def _matrix_rate(host: AdaptedModel) -> float:
     import torch
 
     config = host.model.config.get_text_config()
-    rows, width, inner = 1024, config.hidden_size, config.intermediate_size
+    # An accelerator is fed many large products before anyone waits for it.
+    rows, at_once = (8192, 20) if host.device.type == "cuda" else (1024, 1)
+    width, inner = config.hidden_size, config.intermediate_size
     x = torch.randn(rows, width, device=host.device).to(host.dtype)
     weight = torch.randn(inner, width, device=host.device).to(host.dtype)
     best = 0.0
     for _ in range(_RATE_TRIES):
+        _wait(host)
         n, began = 0, time.perf_counter()
         while (took_s := time.perf_counter() - began) < _RATE_S:
-            torch.nn.functional.linear(x, weight)
-            if host.device.type == "cuda":
-                torch.cuda.synchronize()
-            n += 1
+            for _ in range(at_once):
+                torch.nn.functional.linear(x, weight)
+            _wait(host)
+            n += at_once
         best = max(best, 2 * n * rows * width * inner / took_s / 1e9)
     return best
+
+
+def _wait(host: AdaptedModel) -> None:
+    """Until the accelerator has done what it was told; a CPU has by then."""
+    import torch
+
+    if host.device.type == "cuda":
+        torch.cuda.synchronize(host.device)
 
 
 def _reset_peak(host: AdaptedModel) -> float:

@@ -105,6 +105,23 @@ def test_long_rows_take_torchs_kernels_to_the_same_gradient(
     assert relative_error(packed(host, lessons(), LossSettings()).gradients, short.gradients) < 1e-5
 
 
+@pytest.mark.parametrize("most_padding", [0, 1, 9])
+def test_rows_that_attend_in_one_call_have_the_same_gradient(
+    host: AdaptedModel, most_padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of 1 to 12 tokens in one call, padded, where that is allowed."""
+    from sdpo_solve.learner import attention
+
+    apart = packed(host, lessons(), LossSettings())
+    monkeypatch.setattr(attention, "_TOGETHER_ON", {"cpu"})
+    monkeypatch.setattr(attention, "_MOST_PADDING", most_padding)
+    for given in (lessons(), [*lessons(0)[:2], *lessons(1)[:2]]):  # the second: no common prefix
+        wanted = (
+            apart.gradients if given == lessons() else plain_gradient(host, "key", given, LossSettings(), 1.0)
+        )
+        assert relative_error(packed(host, given, LossSettings()).gradients, wanted) < 1e-4
+
+
 def test_attempts_that_share_nothing(host: AdaptedModel) -> None:
     first, second = lessons(0)[:1], lessons(1)[:1]
     wanted = plain_gradient(host, "key", first + second, LossSettings(), 1.0)

@@ -1,7 +1,8 @@
 """Attention of packed rows: each row sees the prefix and its own past, no other row.
 
-Long rows and CUDA use the kernels that torch ships. For short rows on a CPU, where those kernels' backward is
-slow, there is a plain form that shares each key-value head among its query heads without copying it.
+Long rows and CUDA use the kernels that torch ships; on CUDA rows of similar length go through them in one
+call, since the calls are what costs there. For short rows on a CPU, where those kernels' backward is slow,
+there is a plain form that shares each key-value head among its query heads without copying it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch import Tensor
 
 # Up to this many scores (heads x queries x keys) the plain form is the faster one on a CPU.
 _SHORT_SCORES = 1 << 22
+# Where rows are padded and attend in one call, unless that would more than double their tokens.
+_TOGETHER_ON = frozenset({"cuda"})
+_MOST_PADDING = 2
 
 KeysValues = list[Tensor]
 """Keys and values of every layer in turn: k_0, v_0, k_1, v_1, ... each [1, heads, P, head_dim]."""
@@ -32,6 +36,19 @@ class Pass:
     store: bool = False
     stored: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     masks: dict[int, Tensor] = field(default_factory=dict)
+    _places: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return max(self.lengths)
+
+    def places(self, device: torch.device) -> Tensor:
+        """Where each token stands when the rows are padded to `width` and laid end to end: [S]."""
+        if self._places is None:
+            starts = range(0, len(self.lengths) * self.width, self.width)
+            at = [start + t for start, n in zip(starts, self.lengths, strict=True) for t in range(n)]
+            self._places = torch.tensor(at, device=device)
+        return self._places
 
 
 def attend(
@@ -43,6 +60,8 @@ def attend(
     if now.store and module.layer_idx not in now.stored:  # recomputation must not store a second time
         now.stored[module.layer_idx] = (key, value)
     before = None if now.prefix is None else now.prefix[2 * module.layer_idx : 2 * module.layer_idx + 2]
+    if _attends_together(now, query.device):
+        return _together(now, query, key, value, before, scale), None
     spans = zip(*(tensor.split(list(now.lengths), dim=2) for tensor in (query, key, value)), strict=True)
     outs = []
     for q, k, v in spans:
@@ -52,13 +71,46 @@ def attend(
     return torch.cat(outs, dim=2).transpose(1, 2), None
 
 
+def _attends_together(now: Pass, device: torch.device) -> bool:
+    n_rows = len(now.lengths)
+    fits = n_rows * now.width <= _MOST_PADDING * sum(now.lengths)
+    return n_rows > 1 and fits and device.type in _TOGETHER_ON
+
+
+def _together(
+    now: Pass, query: Tensor, key: Tensor, value: Tensor, before: KeysValues | None, scale: float
+) -> Tensor:
+    """All rows in one call [1, S, heads, head_dim], padded behind their ends, where no token looks."""
+    n_rows, places = len(now.lengths), now.places(query.device)
+
+    def padded(packed: Tensor) -> Tensor:
+        rows = packed.new_zeros(n_rows * now.width, packed.shape[1], packed.shape[3])
+        rows = rows.index_copy(0, places, packed[0].transpose(0, 1))
+        return rows.view(n_rows, now.width, *rows.shape[1:]).transpose(1, 2)
+
+    q, k, v = padded(query), padded(key), padded(value)
+    if before is not None:
+        k, v = (
+            torch.cat([t.expand(n_rows, -1, -1, -1), own], dim=2)
+            for t, own in zip(before, (k, v), strict=True)
+        )
+    out = _torch_attention(now, q, k, v, scale).transpose(1, 2)
+    return out.reshape(n_rows * now.width, *out.shape[2:]).index_select(0, places)[None]
+
+
 def _row(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     n_heads, n_queries, n_keys = q.shape[1], q.shape[2], k.shape[2]
     short = n_heads * n_queries * n_keys <= _SHORT_SCORES
     if q.device.type == "cpu" and short and torch.is_grad_enabled():
         out: Tensor = _ShortAttention.apply(q, k, v, scale)  # type: ignore[no-untyped-call]
         return out
-    groups = n_heads // k.shape[1]
+    return _torch_attention(now, q, k, v, scale)
+
+
+def _torch_attention(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """By torch's kernels, with the lower-right causal mask."""
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     if n_queries == n_keys:

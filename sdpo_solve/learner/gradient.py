@@ -119,12 +119,16 @@ class Passes:
             while waiting:
                 batch = waiting.popleft()
                 span = slice(offsets[batch.start], offsets[batch.stop])
+                found: tuple[Sequence[Tensor | None], Sums] | None
                 try:
                     found = self._micro_batch(
                         [rows[i] for i in batch], len(prefix_ids), leaves, _cut(at, span), _cut(targets, span)
                     )
                 except RuntimeError as exc:
                     waiting.extendleft(reversed(self._halve(batch, exc)))
+                    found = None
+                if found is None:  # only now is what the failed pass held let go, with its traceback
+                    give_back_memory()
                     continue
                 _add(step, self.parameters, at_prefix, found, offsets[-1])
             if prefix is not None and at_prefix is not None:
@@ -221,8 +225,6 @@ class Passes:
         if len(batch) == 1:
             raise LearnerError(OUT_OF_MEMORY) from None
         self.sizes.microbatch_tokens = max(1, self.sizes.microbatch_tokens // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         middle = (batch.start + batch.stop) // 2
         return [range(batch.start, middle), range(middle, batch.stop)]
 
@@ -253,13 +255,19 @@ def fitting(sizes: Sizes, work: Callable[[int], Tensor]) -> Tensor:
         if sizes.microbatch_tokens == 1:
             raise LearnerError(OUT_OF_MEMORY)
         sizes.microbatch_tokens //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Hand what torch keeps for later back to the accelerator, so that smaller pieces find room."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:
-    """CUDA has a type for it; the CPU allocator only a sentence."""
-    return isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc)
+    """CUDA has a type for it; the CPU's allocator and cuBLAS only a sentence."""
+    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(exc, torch.OutOfMemoryError) or any(part in str(exc) for part in said)
 
 
 def _add(

@@ -17,8 +17,9 @@ from torch import Tensor
 from sdpo_solve.learner import loss as losses
 from sdpo_solve.learner.loss import LossSettings, Scores
 
-# Rows worked on at a time: their buffers stay small, whatever the chunk.
-_BLOCK = 16
+# Rows worked on at a time: their buffers stay in a CPU's cache, and a GPU has enough to do in one call.
+_BLOCK = {"cpu": 16}
+_BLOCK_ELSEWHERE = 64
 
 
 class Head:
@@ -27,6 +28,7 @@ class Head:
     def __init__(self, model: Any, temperature: float) -> None:
         self._linear = model.get_output_embeddings()
         self._temperature = temperature
+        self._block = _BLOCK.get(self._linear.weight.device.type, _BLOCK_ELSEWHERE)
 
     @torch.no_grad()
     def logprobs(self, hidden_Nd: Tensor, token_ids_N: Tensor, chunk: int) -> Tensor:
@@ -67,8 +69,8 @@ class Head:
             torch.zeros_like(leaf) if slope is None else slope
             for leaf, slope in zip(leaves, slopes, strict=True)
         )
-        for start in range(0, len(logits_CV), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(logits_CV), self._block):
+            rows = slice(start, start + self._block)
             wide = self._wide(logits_CV[rows])
             wide.sub_(found.lse_N.detach()[rows, None]).exp_().mul_(at_lse_C[rows, None])
             if ids_CK is None:
@@ -82,8 +84,8 @@ class Head:
     def _scores(self, logits_CV: Tensor, ids_CK: Tensor | None, token_ids_C: Tensor, entropy: bool) -> Scores:
         lse_C = logits_CV.new_empty(len(logits_CV), dtype=torch.float32)
         entropy_C = torch.empty_like(lse_C) if entropy else None
-        for start in range(0, len(logits_CV), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(logits_CV), self._block):
+            rows = slice(start, start + self._block)
             wide = self._wide(logits_CV[rows])
             top_C1 = wide.amax(-1, keepdim=True)
             wide.sub_(top_C1)

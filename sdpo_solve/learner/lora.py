@@ -102,7 +102,7 @@ class LoraLearner:
             seed,
             policy,
             optimizer,
-            dict(saved.teacher),
+            {name: t.to(device) for name, t in saved.teacher.items()},
             generator,
             self._sizes(saved.facts["microbatch_tokens"]),
             Health.from_facts(saved.facts["health"]),
@@ -253,7 +253,7 @@ class LoraLearner:
         else:
             saved = disk.read_version(run.policies_dir, decision.version, run.name)
             weights = {name: t.to(self._host.device) for name, t in saved.weights.items()}
-            average = dict(saved.teacher)
+            average = {name: t.to(self._host.device) for name, t in saved.teacher.items()}
         run.optimizer = AdapterOptimizer(weights, options.lr, options.weight_decay)
         run.average = average if self._has_average else {}
 

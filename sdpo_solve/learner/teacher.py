@@ -81,7 +81,7 @@ def zero_average(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     average = {}
     for name, tensor in weights.items():
         shape = (rank, tensor.shape[1]) if name.endswith(A) else (tensor.shape[0], rank)
-        average[name] = torch.zeros(shape, dtype=tensor.dtype)
+        average[name] = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
     return average
 
 
