@@ -6,13 +6,14 @@ Parse, call, print; `cli.py` registers them. Heavy parts are imported inside the
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from sdpo_solve.cli_flags import JsonFlag
+from sdpo_solve.cli_flags import SOURCES_HELP, FirstFlag, HalfFlag, IdsFlag, JsonFlag, SandboxFlag
 
 SAMPLING_EPILOG = (
     "Examples:\n\nsdpo-solve bench sampling\n\nsdpo-solve bench sampling --engines hf --rounds 3"
@@ -116,8 +117,46 @@ def update(
     raise typer.Exit(0 if found.ok else 1)
 
 
+FORGETTING_EPILOG = (
+    "Examples:\n\nsdpo-solve bench forgetting RUN problems\n\n"
+    "sdpo-solve bench forgetting RUN mbpp:MbppPlus.jsonl.gz --first 40 --samples 16"
+)
+
+
+def forgetting(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of sdpo that has learned.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCES_HELP)],
+    ids: IdsFlag = None,
+    half: HalfFlag = None,
+    first: FirstFlag = None,
+    samples: Annotated[int, typer.Option(help="Answers of each problem, with and without.", min=1)] = 8,
+    version: Annotated[int | None, typer.Option(help="Policy to try (default: the newest).", min=1)] = None,
+    sandbox: SandboxFlag = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """What a run's adapter does to other problems, and whether the base is unharmed without it.
+
+    Exit code 1: answers of the base changed.
+    """
+    from sdpo_solve import bench_forgetting as bench
+    from sdpo_solve.config import read_options
+    from sdpo_solve.selection import Selection
+
+    flags = {"ids": ids, "half": half, "first": first}
+    chosen = read_options(Selection, {name: x for name, x in flags.items() if x is not None}, "bench")
+    asked = bench.Asked(run, tuple(sources), chosen, samples, version, sandbox)
+    err = Console(stderr=True, highlight=False)
+    found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    if as_json:
+        typer.echo(json.dumps(found.record()))
+    else:
+        Console(highlight=False).print(bench.page(found))
+    raise typer.Exit(0 if found.same_again == found.again else 1)
+
+
 def add_to(bench_app: typer.Typer) -> None:
     """Register the commands below `bench`."""
     bench_app.command("sampling", epilog=SAMPLING_EPILOG)(sampling)
     bench_app.command("grading", epilog=GRADING_EPILOG)(grading)
     bench_app.command("update", epilog=UPDATE_EPILOG)(update)
+    bench_app.command("forgetting", epilog=FORGETTING_EPILOG)(forgetting)
