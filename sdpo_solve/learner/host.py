@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,8 @@ class AdapterShape:
 class AdaptedModel:
     """A causal LM with its adapter slots; implements `protocols.PolicyHost`.
 
-    Always in eval mode outside the learner's own passes. Not for use from several threads at once.
+    Always in eval mode outside the learner's own passes. One thread at a time uses the model: the contexts
+    below take `turn`, and who needs what a slot holds to stay over several of them holds it for as long.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -59,6 +61,7 @@ class AdaptedModel:
         self._tokenizer = tokenizer
         self._shapes: dict[Slot, AdapterShape] = {}
         self._keys: dict[Slot, str] = {}
+        self.turn = threading.RLock()
         _require_full_attention(model.config.get_text_config())
 
     @classmethod
@@ -124,21 +127,19 @@ class AdaptedModel:
             with self.base_active() as model:
                 yield model
             return
-        if self._keys.get("policy") != policy.key:
-            try:
-                self._load_slot("policy", policy.key, policy.adapter_dir)
-            except (OSError, LearnerError, ValueError, KeyError) as exc:
-                raise EngineError(f"no weights for policy {policy.key}: {_one_line(exc)}") from None
-        with self.slot_active("policy", policy.key) as model:
-            yield model
+        with self.turn:
+            if self._keys.get("policy") != policy.key:
+                try:
+                    self._load_slot("policy", policy.key, policy.adapter_dir)
+                except (OSError, LearnerError, ValueError, KeyError) as exc:
+                    raise EngineError(f"no weights for policy {policy.key}: {_one_line(exc)}") from None
+            with self.slot_active("policy", policy.key) as model:
+                yield model
 
     @contextmanager
     def base_active(self) -> Iterator[Any]:
         """The causal LM without any adapter."""
-        if self._peft is None:
-            yield self._base
-            return
-        with self._peft.disable_adapter():
+        with self.turn, self._peft.disable_adapter() if self._peft is not None else nullcontext():
             yield self._base
 
     @contextmanager
@@ -147,10 +148,11 @@ class AdaptedModel:
 
         Raises LearnerError where it holds something else.
         """
-        if self._keys.get(slot) != key:
-            raise LearnerError(f"the {slot} slot holds {self._keys.get(slot)}, not {key}")
-        self._peft.set_adapter(slot)
-        yield self._base
+        with self.turn:
+            if self._keys.get(slot) != key:
+                raise LearnerError(f"the {slot} slot holds {self._keys.get(slot)}, not {key}")
+            self._peft.set_adapter(slot)
+            yield self._base
 
     # -- what the slots hold -------------------------------------------------------------------------------
 

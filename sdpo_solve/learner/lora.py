@@ -7,12 +7,13 @@ version on disk after every group, also where no step was taken. Knows examples,
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ from sdpo_solve.types import Example, Policy, SamplingSpec, Update
 
 __all__ = ["AdaptedModel", "LoraLearner", "Options", "build"]
 
+ArgsP = ParamSpec("ArgsP")
+ReturnT = TypeVar("ReturnT")
+
 
 @dataclass(slots=True)
 class _Run:
@@ -51,6 +55,19 @@ class _Run:
     replay: Replay = field(default_factory=Replay)
 
 
+def _in_turn(
+    method: Callable[Concatenate[LoraLearner, ArgsP], ReturnT],
+) -> Callable[Concatenate[LoraLearner, ArgsP], ReturnT]:
+    """Held for the whole call: an engine's probe would take the adapter out of a gradient."""
+
+    @functools.wraps(method)
+    def taken(self: LoraLearner, /, *args: ArgsP.args, **kwargs: ArgsP.kwargs) -> ReturnT:
+        with self._host.turn:
+            return method(self, *args, **kwargs)
+
+    return taken
+
+
 class LoraLearner:
     """Implements `protocols.Learner` on the weights of `host`."""
 
@@ -65,6 +82,7 @@ class LoraLearner:
 
     # -- a run's beginning and end -------------------------------------------------------------------------
 
+    @_in_turn
     def start(self, run: str, policies_dir: Path, seed: int) -> Policy:
         """A fresh adapter. Version 0 is the base model itself and has no directory.
 
@@ -80,6 +98,7 @@ class LoraLearner:
         self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._sizes())
         return policy
 
+    @_in_turn
     def resume(self, run: str, policies_dir: Path, seed: int, version: int) -> Policy:
         """The state after `version`; what no journal has committed is removed.
 
@@ -118,6 +137,7 @@ class LoraLearner:
         if policy.version > 0:
             disk.mark_kept(run.policies_dir, policy.version)
 
+    @_in_turn
     def close(self) -> None:
         self._run = None
         self._host.drop("policy")
@@ -125,6 +145,7 @@ class LoraLearner:
 
     # -- one update ----------------------------------------------------------------------------------------
 
+    @_in_turn
     def learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
         """One step from the newest policy over the group; the next version is on disk when this returns.
 
@@ -197,6 +218,7 @@ class LoraLearner:
                 return [f"{lost}, limit {teachers.MAX_ERROR:g}: raise learner.ema_rank"]
         return []
 
+    @_in_turn
     def gradient(self, lessons: Sequence[Lesson], spec: SamplingSpec) -> Step:
         """The gradient of the mean loss at the newest policy, by adapter parameter."""
         run, host = self._active(), self._host

@@ -1,0 +1,82 @@
+"""Several threads on one model: each sees its own weights, whoever learns or probes beside it."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+import torch
+from test_learner import run_updates, same, weights
+
+from sdpo_solve.engines._probe import SwapProbe
+from sdpo_solve.engines._scoring import forced_logprobs
+from sdpo_solve.learner.host import AdaptedModel
+from sdpo_solve.types import Policy
+from tests.tiny_model import save_tiny_model
+
+_N_UPDATES = 6
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> AdaptedModel:
+    return AdaptedModel.load(save_tiny_model(tmp_path / "model"), "cpu", torch.float32)
+
+
+def beside(work: Callable[[], object], other: Callable[[], None]) -> None:
+    """Do `work` in a thread, and `other` in this one until it has ended; raises what either raised."""
+    raised: SimpleQueue[BaseException] = SimpleQueue()
+
+    def carried() -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 -- raised below, in the test's own thread
+            raised.put(exc)
+
+    thread = threading.Thread(target=carried)
+    thread.start()
+    try:
+        while thread.is_alive():
+            other()
+    finally:
+        thread.join()
+    if not raised.empty():
+        raise raised.get()
+
+
+def test_a_probe_beside_an_update_reads_its_own_policy_and_leaves_the_gradient_alone(
+    host: AdaptedModel, tmp_path: Path
+) -> None:
+    """As in a batch on vLLM: one run's swap is probed with the learner's model while another run learns."""
+    _, chain = run_updates(host, tmp_path / "probed", 1)
+    policy = chain[-1]
+    probe = SwapProbe(host.tokenizer, 1e-4)
+    with host.policy_active(policy) as model:
+        right = forced_logprobs(model, probe.ids[:1], probe.ids[1:], 1.0)
+    run_updates(host, tmp_path / "alone", _N_UPDATES)
+    n_probes = 0
+
+    def look() -> None:
+        nonlocal n_probes
+        with host.policy_active(policy) as model:
+            probe.check(policy.key, right, model)
+        n_probes += 1
+
+    beside(lambda: run_updates(host, tmp_path / "beside", _N_UPDATES), look)
+    assert n_probes > 1
+    assert same(weights(tmp_path / "beside", _N_UPDATES), weights(tmp_path / "alone", _N_UPDATES))
+
+
+def test_a_run_that_ends_leaves_the_update_of_another_alone(host: AdaptedModel, tmp_path: Path) -> None:
+    """`close` empties the slots; not those of an update that is under way."""
+    ended, _ = run_updates(host, tmp_path / "ended", 1)
+    beside(lambda: run_updates(host, tmp_path / "beside", _N_UPDATES), ended.close)
+
+
+def test_the_turn_is_held_for_as_long_as_a_policy_is_on(host: AdaptedModel) -> None:
+    taken = []
+    with host.policy_active(Policy("run", 0)):
+        thread = threading.Thread(target=lambda: taken.append(host.turn.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+    assert taken == [False]
