@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdpo_solve.engines._rows import draw
+from sdpo_solve.engines._rows import Batch, drawn_ids
 from sdpo_solve.engines._scoring import forced_logprobs
+from sdpo_solve.engines._slots import SlotBatch
 from sdpo_solve.engines.hf import HfEngine, Options
 from sdpo_solve.errors import EngineError
 from sdpo_solve.types import Finish, Message, Policy, Prompt, Sample, SamplingSpec
@@ -49,6 +50,31 @@ def test_a_row_draws_the_same_alone_and_in_company(host: PlainHost) -> None:
     alone = [sample(host, [prompt], [seed], spec)[0] for seed, prompt in enumerate(prompts)]
     assert [s.token_ids_T for s in together] == [s.token_ids_T for s in alone]
     assert [s.token_ids_T for s in in_twos] == [s.token_ids_T for s in alone]
+
+
+def test_slots_give_the_tokens_of_right_aligned_rows(
+    host: PlainHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs on CUDA, here without its graph: refills, ends at all times, and columns that run out."""
+    monkeypatch.setattr("sdpo_solve.engines._slots._BLOCK_COLUMNS", 8)
+    prompts = [ask("a"), ask("b" * 40), ask("a"), ask("c" * 11), ask("a"), ask("d")] * 3
+    spec = SamplingSpec(40, 1.5)
+    for rows in (1, 5, 18):
+        right, slots = (
+            HfEngine(host, Options(batch_rows=rows), batch_of=kind).sample(prompts, range(18), BASE, spec)
+            for kind in (Batch, SlotBatch)
+        )
+        assert [s.token_ids_T for s in slots] == [s.token_ids_T for s in right]
+        for got, want in zip(slots, right, strict=True):
+            assert got.logprobs_T == pytest.approx(want.logprobs_T, abs=1e-4)
+            assert got.finish is want.finish
+
+
+def test_slots_tell_a_broken_model(tmp_path: Path) -> None:
+    host = PlainHost(save_tiny_model(tmp_path))
+    host.model.lm_head.weight.data[5] = math.nan
+    with pytest.raises(EngineError, match="not finite"):
+        HfEngine(host, Options(), batch_of=SlotBatch).sample([ask("a")], [0], BASE, SamplingSpec(5))
 
 
 def test_seeds_make_samples_differ_and_repeat(host: PlainHost) -> None:
@@ -118,7 +144,7 @@ def test_draw_inverts_the_cumulative_distribution() -> None:
     """Probabilities 0, .25, 0, .75: below .25 token 1, from .25 on token 3; tokens without mass are never met."""
     logprobs_V = torch.tensor([0.0, 0.25, 0.0, 0.75]).log()
     uniforms = [0.0, 0.2499, 0.25, 0.9, 1 - 2**-53]
-    got = draw(logprobs_V.expand(5, 4), torch.tensor(uniforms, dtype=torch.float64))
+    got = drawn_ids(logprobs_V.expand(5, 4), torch.tensor(uniforms, dtype=torch.float64))
     assert got.tolist() == [1, 1, 3, 3, 3]
 
 
@@ -129,7 +155,7 @@ def test_draw_matches_the_distribution() -> None:
     uniforms = torch.rand(20_000, generator=generator, dtype=torch.float64)
     counts = torch.zeros(1500)
     for part in uniforms.split(2000):
-        counts += torch.bincount(draw(logprobs_V.expand(len(part), -1), part), minlength=1500)
+        counts += torch.bincount(drawn_ids(logprobs_V.expand(len(part), -1), part), minlength=1500)
     probs = logprobs_V.exp()
     error = (probs * (1 - probs) / 20_000).sqrt()
     assert bool(((counts / 20_000 - probs).abs() <= 5 * error + 1e-4).all())

@@ -58,7 +58,7 @@ def stacked(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
 
     result = DynamicCache()
     for index in range(len(caches[0].layers)):
-        pairs = [_states(cache, index) for cache in caches]
+        pairs = [states(cache, index) for cache in caches]
         result.layers.append(
             RoomyLayer(joined([pair[0] for pair in pairs]), joined([pair[1] for pair in pairs]))
         )
@@ -69,12 +69,16 @@ def selected(cache: DynamicCache, rows: Sequence[int], width: int) -> DynamicCac
     """The cache of some rows, with the last `width` columns."""
     result = DynamicCache()
     for index in range(len(cache.layers)):
-        keys, values = _states(cache, index)
+        keys, values = states(cache, index)
         result.layers.append(RoomyLayer(keys[list(rows), :, -width:], values[list(rows), :, -width:]))
     return result
 
 
-def _states(cache: DynamicCache, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def states(cache: DynamicCache, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a layer.
+
+    Raises EngineError where it keeps something else.
+    """
     layer: Any = cache.layers[index]
     if getattr(layer, "keys", None) is None:
         raise EngineError("this model keeps a state other than keys and values; use the engine vllm")

@@ -5,6 +5,7 @@ Knows tensors, not prompts or policies. Axes: `_B` rows of the batch, `_V` vocab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,12 @@ class Row:
     uniforms: list[float] = field(default_factory=list)
     """One number in [0, 1) for each token, drawn from the row's own seed when it enters a batch."""
 
+    def draw_uniforms(self) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed)
+        self.uniforms = torch.rand(self.max_tokens, generator=generator, dtype=torch.float64).tolist()
+
     @property
     def newest(self) -> int:
         """The token whose successor is drawn next."""
@@ -41,6 +48,26 @@ class Row:
     def n_cached(self) -> int:
         """Tokens whose keys and values are in the cache: all but the newest."""
         return len(self.prompt_ids) + len(self.token_ids) - 1
+
+
+class Prefills:
+    """The caches of prompts, all tokens but the last, which is a row's newest; each is computed once."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self._model, self._device = model, device
+        self._cache_argument = cache_argument(model)
+        self._caches: dict[tuple[int, ...], Any] = {}
+
+    def of(self, prompt_ids: tuple[int, ...]) -> Any:
+        import torch
+        from transformers import DynamicCache
+
+        if prompt_ids not in self._caches:
+            cache = DynamicCache()
+            ids = torch.tensor([prompt_ids[:-1]], device=self._device)
+            self._model(input_ids=ids, **{self._cache_argument: cache}, use_cache=True, logits_to_keep=1)
+            self._caches[prompt_ids] = cache
+        return self._caches[prompt_ids]
 
 
 class Batch:
@@ -53,23 +80,20 @@ class Batch:
         self._temperature = temperature
         self._cache: Any = None
         self._cache_argument = cache_argument(model)
-        self._prefilled: dict[tuple[int, ...], Any] = {}
+        self._prefills = Prefills(model, device)
         # One masked column keeps a mask alive where all rows are of one length: on a CPU transformers then
         # shares key-value heads without copies, ten times as fast as torch's own sharing without a mask.
         self._spare = 1 if device.type == "cpu" else 0
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Put rows into the batch; each distinct prompt is prefilled once in the batch's life."""
-        import torch
-
         from sdpo_solve.engines._cache import stacked
 
         if not rows:
             return
         for row in rows:
-            generator = torch.Generator().manual_seed(row.seed)
-            row.uniforms = torch.rand(row.max_tokens, generator=generator, dtype=torch.float64).tolist()
-        parts = [self._prefill(row.prompt_ids) for row in rows]
+            row.draw_uniforms()
+        parts = [self._prefills.of(row.prompt_ids) for row in rows]
         self.rows += rows
         self._cache = stacked(parts if self._cache is None else [self._cache, *parts], self._width())
 
@@ -85,9 +109,10 @@ class Batch:
         uniforms_B = torch.tensor(
             [row.uniforms[len(row.token_ids)] for row in self.rows], dtype=torch.float64, device=self._device
         )
-        ids_B = draw(logprobs_BV, uniforms_B)
+        ids_B = drawn_ids(logprobs_BV, uniforms_B)
         drawn = zip(ids_B.tolist(), logprobs_BV.gather(-1, ids_B[:, None])[:, 0].tolist(), strict=True)
         for row, (token_id, logprob) in zip(self.rows, drawn, strict=True):
+            require_finite(logprob)
             row.token_ids.append(token_id)
             row.logprobs.append(logprob)
 
@@ -104,18 +129,6 @@ class Batch:
     def _width(self) -> int:
         """Columns that the cache must have for the rows now in the batch."""
         return max(row.n_cached for row in self.rows) + self._spare
-
-    def _prefill(self, prompt_ids: tuple[int, ...]) -> Any:
-        """The cache of all prompt tokens but the last, which is the row's newest token."""
-        import torch
-        from transformers import DynamicCache
-
-        if prompt_ids not in self._prefilled:
-            cache = DynamicCache()
-            ids = torch.tensor([prompt_ids[:-1]], device=self._device)
-            self._model(input_ids=ids, **{self._cache_argument: cache}, use_cache=True, logits_to_keep=1)
-            self._prefilled[prompt_ids] = cache
-        return self._prefilled[prompt_ids]
 
     def _forward(self) -> torch.Tensor:
         """Logits after each row's newest token, [B, V]."""
@@ -137,27 +150,30 @@ class Batch:
         return logits_BV
 
 
-def draw(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
+def drawn_ids(logprobs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
     """One token id a row by inverting the cumulative distribution at `uniforms_B` (float64 in [0, 1)).
 
     One number decides a row's draw, whatever rows stand beside it. The sums run in float64, over blocks and
-    then inside the block that was met, so the only error is that of float32 probabilities.
-
-    Raises EngineError where a row's log-probs are not numbers.
+    then inside the block that was met, so the only error is that of float32 probabilities. Where a row's
+    log-probs are not numbers, that of the token drawn is not finite. Asks nothing of the host.
     """
     import torch
 
     n_rows, n_vocab = logprobs_BV.shape
     probs_BKV = torch.nn.functional.pad(logprobs_BV.exp(), (0, -n_vocab % _BLOCK)).view(n_rows, -1, _BLOCK)
     upto_BK = probs_BKV.sum(-1, dtype=torch.float64).cumsum(-1)
-    if not bool(torch.isfinite(upto_BK[:, -1]).all()):
-        raise EngineError(
-            "the model's output is not finite: an update has damaged the adapter; lower learner.lr"
-        )
     target_B1 = (uniforms_B * upto_BK[:, -1])[:, None]
     block_B = (upto_BK <= target_B1).sum(-1).clamp(max=upto_BK.shape[-1] - 1)
     rows_B = torch.arange(n_rows, device=logprobs_BV.device)
-    before_B1 = torch.where(block_B > 0, upto_BK[rows_B, block_B - 1], 0.0)[:, None]
+    before_B1 = upto_BK.gather(1, (block_B - 1).clamp(min=0)[:, None]) * (block_B > 0)[:, None]
     inside_BV = probs_BKV[rows_B, block_B].double().cumsum(-1)
     rest_B1 = torch.minimum(target_B1 - before_B1, inside_BV[:, -1:] * (1 - 2**-52))
     return block_B * _BLOCK + (inside_BV <= rest_B1).sum(-1)
+
+
+def require_finite(logprob: float) -> None:
+    """Raises EngineError for the log-prob of a token that came out of a broken distribution."""
+    if not math.isfinite(logprob):
+        raise EngineError(
+            "the model's output is not finite: an update has damaged the adapter; lower learner.lr"
+        )

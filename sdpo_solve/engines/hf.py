@@ -2,10 +2,10 @@
 
 Each distinct prompt is prefilled once and its cache copied into every row that samples from it. Rows that end
 leave the batch and waiting attempts take their place, so the batch stays full while attempts are wanted. All
-rows are right-aligned in one cache and older columns are masked (`_rows.py`). Does not load or change
-weights: the `PolicyHost` does. Caches are transformers' own objects with a layer of ours (`_cache.py`); its
-continuous batching (5.19) is not used because it draws all requests from one seed, so that an answer would
-depend on its company.
+rows are right-aligned in one cache and older columns are masked (`_rows.py`); on CUDA they have slots and a
+step is a recorded graph (`_slots.py`). Does not load or change weights: the `PolicyHost` does. Caches are
+transformers' own objects with layers of ours; its continuous batching (5.19) is not used because it draws all
+requests from one seed, so that an answer would depend on its company.
 
 A row's draws depend on its own seed only. Its logits, though, come out of matrix products whose float
 rounding may change with the number of rows, so that at a near-tie the same seed can give another token in
@@ -32,7 +32,12 @@ from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
     from sdpo_solve.engines._packed import PackedLinears
+    from sdpo_solve.engines._slots import SlotBatch
+
+    BatchOf = Callable[[Any, torch.device, float], Batch | SlotBatch]
 
 
 class Options(BaseOptions):
@@ -43,7 +48,10 @@ class Options(BaseOptions):
 
 
 class HfEngine:
-    """Samples from `host`. Holds no weights of its own, so there is nothing to synchronise."""
+    """Samples from `host`. Holds no weights of its own, so there is nothing to synchronise.
+
+    `batch_of` makes the rows that are decoded together; None: what is fastest on the host's device.
+    """
 
     def __init__(
         self,
@@ -51,12 +59,14 @@ class HfEngine:
         options: Options,
         progress: TokenProgress | None = None,
         name: str = "model",
+        batch_of: BatchOf | None = None,
     ) -> None:
         self._host = host
         self._options = options
         self._progress = progress
         self._name = name
         self._packed: PackedLinears | None = None
+        self._batch_of = batch_of or _batch_of(host.device)
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
@@ -79,7 +89,8 @@ class HfEngine:
                 Row(ids[prompt], seed, room_tokens(ids[prompt], spec.max_tokens, context))
                 for prompt, seed in zip(prompts_G, seeds_G, strict=True)
             ]
-            self._fill(Batch(model, self._host.device, spec.temperature), rows, self._is_end(eos))
+            batch = self._batch_of(model, self._host.device, spec.temperature)
+            self._fill(batch, rows, self._is_end(eos))
         return [self._sample(prompt, row, policy, eos) for prompt, row in zip(prompts_G, rows, strict=True)]
 
     def identity(self) -> str:
@@ -97,7 +108,7 @@ class HfEngine:
             self._packed = PackedLinears()
         return self._packed.applied(model)
 
-    def _fill(self, batch: Batch, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> None:
+    def _fill(self, batch: Batch | SlotBatch, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> None:
         """Sample every row to its end, at most `batch_rows` at a time."""
         waiting = deque(rows)
         n_tokens = 0
@@ -139,6 +150,14 @@ def build(options: Options, parts: EngineParts) -> HfEngine:
         raise ConfigError("the engine hf needs a model; name one with --model")
     path: Path = parts.model_dir()
     return HfEngine(parts.host(), options, parts.progress, name=path.name)
+
+
+def _batch_of(device: torch.device) -> BatchOf:
+    if device.type != "cuda":
+        return Batch
+    from sdpo_solve.engines._slots import SlotBatch
+
+    return SlotBatch
 
 
 def _finish_of(row: Row, is_end: Callable[[Row], bool]) -> Finish | None:
