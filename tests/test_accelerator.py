@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the learner's passes in bfloat16, torch's kernels, and memory that runs out.
+"""What only a CUDA device can show: recorded sampling steps, the learner in bfloat16, and memory that runs out.
 
 Skipped where there is none. Needs no model on disk: tiny ones are made here.
 """
@@ -14,6 +14,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from sdpo_solve import bench_update
 from sdpo_solve.engines import hf
+from sdpo_solve.engines._rows import Batch
+from sdpo_solve.engines._scoring import forced_logprobs
+from sdpo_solve.engines._slots import SlotBatch
 from sdpo_solve.learner import attention
 from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
@@ -194,6 +197,43 @@ def test_a_single_attempt_that_does_not_fit_is_a_clear_error(model_dir: Path) ->
     torch.cuda.set_per_process_memory_fraction(taken / torch.cuda.get_device_properties(0).total_memory)
     with pytest.raises(LearnerError, match="out of memory with a single attempt"):
         packed(host, lessons((40_000,)))
+
+
+# -- sampling ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_recorded_step_samples_from_the_same_distribution(
+    model_dir: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refills, ends at all times and slots made anew; nearly every step is a replay, none falls back."""
+    host = load(model_dir, dtype)
+    steps, recordings = [], []
+    monkeypatch.setattr(SlotBatch, "step", _counted(steps, SlotBatch.step))
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", _counted(recordings, torch.cuda.CUDAGraph.replay))
+    prompts = [Prompt((Message("user", "a" * n),)) for n in (1, 40, 1, 11, 300, 1)] * 3
+    engine = hf.HfEngine(host, hf.Options(batch_rows=6))
+    samples = engine.sample(prompts, range(18), Policy("run", 0), SamplingSpec(40, 1.5))
+    assert len(recordings) > len(steps) / 2
+    mean = largest = 0.0
+    with host.base_active() as model:
+        for sample in samples:
+            right = forced_logprobs(model, sample.prompt_ids, sample.token_ids_T, 1.5)
+            offs = [abs(a - b) for a, b in zip(sample.logprobs_T, right, strict=True)]
+            mean, largest = mean + sum(offs) / len(offs) / len(samples), max(largest, *offs)
+    assert (mean < 1e-4 and largest < 1e-3) if dtype == torch.float32 else (mean < 0.03 and largest < 0.3)
+    if dtype == torch.float32:
+        plain = hf.HfEngine(host, hf.Options(batch_rows=6), batch_of=Batch)
+        unrecorded = plain.sample(prompts, range(18), Policy("run", 0), SamplingSpec(40, 1.5))
+        assert [s.token_ids_T for s in samples] == [s.token_ids_T for s in unrecorded]
+
+
+def _counted(calls: list[int], method: Any) -> Any:
+    def call(*args: Any) -> Any:
+        calls.append(1)
+        return method(*args)
+
+    return call
 
 
 # -- a run -------------------------------------------------------------------------------------------------
