@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -155,10 +155,29 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
         raise ConfigError(f"{place}: name at least one source of problems")
     shared = {key: value for key, value in given.items() if key in RunOptions.model_fields}
     spec = BatchSpec(read_options(BatchOptions, own_given, place), read_options(RunOptions, shared, place))
-    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
-    if idle and flags.get("methods") is None:  # a flag may run some arms of a file
-        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
     _check_methods(spec)
+    return _without_idle(spec, flags)
+
+
+def _without_idle(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
+    """Refuses what no method reads; where flags run some methods of a file, drops what it says for others.
+
+    Raises ConfigError.
+    """
+    is_part_of_a_file = flags.get("methods") is not None
+    methods = {spec.method_of(arm) for arm in spec.batch.methods}
+    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
+    if idle and not is_part_of_a_file:
+        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
+    if spec.run.group_size is not None and not methods & set(GROUPED):
+        if flags.get("group_size") is not None or not is_part_of_a_file:
+            raise ConfigError("group-size: none of these methods samples groups; leave it out")
+        spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
+    if "learner" in spec.run.settings and "sdpo" not in methods:
+        if "learner" in (flags.get("settings") or {}) or not is_part_of_a_file:
+            raise ConfigError("settings of the learner: none of these methods learns")
+        settings = {part: values for part, values in spec.run.settings.items() if part != "learner"}
+        spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
     return spec
 
 
@@ -172,11 +191,6 @@ def _check_methods(spec: BatchSpec) -> None:
     repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")
-    methods = {spec.method_of(arm) for arm in spec.batch.methods}
-    if spec.run.group_size is not None and not methods & set(GROUPED):
-        raise ConfigError("group-size: none of these methods samples groups; leave it out")
-    if "learner" in spec.run.settings and "sdpo" not in methods:
-        raise ConfigError("settings of the learner: none of these methods learns")
     if spec.batch.merge and spec.run.engine == "scripted":
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
     if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:

@@ -19,6 +19,24 @@ def spec(**flags):
     return make_spec({}, {"sources": "problems", **flags})
 
 
+FILE = {
+    "sources": "problems", "methods": ["sdpo", "multi-turn"], "group_size": 8, "settings": {"learner": {"lr": 1e-4}}
+}  # fmt: skip
+
+
+def test_a_flag_may_run_one_method_of_a_file_that_says_more() -> None:
+    got = make_spec(FILE, {"methods": "multi-turn"})
+    assert got.run.group_size is None
+    assert got.run.settings == {}
+    assert make_spec(FILE, {"methods": "sdpo"}).run.settings == FILE["settings"]
+
+
+@pytest.mark.parametrize("flags", [{"group_size": 4}, {"settings": {"learner": {"lr": 1e-3}}}])
+def test_what_a_flag_says_for_a_method_that_is_not_run_is_refused(flags: dict) -> None:
+    with pytest.raises(ConfigError, match="none of these methods"):
+        make_spec(FILE, {"methods": "multi-turn", **flags})
+
+
 def test_flags_win_over_the_file_and_what_neither_says_is_the_default(tmp_path: Path) -> None:
     path = tmp_path / "batch.toml"
     path.write_text(
