@@ -25,7 +25,7 @@ from sdpo_solve.types import BoxInput, Limits, Program, RunResult, RunStatus
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
-_GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest_test", "_guest")
+_GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest_forks", "_guest_test", "_guest")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys
@@ -35,7 +35,8 @@ while len(s) < n:
     s += os.read(0, n - len(s)) or os._exit(0)
 for name, source in marshal.loads(s):
     module = sys.modules[name] = type(sys)(name)
-    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+    module.CODE = compile(source, f"<{name}>", "exec")
+    exec(module.CODE, module.__dict__)
 module.main()
 """
 COMMAND = ("python3", "-I", "-c", _BOOTSTRAP)
@@ -148,6 +149,7 @@ class Conversation:
         modules = [(f"{__package__}.{name}", _source(f"{name}.py")) for name in _GUEST_MODULES]
         runner = marshal.dumps(modules, 2)
         head = dataclasses.asdict(setting) | {"seccomp": _syscalls.filters()}
+        head |= {"launcher": _source("_launcher.py"), "values": _values_source()}
         self._say(str(len(runner)).encode() + b"\n" + runner + pack(head))
 
     def greeting(self) -> dict[str, Any]:
@@ -282,11 +284,10 @@ class _Collected:
 def _job(program: Program, language: Language, limits: Limits, allowance: Allowance) -> dict[str, Any]:
     texts = {"code": program.code, "preamble": program.preamble, "entry": program.entry_point}
     return {
-        "program": texts | {"values_source": _values_source() if program.entry_point else ""},
+        "program": texts,
         "run": language.run,
         "compile": language.compile,
         "source": language.source,
-        "launcher": _source("_launcher.py"),
         "output_bytes": int(allowance.output_mb * 2**20),
         "parallel": allowance.parallel,
         "allowed": {

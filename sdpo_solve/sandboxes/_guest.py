@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from sdpo_solve.sandboxes._guest_forks import Forks
 from sdpo_solve.sandboxes._guest_slots import (
     Allowed,
     NamespaceSlot,
@@ -45,7 +46,6 @@ class Job:
         self.program: dict[str, Any] = head["program"]
         self.has_launcher: bool = head["run"] is None
         self.run: list[str] = head["run"] or [sys.executable, "-s", "-P", "-X", "utf8", "-c", _LAUNCH]
-        self.launcher = marshal.dumps(compile(head["launcher"], "<string>", "exec"))  # once, not in each test
         self.compile: list[str] | None = head["compile"]
         self.source: str = head["source"]
         self.output_bytes: int = head["output_bytes"]
@@ -55,11 +55,31 @@ class Job:
         self.compile_words = b""
 
 
+class Launch:
+    """How Python programs are started: compiled once, not in each test."""
+
+    def __init__(self, setting: dict[str, Any], environment: dict[str, str]) -> None:
+        launcher, self._values = (
+            compile(setting[name], "<launcher>", "exec", dont_inherit=True) for name in ("launcher", "values")
+        )
+        self._launcher = marshal.dumps(launcher)
+        by_uid = setting["first_uid"] is not None and not setting["builds"]
+        self.forks = Forks(environment, launcher, self._values) if by_uid else None
+
+    def program(self, job: Job, calls: list[str]) -> bytes:
+        """What a test reads on file 3."""
+        given = {**job.program, "calls": calls, "wire": None}
+        if self.forks is not None:
+            return marshal.dumps(given)
+        return self._launcher + marshal.dumps(given | {"values": self._values if calls else None})
+
+
 class Runner:
     """Serves one job. One thread, one poll: nothing that a test does can keep it from the others."""
 
     def __init__(self, setting: dict[str, Any], incoming: Unpacker) -> None:
         self._environment = ENVIRONMENT | setting["environment"]
+        self._launch = Launch(setting, self._environment)
         self._slots = _slots(setting)
         self._build_slot = self._slots.pop() if setting["builds"] else None
         self._incoming = incoming
@@ -113,6 +133,8 @@ class Runner:
             head, payload = frame
             if "program" in head:
                 self._job = Job(head)
+                if self._launch.forks is not None and self._job.program["preamble"]:
+                    self._launch.forks.warm(self._job.program["preamble"])
                 if self._job.compile:
                     self._start_build(self._job)
             else:
@@ -135,8 +157,8 @@ class Runner:
         busy = {test.slot for test in self._tests.values()}
         slot = next(slot for slot in self._slots if slot not in busy)
         test = Test(head["index"], head["alone"], len(head["calls"]), slot, job.allowed)
-        program = job.launcher + marshal.dumps({**job.program, "calls": head["calls"]})
-        self._start(test, job.run, {}, stdin, program if job.has_launcher else b"")
+        program = self._launch.program(job, head["calls"]) if job.has_launcher else b""
+        self._start(test, job.run, {}, stdin, program)
 
     def _start(
         self, test: Test, command: list[str], files: dict[str, bytes], stdin: bytes, program: bytes
@@ -149,9 +171,14 @@ class Runner:
             os.set_blocking(read_fd, False)
             test.fds[read_fd] = name
             self._poll.register(read_fd, select.POLLIN)
-        test.pid = os.fork()
-        if test.pid == 0:
-            self._become(test, command, given, ends)
+        forks = self._launch.forks if program else None
+        if forks is not None and isinstance(test.slot, UidSlot):
+            fds = [given[0], ends["stdout"], ends["stderr"], given[1], ends["values"], ends["setup"]]
+            test.pid = forks.fork(test.slot, test.allowed, fds)
+        else:
+            test.pid = os.fork()
+            if test.pid == 0:
+                self._become(test, command, given, ends)
         for fd in (*given, *ends.values()):
             os.close(fd)
         self._tests[test.pid] = test
@@ -273,7 +300,10 @@ def _slots(setting: dict[str, Any]) -> list[Slot]:
     if setting["first_uid"] is None:
         return [NamespaceSlot(path, seccomp) for path in paths]
     guard = setting["first_uid"]
-    return [UidSlot(path, guard + 1 + i, guard, seccomp) for i, path in enumerate(paths)]
+    return [
+        UidSlot(path, guard + 1 + i, guard, seccomp, shown=path == "/box/build")
+        for i, path in enumerate(paths)
+    ]
 
 
 def _split_values(written: bytes, has_launcher: bool) -> tuple[bool, list[bytes]]:

@@ -153,8 +153,10 @@ class Slot:
 class UidSlot(Slot):
     """A user id and a small file system. The runner is root with SETUID, SETGID and KILL."""
 
-    def __init__(self, path: str, uid: int, guard_uid: int, seccomp: bytes) -> None:
+    def __init__(self, path: str, uid: int, guard_uid: int, seccomp: bytes, *, shown: bool = False) -> None:
+        """`shown`: the others may run what lies in its home, by name."""
         super().__init__(path)
+        self._home_mode = 0o711 if shown else 0o700
         self._uid = uid
         self._guard_uid = guard_uid  # real id while acting as `uid`, so that its processes cannot signal us
         self._seccomp = seccomp
@@ -171,8 +173,8 @@ class UidSlot(Slot):
     def prepare(self, files: dict[str, bytes]) -> None:
         os.chmod(self.path, 0o733)
         with self._acting():
-            os.mkdir(self.home, 0o711)
-            os.chmod(self.home, 0o711)
+            os.mkdir(self.home, 0o700)
+            os.chmod(self.home, self._home_mode)
             for name, data in files.items():
                 with open(f"{self.home}/{name}", "wb") as file:
                     file.write(data)
@@ -181,6 +183,15 @@ class UidSlot(Slot):
     def become(
         self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
     ) -> NoReturn:
+        self.give_up_rights(allowed)
+        os.execvpe(command[0], command, environment)
+
+    def facts(self) -> tuple[str, int, int, bytes]:
+        """What makes another of these."""
+        return self.path, self._uid, self._guard_uid, self._seccomp
+
+    def give_up_rights(self, allowed: Allowed) -> None:
+        """Turn this process into one of the test's, in its home. Raises OSError."""
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
         allowed.set_rlimits()
@@ -190,8 +201,8 @@ class UidSlot(Slot):
         os.setresuid(self._uid, self._uid, self._uid)
         os.chdir(self.home)
         _drop_capabilities(self._libc)
+        self._libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self belongs to the user it now is
         _refuse_system_calls(self._libc, self._seccomp)
-        os.execvpe(command[0], command, environment)
 
     def members(self, pids: list[int], seen: list[Process]) -> list[Process]:
         return [process for process in seen if process.uid == self._uid]

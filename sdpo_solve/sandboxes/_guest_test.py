@@ -30,6 +30,7 @@ class Test:
         self.pid = 0
         self.started = self.watched = time.monotonic()
         self.idle_s = 0.0
+        self.held_up = False
         self.fds: dict[int, str] = {}
         self.written = {name: bytearray() for name in ("stdout", "stderr", "values", "setup", *slot.pipes)}
         self.killed_for: str | None = None
@@ -47,6 +48,7 @@ class Test:
         if not data:
             self.close(fd)
             return False
+        self.held_up = self.held_up or len(data) > CHUNK // 2  # a full pipe: it waited for us
         kept += data
         if name == "stderr":
             del kept[:-STDERR_BYTES]
@@ -74,15 +76,17 @@ class Test:
     def watch(self, own: list[Process]) -> None:
         """Take note of what it uses now, and decide whether it must go.
 
-        Wall time is the processor time it had and the time in which all of it slept. Waiting for a processor
-        or a disk does not count, up to a point: a loaded machine is not its fault.
+        Wall time is the processor time it had and the time in which all of it slept. Waiting for a processor,
+        a disk or a reader of its output does not count, up to a point: a loaded machine is not its fault.
         """
         now, cpu_before_s = time.monotonic(), self.cpu_s
         since_s, self.watched = min(now - self.watched, 2 * TICK_S), now
         self.cpu_s = max(self.cpu_s, sum(process.cpu_s for process in own))
         self.peak_mb = max(self.peak_mb, memory_mb(own))
-        if self.cpu_s == cpu_before_s and all(process.sleeps() for process in own):
+        asleep = self.cpu_s == cpu_before_s and all(process.sleeps() for process in own)
+        if asleep and not self.held_up:
             self.idle_s += since_s
+        self.held_up = False
         self.killed_for = self.killed_for or self._excess(own, now - self.started)
 
     def _excess(self, own: list[Process], elapsed_s: float) -> str | None:

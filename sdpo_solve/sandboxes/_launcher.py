@@ -22,7 +22,7 @@ def explain(exc: BaseException, source: str) -> None:
 
     linecache.cache["solution.py"] = (len(source), None, source.splitlines(True), "solution.py")
     trace = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == "<string>":
+    while trace is not None and trace.tb_frame.f_code.co_filename == "<launcher>":
         trace = trace.tb_next
     try:  # noqa: SIM105 (contextlib is not loaded yet)
         sys.stdout.flush()
@@ -57,8 +57,9 @@ def run_stdin(code: CodeType, job: dict[str, Any]) -> None:
 
 def run_calls(code: CodeType, job: dict[str, Any]) -> None:
     """Call the entry point; a line for each value. Ends at once after the last one."""
-    wire: dict[str, Any] = {"__name__": "values"}
-    exec(job["values_source"], wire)
+    wire: dict[str, Any] = job["wire"] or {"__name__": "values"}
+    if not job["wire"]:
+        exec(job["values"], wire)
     encode, write, leave = wire["encode"], os.write, os._exit
     calls = [wire["decode"](call) for call in job["calls"]]
     try:
