@@ -17,7 +17,8 @@ Values (function problems)
     livecodebench  Python's ==, a tuple at the top counting as a list
     python         EvalPlus's rule: Python's ==, or floats within the tolerance (1e-6 where floats are due)
     set            EvalPlus's rule for eight problems: the same items, whatever their order and number
-`python` and `set` compare texts as `exact` does.
+    not-none       EvalPlus's rule for three problems: whether there is something, None being nothing
+`python`, `set` and `not-none` compare texts as `exact` does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _NUMBER_CHARS = 400
 def texts_match(checker: Checker, expected: str, output: str) -> bool:
     """Whether the text `output` is an answer where `expected` is one."""
     match checker.name:
-        case "exact" | "python" | "set":
+        case "exact" | "python" | "set" | "not-none":
             return _normalise(expected) == _normalise(output)
         case "tokens":
             return expected.split() == output.split()
@@ -65,6 +66,8 @@ def values_match(checker: Checker, expected: object, value: object) -> bool:
             return bool(value == expected) or _arrays_close(expected, value, checker.tolerance)
         case "set":
             return _same_items(expected, value)
+        case "not-none":
+            return expected == (value if isinstance(value, bool) else value is not None)
         case "float":
             return _same(expected, value, checker.tolerance)
         case "exact" | "tokens":

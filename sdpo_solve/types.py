@@ -81,7 +81,7 @@ class Limits:
 class Checker:
     """How an answer is compared (see `checkers.py`); `tolerance` 0 compares numbers exactly."""
 
-    name: Literal["exact", "tokens", "float", "livecodebench", "python", "set"] = "exact"
+    name: Literal["exact", "tokens", "float", "livecodebench", "python", "set", "not-none"] = "exact"
     tolerance: float = 0.0
 
 

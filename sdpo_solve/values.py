@@ -2,7 +2,8 @@
 
 JSON keeps null, booleans, texts, lists, finite floats and ints below 2**53; everything else is an object with
 one key that names its type: {"int": "0x..."}, {"float": "inf"}, {"tuple": [...]}, {"set": [...]},
-{"frozenset": [...]}, {"dict": [[key, value], ...]}, {"bytes": "00ff"}, {"complex": [re, im]}.
+{"frozenset": [...]}, {"dict": [[key, value], ...]}, {"bytes": "00ff"}, {"complex": [re, im]},
+{"match": "text"}.
 
 Standard library only and free of package imports, because the sandbox's runner carries this source into the
 box. `decode` treats its text as hostile: it builds plain values and nothing else, within a depth limit.
@@ -21,6 +22,16 @@ _MAX_COLLISIONS = 16
 
 class NotPlain(ValueError):
     """The value (or the text) is not plain data. The message names the type or the fault."""
+
+
+class Match:
+    """What is left of an `re.Match`: that there was one, and the text that matched. Equal to nothing else."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return f"<re.Match of {self.text}>"
 
 
 def encode(value: object) -> str:
@@ -91,6 +102,8 @@ def _pack_container(value: object, depth: int) -> object:
         return {name: sorted((_pack(item, depth) for item in value), key=json.dumps)}
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return _pack(value.tolist(), depth)  # numpy scalars and arrays say the same word
+    if type(value).__module__ == "re" and hasattr(value, "group"):
+        return {"match": repr(value.group())[:200]}
     raise NotPlain(f"a value of type {type(value).__name__} is not plain data")
 
 
@@ -119,6 +132,8 @@ def _unpack(node: object, depth: int) -> object:
         return float(body)
     if name == "bytes" and isinstance(body, str):
         return bytes.fromhex(body)
+    if name == "match" and isinstance(body, str):
+        return Match(body)
     if name == "complex" and isinstance(body, list):
         real, imag = (_unpack(part, depth + 1) for part in body)
         if isinstance(real, float) and isinstance(imag, float):

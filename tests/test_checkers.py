@@ -7,6 +7,7 @@ import pytest
 
 from sdpo_solve.checkers import texts_match, values_match
 from sdpo_solve.types import Checker
+from sdpo_solve.values import Match
 
 EXACT, TOKENS, LCB = Checker("exact"), Checker("tokens"), Checker("livecodebench")
 FLOAT = Checker("float", 1e-6)
@@ -170,6 +171,14 @@ def test_livecodebench_takes_the_tolerance_that_a_statement_grants() -> None:
         (Checker("set"), [1, 2], [1], False),
         (Checker("set"), [[1]], [[1]], True),
         (Checker("set"), [1], 1, False),
+        (Checker("not-none"), True, Match("'ab'"), True),
+        (Checker("not-none"), True, 0, True),
+        (Checker("not-none"), True, False, False),
+        (Checker("not-none"), True, None, False),
+        (Checker("not-none"), False, None, True),
+        (Checker("not-none"), False, False, True),
+        (Checker("not-none"), False, Match("''"), False),
+        (Checker("python"), True, Match("'ab'"), False),
     ],
 )
 def test_evalplus_values(checker: Checker, expected: object, value: object, same: bool) -> None:

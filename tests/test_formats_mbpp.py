@@ -13,7 +13,7 @@ from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.formats import mbpp
 from sdpo_solve.formats._mbpp_shapes import restore
 from sdpo_solve.protocols import Sandbox, StopAfter
-from sdpo_solve.selection import Selected, Selection
+from sdpo_solve.selection import Selected, Selection, Unfit
 from sdpo_solve.types import BoxInput, Checker, Kind, Limits, Program, RunResult, RunStatus
 from sdpo_solve.values import encode
 
@@ -130,6 +130,23 @@ def test_tolerances_and_comparisons_as_sets_are_the_rows_own(path: Path) -> None
     code = {"entry_point": "Diff", "canonical_solution": "def Diff(x): return [x]"}
     (as_set,) = select(path, {**MBPP_PLUS, **code}).problems
     assert as_set.checker == Checker("set")
+
+
+def test_where_only_some_answer_is_due_a_match_is_one(path: Path) -> None:
+    code = {
+        "entry_point": "check_str",
+        "canonical_solution": "import re\ndef check_str(x): return re.match('1', str(x))",
+    }
+    row = {**MBPP_PLUS, **code, "base_input": [[12]], "plus_input": [[3]]}
+    (problem,) = select(path, row).problems
+    assert problem.checker == Checker("not-none")
+    assert [test.expected for test in problem.tests] == [True, False]
+    row |= {
+        "entry_point": "other",
+        "canonical_solution": code["canonical_solution"].replace("check_str", "other"),
+    }
+    with pytest.raises(Unfit, match=r"its canonical solution returns an re\.Match"):
+        select(path, row)
 
 
 def test_humaneval_states_the_asserts_of_its_check(path: Path) -> None:

@@ -1,13 +1,14 @@
 """The wire form keeps plain values and their types, and refuses everything else."""
 
 import math
+import re
 from collections import Counter, defaultdict, deque
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpo_solve.values import NotPlain, decode, encode
+from sdpo_solve.values import Match, NotPlain, decode, encode
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -47,6 +48,14 @@ def test_subclasses_become_their_plain_form(value: object, expected: object) -> 
 
 def test_nan_survives() -> None:
     assert math.isnan(decode(encode(float("nan"))))  # type: ignore[arg-type]
+
+
+def test_of_a_match_its_text_is_left_and_it_equals_nothing() -> None:
+    found = decode(encode(re.search("b+", "abbc")))
+    assert isinstance(found, Match)
+    assert (found.text, found == decode(encode(re.search("b+", "abbc")))) == ("'bb'", False)
+    with pytest.raises(NotPlain):
+        decode('{"match": 1}')
 
 
 @pytest.mark.parametrize("value", [object(), deque([1]), iter([1]), lambda: 1, range(3)])

@@ -26,6 +26,7 @@ from sdpo_solve.protocols import Sandbox
 from sdpo_solve.selection import Candidate, Unfit
 from sdpo_solve.types import Call, Checker, Kind, Problem, Program, TestCase
 from sdpo_solve.untrusted import middle_cut
+from sdpo_solve.values import Match
 
 _HUMANEVAL_STATEMENT = "Complete the function so that it does what its docstring says."
 # Answers of these are compared as sets (EvalPlus, evalplus/eval/_special_oracle.py).
@@ -33,6 +34,8 @@ _AS_SETS = {
     *("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum"),
     *("intersection_array", "find_dissimilar", "Diff"),
 }
+# Of these only whether they return something counts; the canonical ones return an re.Match (the same file).
+_AS_NOT_NONE = {"check_str", "text_match_three", "text_starta_endb"}
 _KNOWN_BAD = {
     "mbpp-164": "the statement and the canonical solution disagree",
     "mbpp-295": "the statement and the canonical solution disagree",
@@ -197,14 +200,20 @@ def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> 
     )
     calls = [Call(tuple(args)) for args in (*base, *plus)]
     computed = compute(Program(reference, entry_point), calls, sandbox, cache_dir)
-    if isinstance(computed, Computed):
-        tests = [
-            TestCase(list(call.args), value, visible=place < len(base))
-            for place, (call, value) in enumerate(zip(calls, computed.values, strict=True))
-        ]
-    else:
+    if not isinstance(computed, Computed):
         raise _Unfit(f"its canonical solution fails on input {computed.index}: {computed.error}")
-    tolerance = row.data.get("atol") or 0.0
+    values = list(computed.values)
+    checker = (
+        _plus_checker(row, entry_point) if is_mbpp else Checker("python", float(row.data.get("atol") or 0.0))
+    )
+    if checker.name == "not-none":
+        values = [value if isinstance(value, bool) else value is not None for value in values]
+    elif any(isinstance(value, Match) for value in values):
+        raise _Unfit("its canonical solution returns an re.Match")
+    tests = [
+        TestCase(list(call.args), value, visible=place < len(base))
+        for place, (call, value) in enumerate(zip(calls, values, strict=True))
+    ]
     return Problem(
         id=row.id,
         statement=_docstring(prompt) if is_mbpp else _HUMANEVAL_STATEMENT,
@@ -212,12 +221,19 @@ def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> 
         tests=tuple(tests),
         entry_point=entry_point,
         starter_code=None if is_mbpp else prompt.strip("\n"),
-        checker=Checker("set")
-        if is_mbpp and entry_point in _AS_SETS
-        else Checker("python", float(tolerance)),
+        checker=checker,
         reference=reference,
         meta=_meta(row),
     )
+
+
+def _plus_checker(row: _Row, entry_point: str) -> Checker:
+    """EvalPlus's special cases, or its usual rule."""
+    if entry_point in _AS_SETS:
+        return Checker("set")
+    if entry_point in _AS_NOT_NONE:
+        return Checker("not-none")
+    return Checker("python", float(row.data.get("atol") or 0.0))
 
 
 def _docstring(prompt: str) -> str:
