@@ -432,6 +432,28 @@ print(reached)
 
 
 @behaviour
+def no_test_finds_another_in_its_memory(sandbox: Sandbox) -> None:
+    code = """import re
+mine = input().encode()
+found = set()
+with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+    for line in maps:
+        place, rights = line.split()[:2]
+        first, last = (int(text, 16) for text in place.split("-"))
+        if rights.startswith("r") and not line.rstrip().endswith("[vvar]"):
+            try:
+                memory.seek(first)
+                found |= set(re.findall(rb"tok=[a-z]{8}", memory.read(last - first)))
+            except (OSError, OverflowError, ValueError):
+                pass
+print(mine in found, found - {mine})
+"""
+    inputs = [BoxInput("tok=" + 8 * letter) for letter in "abcdef"]
+    results = sandbox.run(Program(code), inputs, Limits(6, 256))
+    assert [result.stdout for result in results] == ["True set()\n"] * 6, results
+
+
+@behaviour
 def nothing_is_carried_from_test_to_test(sandbox: Sandbox) -> None:
     code = """import os
 print(sorted(os.listdir(".")), sorted(os.listxattr(".")))
