@@ -46,7 +46,8 @@ def execute(code: CodeType, job: dict[str, Any], name: str) -> ModuleType:
 def run_stdin(code: CodeType, job: dict[str, Any]) -> None:
     """Like `python solution.py`: it ends as any interpreter does, threads and exit handlers included."""
     os.close(4)
-    status, leave, opened = 0, os._exit, []
+    status, leave = 0, os._exit
+    opened: list[bool] = []
 
     def hear(event: str, details: tuple[Any, ...]) -> None:
         if event == "open" and not opened and details[1] is not None and set(details[1]) & set("wax+"):
@@ -82,7 +83,7 @@ def wind_up(status: int) -> int:
 
     try:
         if "threading" in sys.modules:
-            sys.modules["threading"]._shutdown()  # type: ignore[attr-defined]
+            sys.modules["threading"]._shutdown()
     except BaseException:
         pass
     atexit._run_exitfuncs()
