@@ -107,7 +107,7 @@ def parse_engines(text: str | None) -> tuple[str, ...]:
 
 
 def run(model_dir: Path, wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Figures:
-    """Speeds of the engines and their ratios. Weights in bfloat16 for every arm.
+    """Speeds of the engines and their ratios. Weights in the machine's own precision for every arm.
 
     Raises ConfigError for numbers that not every arm can honour, PrerequisiteError where an engine that is
     named is missing, EngineError where one fails.
@@ -117,9 +117,7 @@ def run(model_dir: Path, wanted: Wanted, say: Callable[[str], None] = lambda _: 
         raise ConfigError(
             f"{n} samples are no whole number of batches of {rows}; plain `generate` needs that"
         )
-    import torch
-
-    host = AdaptedModel.load(model_dir, dtype=torch.bfloat16)
+    host = AdaptedModel.load(model_dir)
     spec = SamplingSpec(wanted.max_tokens)
     arms: dict[str, Arm] = {}
     if "hf" in (wanted.engines or ENGINES):

@@ -80,7 +80,7 @@ def make_subject(name: str, folder: Path) -> Subject:
     policies = [
         Policy("run", n, save_adapter(model_dir, folder / "policies" / f"{n:04}", seed=n)) for n in (1, 2)
     ]
-    dtype = torch.bfloat16 if name == "vllm" else torch.float32
+    dtype = None if name == "vllm" else torch.float32  # vLLM takes the machine's own, like the learner
     host = AdaptedModel.load(model_dir, dtype=dtype)
     replies = folder / "replies.jsonl"
     replies.write_text("".join(json.dumps({"text": f"reply {n} é"}) + "\n" for n in range(200)))
@@ -101,7 +101,8 @@ def make_subject(name: str, folder: Path) -> Subject:
     from sdpo_solve.engines import vllm
 
     options = vllm.Options(batch_rows=8, cpu_cache_gb=1, probe_tolerance=0.1)
-    return Subject(vllm.build(options, parts), host, *policies, seen, 0.1, 0.6)
+    off = (0.1, 0.6) if host.dtype == torch.bfloat16 else (1e-3, 1e-2)
+    return Subject(vllm.build(options, parts), host, *policies, seen, *off)
 
 
 @pytest.fixture(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sdpo_solve.engines._guardian import Guardian, marked_pids
 from sdpo_solve.engines._probe import SwapProbe
@@ -218,7 +217,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 
     folder = tmp_path_factory.mktemp("vllm")
     model_dir = save_tiny_model(folder / "model", hidden=256)
-    host = AdaptedModel.load(model_dir, dtype=torch.bfloat16)
+    host = AdaptedModel.load(model_dir)
     dirs = [save_adapter(model_dir, folder / str(n), seed=n) for n in range(2)]
     first, second = (Policy("run", n + 1, adapter_dir) for n, adapter_dir in enumerate(dirs))
     options = Options(batch_rows=4, cpu_cache_gb=1, probe_tolerance=0.1)

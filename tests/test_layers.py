@@ -13,7 +13,7 @@ ROOT = Path(sdpo_solve.__file__).parent
 LAYERS: dict[str, int] = {
     "types": 0, "errors": 0, "values": 0,
     "protocols": 1, "config": 1, "untrusted": 1, "expressions": 1,
-    "prompts": 2, "events": 2, "identity": 2, "progress": 2, "asserts": 2, "checkers": 2, "images": 2, "memory": 2, "selection": 2,
+    "prompts": 2, "events": 2, "identity": 2, "progress": 2, "asserts": 2, "checkers": 2, "images": 2, "memory": 2, "processor": 2, "selection": 2,
     "engines": 3, "sandboxes": 3, "learner": 3, "formats": 3, "judge": 3, "feedback": 3, "journal": 3,
     "models": 3, "ui": 3, "_gguf": 2, "embedded": 2,
     "methods": 4,

@@ -23,6 +23,7 @@ from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_t
 from sdpo_solve.engines._guardian import Guardian
 from sdpo_solve.engines._probe import SwapProbe
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
+from sdpo_solve.processor import cpu_dtype
 from sdpo_solve.protocols import PolicyHost, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
@@ -278,7 +279,7 @@ def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dic
     on_cpu = share is None
     return {
         "model": str(model_dir),
-        "dtype": "bfloat16",
+        "dtype": cpu_dtype() if on_cpu else "bfloat16",  # the learner's
         "max_num_seqs": options.batch_rows,
         "max_model_len": options.max_model_len,
         "tensor_parallel_size": options.tensor_parallel,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError
+from sdpo_solve.processor import cpu_dtype
 from sdpo_solve.types import Policy
 
 Slot = Literal["policy", "teacher"]
@@ -271,11 +272,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16
-    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_bf16 = can.get("avx512_bf16") or can.get("amx_bf16")
-    return torch.bfloat16 if has_bf16 else torch.float32
+    name = cpu_dtype() if device.type == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def keep_freed_memory() -> None:
