@@ -1,8 +1,9 @@
 """Linear layers with a second copy of their weights in oneDNN's own layout, for sampling on a CPU.
 
-torch lays bfloat16 weights out anew for every product; with few rows that costs as much as the product. The
-layout and the product on it are the operators that torch's own compiler uses when it freezes a model for the
-CPU (torch/_inductor/fx_passes/mkldnn_fusion.py). They are chosen by capability: elsewhere nothing changes.
+torch lays bfloat16 weights out anew for every product; with few rows that costs as much as the product. In
+float32 its products with few rows take about twice as long as oneDNN's. The layout and the product on it are
+the operators that torch's own compiler uses when it freezes a model for the CPU
+(torch/_inductor/fx_passes/mkldnn_fusion.py). They are chosen by capability: elsewhere nothing changes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 
@@ -26,9 +28,9 @@ class PackedLinears:
     @contextmanager
     def applied(self, model: torch.nn.Module) -> Iterator[None]:
         """Within, the model's packable layers use their packed weights; afterwards they are as before."""
-        layers = [x for x in model.modules() if isinstance(x, torch.nn.Linear) and _packable(x)]
+        layers = [x for name, x in model.named_modules() if "lora_" not in name and _packable(x)]
         stale = {x.weight for x in layers if not self._is_fresh(x.weight)}
-        if not _capable() or not _fits(stale):
+        if not _fits(stale):
             layers, stale = [], set()
         for weight in stale:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
@@ -62,25 +64,26 @@ class _Packed:
     """What torch counted as the original's version when the copy was made."""
 
 
-def _packable(layer: torch.nn.Linear) -> bool:
-    """A plain linear layer that no training changes, bfloat16 on the CPU, with nobody else's `forward`."""
+def _packable(layer: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
+    """A plain linear layer on the CPU that no training changes, with nobody else's `forward`."""
     return (
         type(layer) is torch.nn.Linear
-        and layer.weight.dtype is torch.bfloat16
+        and _capable(layer.weight.dtype)
         and layer.weight.device.type == "cpu"
         and not layer.weight.requires_grad
         and "forward" not in vars(layer)
     )
 
 
-def _capable() -> bool:
-    """Whether this torch has the operators and this processor multiplies bfloat16 in oneDNN."""
+def _capable(dtype: torch.dtype) -> bool:
+    """Whether this torch has the operators, and oneDNN multiplies that precision on this processor."""
     operators = torch.ops.mkldnn
     return (
-        torch.backends.mkldnn.is_available()
+        dtype in (torch.bfloat16, torch.float32)
+        and torch.backends.mkldnn.is_available()
         and hasattr(operators, "_reorder_linear_weight")
         and hasattr(operators, "_linear_pointwise")
-        and bool(operators._is_mkldnn_bf16_supported())
+        and (dtype is torch.float32 or bool(operators._is_mkldnn_bf16_supported()))
     )
 
 
