@@ -1,5 +1,6 @@
 """What a test in a box is charged with: sleep and processor time, never the wait for a busy machine."""
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,20 @@ def test_a_runner_that_looks_seldom_charges_no_more_than_it_saw(clock: SimpleNam
     clock.now += 5.0
     test.watch([process(asleep=True)])
     assert (test.killed_for, test.idle_s) == (None, 2 * TICK_S)
+
+
+def test_waiting_for_a_reader_of_its_output_is_not_sleep(clock: SimpleNamespace) -> None:
+    test = _guest_test.Test(0, False, 0, Place("/box/0"), ALLOWED)
+    read_fd, write_fd = os.pipe()
+    test.fds[read_fd] = "stderr"
+    for n_bytes, idle_s in ((60_000, 0.0), (100, TICK_S)):  # a full pipe, and a word now and then
+        os.write(write_fd, b"x" * n_bytes)
+        test.drain(read_fd, 1 << 20)
+        clock.now += TICK_S
+        test.watch([process(asleep=True, cpu_s=0.0)])
+        assert test.idle_s == pytest.approx(idle_s)
+    os.close(write_fd)
+    test.close(read_fd)
 
 
 @pytest.mark.parametrize(
