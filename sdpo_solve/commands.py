@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sdpo_solve import setup as machine
 from sdpo_solve.config import RunOptions, parse_settings, read_options
 from sdpo_solve.errors import PrerequisiteError, ProblemError, UserError
 from sdpo_solve.identity import default_out
+from sdpo_solve.processor import cpu_dtype
 from sdpo_solve.selection import Selection, describe_left_out
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Finish, Outcome, OutcomeStatus, Problem, Verdict
@@ -252,9 +253,10 @@ def _print_memory(name: str, path: Path, console: Console) -> None:
     size = memory.size_of(path)
     gpu_mb = memory.gpu_memory_mb()
     load = memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
+    held = load if gpu_mb is not None else replace(load, dtype=cpu_dtype())
     here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
     estimates = [
-        memory.in_process(size, load, here_mb, on_cpu=gpu_mb is None),
+        memory.in_process(size, held, here_mb, on_cpu=gpu_mb is None),
         memory.shared_gpu(size, load, gpu_mb),
     ]
     console.print(f"\n{name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration")

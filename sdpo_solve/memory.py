@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from sdpo_solve.errors import ConfigError
 
@@ -39,11 +40,6 @@ class ModelSize:
     kv_numbers_per_token: int
     adapter_numbers_per_rank: int
 
-    @property
-    def weights_mb(self) -> int:
-        """In bfloat16."""
-        return _mb(self.params * _HALF)
-
     def cache_mb(self, tokens: int) -> int:
         """Keys and values of that many tokens in bfloat16."""
         return _mb(tokens * self.kv_numbers_per_token * _HALF)
@@ -60,6 +56,12 @@ class Load:
     microbatch_tokens: int = 4096
     checkpoint_tokens: int = 4096
     chunk_positions: int = 256
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of weights, activations, keys and values in the learner's process."""
+
+    @property
+    def number_bytes(self) -> int:
+        return 4 if self.dtype == "float32" else _HALF
 
     @property
     def cached_tokens(self) -> int:
@@ -144,7 +146,7 @@ def size_of(model_dir: Path) -> ModelSize:
 def learner_needs(size: ModelSize, load: Load) -> tuple[Need, ...]:
     """Weights, adapter and working memory of an update, in the learner's process."""
     return (
-        Need("learner: weights (bfloat16)", size.weights_mb),
+        Need(f"learner: weights ({load.dtype})", _mb(size.params * load.number_bytes)),
         Need("learner: adapter, teacher, optimizer", _adapter_mb(size, load)),
         Need(f"learner: an update, {load.microbatch_tokens} tokens a pass", _update_mb(size, load)),
     )
@@ -183,13 +185,13 @@ def full_length(size: ModelSize, load: Load, context_tokens: int | None = None) 
 
 def in_process(size: ModelSize, load: Load, available_mb: int | None, *, on_cpu: bool) -> Estimate:
     """The engine hf, which samples from the learner's own weights."""
-    copies = (
-        (Need("hf: weights laid out for the processor", _mb(size.linear_params * _HALF)),) if on_cpu else ()
-    )
+    packed_mb = _mb(size.linear_params * load.number_bytes)
+    copies = (Need("hf: weights laid out for the processor", packed_mb),) if on_cpu else ()
+    cache_mb = _mb(2 * load.cached_tokens * size.kv_numbers_per_token * load.number_bytes)
     needs = (
         *learner_needs(size, load),
         *copies,
-        Need(f"hf: keys and values, {load.rows} answers", 2 * size.cache_mb(load.cached_tokens)),
+        Need(f"hf: keys and values, {load.rows} answers", cache_mb),
         Need("libraries" if on_cpu else "CUDA", _CONTEXT_MB),
     )
     return Estimate(
@@ -246,11 +248,11 @@ def _update_mb(size: ModelSize, load: Load) -> int:
     """Activations of one pass with gradients, and the head's logits for some positions.
 
     Kept for each token and layer: about eight arrays as wide as the model and four as wide as its inner
-    layer, in bfloat16. Where passes are recomputed only the layers' inputs are kept, and one layer's arrays.
+    layer. Where passes are recomputed only the layers' inputs are kept, and one layer's arrays.
     """
-    inside = (8 * size.hidden + 4 * size.inner) * _HALF
+    inside = (8 * size.hidden + 4 * size.inner) * load.number_bytes
     if load.microbatch_tokens > load.checkpoint_tokens:
-        a_token = size.layers * size.hidden * _HALF + inside
+        a_token = size.layers * size.hidden * load.number_bytes + inside
     else:
         a_token = size.layers * inside
     head = load.chunk_positions * size.vocabulary * 4 * _HEAD_COPIES

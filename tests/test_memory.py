@@ -53,8 +53,27 @@ def test_no_model_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_weights_and_cache_of_a_known_model() -> None:
     """8.19 billion numbers of two bytes; 73 728 numbers a token, so 40 960 tokens take 5760 MiB."""
-    assert EIGHT.weights_mb == 15_623
+    assert memory.learner_needs(EIGHT, Load())[0] == Need("learner: weights (bfloat16)", 15_623)
     assert EIGHT.cache_mb(40_960) == 5760
+
+
+def test_a_processor_that_computes_in_float32_needs_twice_the_numbers() -> None:
+    """Weights, those laid out for the processor, keys and values; the adapter is float32 in any case."""
+    half, whole = (
+        {
+            need.name.split(" (")[0]: need.mb
+            for need in memory.in_process(EIGHT, load, None, on_cpu=True).needs
+        }
+        for load in (Load(), Load(dtype="float32"))
+    )
+    assert half.keys() == whole.keys()
+    for name in (
+        "learner: weights",
+        "hf: weights laid out for the processor",
+        "hf: keys and values, 16 answers",
+    ):
+        assert whole[name] == pytest.approx(2 * half[name], abs=1)
+    assert whole["learner: adapter, teacher, optimizer"] == half["learner: adapter, teacher, optimizer"]
 
 
 def test_vllm_takes_what_the_learner_leaves() -> None:
