@@ -118,10 +118,10 @@ def run(
     *,
     size: Size = Size(),  # frozen
     with_plain: bool = True,
-    with_gradients: bool = True,
     n_rounds: int = 2,
 ) -> UpdateBench:
-    """Measure one update of random tokens against the frozen teacher.
+    """Measure one update of random tokens against the frozen teacher, and with the plain form compare both
+    forms' gradients, of two attempts.
 
     Raises LearnerError where the packed form's process dies (out of memory).
     """
@@ -130,21 +130,23 @@ def run(
     say(f"packed form: {_said(packed)}")
     plain = error = None
     if with_plain:
-        say("plain form")
+        few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
         try:
+            say("plain form")
             plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
             say(f"plain form: {_said(plain)}")
         except LearnerError as exc:
             say(f"plain form: {exc}")
-    if with_gradients:
-        say("gradients of both forms in float32")
-        few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
-        error = _in_process(_gradient_error, model_dir, few)
+        try:
+            say("gradients of both forms in float32")
+            error = _in_process(_gradient_error, model_dir, few)
+        except LearnerError as exc:
+            say(f"gradients of both forms: {exc}")
     return UpdateBench(size, packed, plain, gflop, error)
 
 
 def _said(cost: Cost) -> str:
-    return f"{cost.wall_s:.2f} s, {cost.peak_mb:.0f} MiB"
+    return f"{cost.wall_s:.2f} s, {cost.peak_mb:.0f} MiB, {cost.gflop_per_s:.0f} GFLOP/s of matrix products"
 
 
 def page(bench: UpdateBench) -> Group:
