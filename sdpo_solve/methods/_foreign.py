@@ -1,10 +1,12 @@
 """Feedback that was given on other problems, for the control `sdpo.teacher=shuffled`.
 
 `_foreign_feedback.json` holds, by problem id, what this package's judge said of wrong programs for ten of the
-problems shipped with it (recorded 2026-11-25 in real containers, feedback options at their defaults; the
-programs make the mistakes that small models make, those for letter-tally were sampled from one). Answers
-without a program, and programs that failed hidden tests only, are left out: what they hear says nothing of a
-problem. Draws texts; builds no prompt.
+problems shipped with it, in real containers, feedback options at their defaults. The programs of letter-tally
+(2026-11-25), cargo-totals, coin-tray, day-clock, gull-count and longest-word (2026-11-26) were sampled from
+the embedded model, 24 for each problem, and stand in the order in which they came; those of the other four
+were written by hand (2026-11-25) and make the mistakes that small models make. Answers without a program, and
+programs that failed hidden tests only, are left out: what they hear says nothing of a problem. Draws texts;
+builds no prompt.
 """
 
 from __future__ import annotations
