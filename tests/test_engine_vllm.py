@@ -77,13 +77,13 @@ def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
         with guardian.marking():
             inside = spawn.Process(target=time.sleep, args=(300,))
             inside.start()
+            assert inside.pid
+            until = time.monotonic() + 20
+            while os.getsid(inside.pid) == os.getsid(0) and time.monotonic() < until:
+                time.sleep(0.05)  # the shell stands before setsid for a moment
         outside = spawn.Process(target=time.sleep, args=(300,))
         outside.start()
-        assert inside.pid
         assert outside.pid
-        until = time.monotonic() + 20
-        while os.getsid(inside.pid) == os.getsid(0) and time.monotonic() < until:
-            time.sleep(0.05)  # the shell stands before setsid for a moment
         assert os.getsid(inside.pid) == os.getpgid(inside.pid) == inside.pid
         assert os.getsid(outside.pid) == os.getsid(0)
         outside.kill()

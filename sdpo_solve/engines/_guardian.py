@@ -41,7 +41,7 @@ class Guardian:
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """What is started within is guarded."""
+        """What is started within is guarded. Stay within until it runs."""
         os.environ[_VARIABLE] = self._mark
         try:
             with _own_sessions():
