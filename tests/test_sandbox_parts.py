@@ -1,5 +1,6 @@
 """The parts of a box that can be told without one: who is to blame, what became of a test, frames, pools."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from sdpo_solve import setup
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
 from sdpo_solve.images import image_folder, image_tag
 from sdpo_solve.sandboxes import _languages, _syscalls
-from sdpo_solve.sandboxes._box import COMMAND, Allowance, BoxEnd, _Collected, blame, wall_limit_s
+from sdpo_solve.sandboxes._box import (
+    COMMAND,
+    Allowance,
+    BoxEnd,
+    BoxLost,
+    Conversation,
+    _Collected,
+    blame,
+    wall_limit_s,
+)
 from sdpo_solve.sandboxes._guest_wire import Unpacker, classify, pack
 from sdpo_solve.sandboxes._pool import Gate, Pool
 from sdpo_solve.types import Limits, RunStatus
@@ -33,6 +43,52 @@ from sdpo_solve.types import Limits, RunStatus
 )
 def test_blame(answers: bool, removed: bool, memory: bool, cause: str | None) -> None:
     assert blame(BoxEnd(answers, removed, memory, "seen")) == cause
+
+
+class Stolen:
+    """A channel that was closed just after its number was read, when the number stood for another stream."""
+
+    def __init__(self, silent_fd: int, *, closed_says: int | None) -> None:
+        self._silent_fd, self._closed_says = silent_fd, closed_says
+        self.reads = 0
+
+    def fileno(self) -> int:
+        self.reads += 1
+        if self.reads <= 2:
+            return self._silent_fd
+        if self._closed_says is None:
+            raise ValueError("I/O operation on closed file")
+        return self._closed_says
+
+    write_fileno = fileno
+
+    def send(self, data: memoryview) -> int:
+        raise OSError("closed")
+
+    def receive(self) -> bytes | None:
+        raise OSError("closed")
+
+
+@pytest.mark.parametrize("closed_says", [None, -1])
+def test_a_box_that_is_ended_beside_its_conversation_is_lost_soon(closed_says: int | None) -> None:
+    """An interrupted run once waited two minutes for a stream whose number another one had taken over."""
+    silent, other = os.pipe()
+    channel = Stolen(silent, closed_says=closed_says)
+    talk = Conversation(channel)
+    failed: list[BaseException] = []
+
+    def listen() -> None:
+        try:
+            talk.greeting()
+        except BoxLost as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    thread.join(20)
+    os.close(silent)
+    os.close(other)
+    assert [str(exc) for exc in failed] == ["its stream was closed"]
 
 
 @pytest.mark.parametrize("said", [b"", b"12", b"12\nabc"])

@@ -25,6 +25,7 @@ from sdpo_solve.types import BoxInput, Limits, Program, RunResult, RunStatus
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
+_LOOK_AGAIN_S = 1.0
 _GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest_forks", "_guest_test", "_guest")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
@@ -154,8 +155,9 @@ class Conversation:
 
     def greeting(self) -> dict[str, Any]:
         """What the runner says of itself once it is ready. Raises BoxLost."""
+        deadline = time.monotonic() + START_S
         while self._outgoing:
-            self._step(time.monotonic() + START_S)
+            self._step(deadline)
         ready: dict[str, Any] = self._next_frame(START_S)[0]["ready"]
         return ready
 
@@ -208,15 +210,23 @@ class Conversation:
         return frame
 
     def _step(self, deadline: float) -> None:
-        """Move some bytes, whichever way they can go."""
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        if self._outgoing:
-            both = self._channel.fileno() == self._channel.write_fileno()
-            poll.register(self._channel.write_fileno(), select.POLLOUT | (select.POLLIN if both else 0))
-        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-        if not ready:
+        """Move some bytes, whichever way they can go, or look again after a while.
+
+        Another thread may end the box at any moment. The number of its stream can then belong to something
+        else before the poll has begun, and no event of ours would come any more.
+        """
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
             raise BoxLost("its runner does not answer")
+        try:
+            read_fd, write_fd = self._channel.fileno(), self._channel.write_fileno()
+            poll = select.poll()
+            poll.register(read_fd, select.POLLIN)
+            if self._outgoing:
+                poll.register(write_fd, select.POLLOUT | (select.POLLIN if read_fd == write_fd else 0))
+        except ValueError:  # what a closed file or socket says of its number
+            raise BoxLost("its stream was closed") from None
+        ready = poll.poll(min(left_s, _LOOK_AGAIN_S) * 1000)
         try:
             if self._outgoing and any(event & ~select.POLLIN for _, event in ready):
                 self._outgoing = self._outgoing[self._channel.send(self._outgoing) :]
