@@ -1,7 +1,8 @@
 """The command line: parse, call, print. Nothing else is decided here but the exit codes.
 
 Exit codes: 0 solved or done, 1 budget spent or not solved, 2 the user's mistake, 3 something missing on this
-machine, 4 the run failed, 70 a fault of this program (with its traceback), 130 interrupted.
+machine, 4 the run failed, 70 a fault of this program (with its traceback), 130 interrupted, 141 nobody reads
+its output any more, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -38,22 +39,37 @@ from sdpo_solve.cli_flags import (
 from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError, SdpoSolveError, UserError
 from sdpo_solve.untrusted import clean
 
-app = typer.Typer(
-    name="sdpo-solve",
-    help="Solve hard coding problems by learning from failed attempts at test time (SDPO).",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-model_app = typer.Typer(no_args_is_help=True, help="Names of models, and their weights on this disk.")
-app.add_typer(model_app, name="model")
-bench_app = typer.Typer(no_args_is_help=True, help="Figures measured on this machine, as ratios in one run.")
-app.add_typer(bench_app, name="bench")
-
 
 def _examples(*lines: str) -> str:
     """An epilog whose lines stay apart."""
     return "Examples:\n\n" + "\n\n".join(lines)
+
+
+app = typer.Typer(
+    name="sdpo-solve",
+    help="Solve hard coding problems by learning from failed attempts at test time (SDPO).",
+    epilog=_examples(
+        "sdpo-solve setup",
+        "sdpo-solve run problems/letter-tally.json --group-size 8 --max-tokens 96",
+        "sdpo-solve batch problems --methods sdpo,best-of-k --out runs/first",
+        "sdpo-solve report runs/first",
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+model_app = typer.Typer(
+    no_args_is_help=True,
+    help="Names of models, and their weights on this disk.",
+    epilog=_examples("sdpo-solve model list", "sdpo-solve model pull qwen2.5-coder-0.5b"),
+)
+app.add_typer(model_app, name="model")
+bench_app = typer.Typer(
+    no_args_is_help=True,
+    help="Figures measured on this machine, as ratios in one run.",
+    epilog=_examples("sdpo-solve bench update --attempts 4", "sdpo-solve bench grading"),
+)
+app.add_typer(bench_app, name="bench")
 
 
 @app.callback(invoke_without_command=True)
@@ -353,8 +369,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = _unheard()
+    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which would say "not solved"
+        if not isinstance(exc.__context__, BrokenPipeError):
+            raise
+        code = _unheard()
     except Exception:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses
         traceback.print_exc()
         _complain("this is a fault of sdpo-solve; please report it with the lines above")
@@ -363,6 +382,12 @@ def main() -> None:
         keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
         _complain("interrupted" + "; the same command goes on from the last whole group" * keeps)
     sys.exit(code)
+
+
+def _unheard() -> int:
+    """Exit code of a command whose output was closed (as after SIGPIPE); what follows goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _complain(text: str, *, failed: bool = False) -> None:

@@ -7,6 +7,7 @@ model or a program wrote is cleaned before it is drawn, and never read as markup
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import indent
 from types import TracebackType
 from typing import Any
 
@@ -261,8 +262,15 @@ def print_result(console: Console, progress: Progress, out: str) -> None:
             Text("solved", style="bold green") + Text(f"{first} · {sure[end['confirmed']]} · {spent}")
         )
         if progress.discovery and progress.discovery["code"]:
-            code = clean(progress.discovery["code"])
-            console.print(
-                Padding(Syntax(code, "python", theme="ansi_dark", background_color="default"), (1, 2))
-            )
+            language = progress.header.get("language", "python")
+            _print_solution(console, clean(progress.discovery["code"]), language)
     console.print(Text(f"journal and results: {out}", style="dim"), soft_wrap=True)
+
+
+def _print_solution(console: Console, code: str, language: str) -> None:
+    """The program, whole: on a terminal long lines go on in the next row, elsewhere lines stay lines."""
+    if console.is_terminal:
+        lit = Syntax(code, language, theme="ansi_dark", background_color="default", word_wrap=True)
+        console.print(Padding(lit, (1, 2)))
+    else:
+        console.print(Text(f"\n{indent(code.rstrip(), '  ')}\n"), soft_wrap=True)

@@ -69,6 +69,18 @@ def one_line(text: str) -> str:
 # -- what needs no container ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [("model", "list"), ("schema",)])
+def test_an_output_that_nobody_reads_is_not_an_answer(place: Place, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        place.command(*arguments), stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -86,6 +86,21 @@ def test_a_solved_run_ends_with_its_solution() -> None:
     assert "  print(1)" in text
 
 
+@pytest.mark.parametrize("language", ["python", "cpp"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_line_of_the_solution_is_shown_to_its_end(terminal: bool, language: str) -> None:
+    code = "int main() { return " + " + ".join(f"x{i}" for i in range(40)) + "; }"
+    end = {"attempts": 1, "tokens": 20, "wall_s": 65.0, "discovery_time": 1, "confirmed": True}
+    solved = {**attempt(1, "accepted"), "code": code}
+    header = {"problem": "p", "method": "sdpo", "model": "m", "seed": 0, "budget": {}, "language": language}
+    progress = after(solved, {"event": "run_finished", **end}, header=header)
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+    ui.print_result(console, progress, "runs/x")
+    rows = console.file.getvalue().splitlines()
+    assert all(f"x{i}" in " ".join(rows).split() for i in range(39))
+    assert max(map(len, rows)) == 80 if terminal else f"  {code}" in rows
+
+
 def test_nothing_that_a_model_or_a_program_wrote_steers_the_terminal() -> None:
     header = {"problem": EVIL, "method": EVIL, "model": EVIL, "seed": 0, "budget": {"attempts": 4}}
     evil = {**attempt(2, "accepted", EVIL), "code": f"# {EVIL}\nprint(1)"}
