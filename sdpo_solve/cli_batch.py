@@ -274,13 +274,16 @@ def export(
     """Write what was found in a form that other tools read, or as one small file that 'report' reads."""
     from sdpo_solve import archive
     from sdpo_solve import export as exporting
+    from sdpo_solve.runs import only_reading
 
     if format == "pack":
         if out is None or method or all_attempts or rows:
             raise ConfigError("--format pack needs --out FILE and takes no other option")
-        typer.echo(f"{archive.pack(sources, out)} runs are in {out}")
+        with only_reading():
+            typer.echo(f"{archive.pack(sources, out)} runs are in {out}")
         return
-    text = exporting.render(sources, format, method=method, all_attempts=all_attempts, rows=rows)
+    with only_reading():
+        text = exporting.render(sources, format, method=method, all_attempts=all_attempts, rows=rows)
     if out is None:
         typer.echo(text)
     else:

@@ -139,9 +139,11 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Show the state now and stop.")] = False,
 ) -> None:
     """The live view of runs that were started elsewhere; ends when none goes on. Ctrl-C leaves them alone."""
+    from sdpo_solve.runs import only_reading
     from sdpo_solve.watch import watch as follow
 
-    follow(source, Console(highlight=False), once=once)
+    with only_reading():
+        follow(source, Console(highlight=False), once=once)
 
 
 def runs(
@@ -150,12 +152,10 @@ def runs(
     ),
 ) -> None:
     """List the runs on disk: what became of them, what they spent, and when they last said something."""
-    from sdpo_solve.runs import find_run_dirs, read_line
+    from sdpo_solve.runs import read_runs
     from sdpo_solve.story import list_runs
 
-    found = [run for run_dir in find_run_dirs([source]) if (run := read_line(run_dir)) is not None]
-    console = Console(highlight=False)
-    console.print(list_runs(found, source) if found else Text(f"no runs under {source}"))
+    Console(highlight=False).print(list_runs(read_runs([source]), source))
 
 
 def show(
@@ -163,11 +163,12 @@ def show(
     attempt: Annotated[int | None, typer.Option(help="One attempt instead of the whole story.")] = None,
 ) -> None:
     """Print the solution of a run and its story: verdicts policy by policy, and the updates between."""
-    from sdpo_solve.runs import one_run_dir
+    from sdpo_solve.runs import one_run_dir, only_reading
     from sdpo_solve.story import load_run, tell, tell_attempt
 
-    record = load_run(one_run_dir(run))
-    Console(highlight=False).print(tell(record) if attempt is None else tell_attempt(record, attempt))
+    with only_reading():
+        record = load_run(one_run_dir(run))
+        Console(highlight=False).print(tell(record) if attempt is None else tell_attempt(record, attempt))
 
 
 def diff(
@@ -175,10 +176,11 @@ def diff(
     other: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare it with.")],
 ) -> None:
     """Compare two runs: settings that differ, outcomes, and the difference of their best programs."""
-    from sdpo_solve.runs import one_run_dir
+    from sdpo_solve.runs import one_run_dir, only_reading
     from sdpo_solve.story import compare, load_run
 
-    Console(highlight=False).print(compare(load_run(one_run_dir(one)), load_run(one_run_dir(other))))
+    with only_reading():
+        Console(highlight=False).print(compare(load_run(one_run_dir(one)), load_run(one_run_dir(other))))
 
 
 # -- explain -------------------------------------------------------------------------------------------------
@@ -205,10 +207,12 @@ def explain(
     if attempt is not None and (update is not None or no_model):
         raise ConfigError("--attempt stands alone: it says which update, and it needs the model")
     from sdpo_solve import explaining
+    from sdpo_solve.runs import only_reading
 
     console = Console(highlight=False)
     wanted = explaining.Wanted(attempt=attempt, update=update, with_model=not no_model)
-    explaining.explain(run, wanted, console, html)
+    with only_reading():
+        explaining.explain(run, wanted, console, html)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,8 @@ SdpoSolveError
     ├── EngineError      sampling failed
     ├── SandboxError     the box broke: infrastructure, never a verdict
     ├── LearnerError     the update failed or its state on disk is not what it must be
-    └── JournalError     the run's journal cannot be written, or is not one of this run
+    └── JournalError     the run's journal cannot be written, or is not one of this run; to a command that
+                         only reads journals it is a UserError: nothing ran, so that nothing failed
 """
 
 
@@ -50,4 +51,13 @@ class LearnerError(RunError):
 
 
 class JournalError(RunError):
-    """The journal cannot be written or read back."""
+    """The journal cannot be written or read back. `place`: file and line, where a line is damaged."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+    @property
+    def short(self) -> str:
+        """What a list of many runs says of this one."""
+        return f"damaged: {self.place}" if self.place else str(self)

@@ -58,10 +58,12 @@ def arm_name(header: Mapping[str, Any]) -> str:
     return str(header.get("arm") or header.get("method", "?"))
 
 
-def read_events(path: Path, start: int = 0, *, numbers: bool = True) -> Iterator[tuple[dict[str, Any], int]]:
+def read_events(
+    path: Path, start: int = 0, *, n_before: int = 0, numbers: bool = True
+) -> Iterator[tuple[dict[str, Any], int]]:
     """The events of a journal with the offset behind each, a torn last line left out.
 
-    `start`: an offset that an earlier reading gave, to go on from there; lines are then counted from it.
+    `start`: an offset that an earlier reading gave, to go on from there; `n_before` lines lie before it.
     `numbers` false: lists of token ids and log-probs come as their lengths, for readers of many journals.
     Raises JournalError naming file and line for anything else that is not an event.
     """
@@ -69,7 +71,7 @@ def read_events(path: Path, start: int = 0, *, numbers: bool = True) -> Iterator
     try:
         with path.open("rb") as file:
             file.seek(start)
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(file, start=n_before + 1):
                 if not line.endswith(b"\n"):
                     return
                 end += len(line)
@@ -125,11 +127,16 @@ def read_state(path: Path, run: str, run_dir: Path) -> State:
                 state.prompts |= open_prompts
                 open_attempts, open_prompts = [], {}
         except (KeyError, TypeError, ValueError) as exc:
-            what = f"{type(exc).__name__}: {exc}"
-            raise JournalError(f"{path}, line {number}: not an event of this version ({what})") from None
+            raise not_of_this_version(path, number, exc) from None
         state.elapsed_s = event.get("elapsed_s", state.elapsed_s)
         state.end = end
     return state
+
+
+def not_of_this_version(path: Path, number: int, exc: Exception) -> JournalError:
+    """The error for a line that is JSON and lacks what an event of its kind holds."""
+    place = f"{path}, line {number}"
+    return JournalError(f"{place}: not an event of this version ({type(exc).__name__}: {exc})", place)
 
 
 def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: Path) -> None:
@@ -164,9 +171,8 @@ def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     except ValueError:
         event = None
     if not isinstance(event, dict) or "event" not in event:
-        raise JournalError(
-            f"{path}, line {number}: not a journal event; the file is damaged, nothing was changed"
-        )
+        place = f"{path}, line {number}"
+        raise JournalError(f"{place}: not a journal event; the file is damaged, nothing was changed", place)
     return event
 
 

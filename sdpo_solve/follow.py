@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.events import FILE_NAME, read_events
+from sdpo_solve.events import FILE_NAME, not_of_this_version, read_events
 from sdpo_solve.progress import Progress
 
 _CLOSING = {"run_started", "group", "update", "run_failed", "run_finished"}
@@ -26,6 +26,8 @@ class Follower:
     progress: Progress = field(default_factory=Progress)
     failed: str | None = None
     offset: int = 0
+    n_lines: int = 0
+    """Lines before `offset`."""
 
     @property
     def ended(self) -> bool:
@@ -34,20 +36,27 @@ class Follower:
     def poll(self) -> list[dict[str, Any]]:
         """The events closed since the last poll, folded in already.
 
-        Raises JournalError for a damaged journal. What is closed is never taken back by a resume, so that
-        reading on from there is always right.
+        Raises JournalError for a damaged journal; what was closed before the damage is folded in by then.
+        What is closed is never taken back by a resume, so that reading on from there is always right.
         """
-        new, held, end = [], [], self.offset
-        for event, after in read_events(self.run_dir / FILE_NAME, self.offset):
+        new, held, n_lines = [], [], self.n_lines
+        events = read_events(self.run_dir / FILE_NAME, self.offset, n_before=n_lines)
+        for number, (event, after) in enumerate(events, start=n_lines + 1):
             held.append(event)
             if event["event"] in _CLOSING:
+                self._fold(held)
                 new += held
-                held, end = [], after
-        self.offset = end
-        for event in new:
-            self.progress.apply(event)
-            self.failed = str(event["error"]) if event["event"] == "run_failed" else None
+                held, self.offset, self.n_lines = [], after, number
         return new
+
+    def _fold(self, events: list[dict[str, Any]]) -> None:
+        """Fold in the lines that follow the last closed one."""
+        for number, event in enumerate(events, start=self.n_lines + 1):
+            try:
+                self.progress.apply(event)
+                self.failed = str(event["error"]) if event["event"] == "run_failed" else None
+            except (KeyError, TypeError, ValueError) as exc:
+                raise not_of_this_version(self.run_dir / FILE_NAME, number, exc) from None
 
 
 def being_written(paths: list[Path]) -> set[Path] | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.errors import ConfigError, JournalError
-from sdpo_solve.events import FILE_NAME, arm_name, last_event, read_events
+from sdpo_solve.errors import ConfigError, JournalError, UserError
+from sdpo_solve.events import FILE_NAME, arm_name, not_of_this_version, read_events
 from sdpo_solve.progress import mark
 
 ACCEPTED = "accepted"
@@ -61,6 +62,13 @@ class UpdateRow:
     n_tokens: int
     metrics: Mapping[str, float | None]
     elapsed_s: float
+    notices: tuple[str, ...] = ()
+    """What the learner did instead of an ordinary step, in its words."""
+
+    @property
+    def went_on_collapsed(self) -> bool:
+        """A health rule saw a collapse and was told to ignore it, which journals hold in words only."""
+        return any("looks collapsed (" in notice for notice in self.notices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +124,13 @@ class RunRecord:
 
     @property
     def n_collapses(self) -> int:
-        """Updates at which a health check skipped a step, went back to an old version, or ended learning."""
+        """Updates at which a health rule skipped a step, went back to an old version, ended learning, or
+        would have, had it not been told to ignore what it saw."""
         frozen = [bool(update.metrics.get("frozen")) for update in self.updates]
         return sum(
             "rolled_back_to" in update.metrics
             or bool(update.metrics.get("skipped"))
+            or update.went_on_collapsed
             or (frozen[n] and not (n and frozen[n - 1]))
             for n, update in enumerate(self.updates)
         )
@@ -210,8 +220,7 @@ def read_run(run_dir: Path) -> RunRecord | None:
         try:
             reading.apply(event)
         except (KeyError, TypeError, ValueError) as exc:
-            what = f"{type(exc).__name__}: {exc}"
-            raise JournalError(f"{path}, line {number}: not an event of this version ({what})") from None
+            raise not_of_this_version(path, number, exc) from None
     if not {"problem", "method", "seed"} <= reading.header.keys():
         return None
     return RunRecord(
@@ -226,39 +235,38 @@ def read_run(run_dir: Path) -> RunRecord | None:
     )
 
 
+@contextmanager
+def only_reading() -> Iterator[None]:
+    """Within it a journal that cannot be read is a UserError: nothing ran, so that no run failed."""
+    try:
+        yield
+    except JournalError as exc:
+        raise UserError(f"cannot read {str(exc).removeprefix('cannot read ')}") from None
+
+
 @dataclass(frozen=True, slots=True)
-class RunLine:
-    """One run in one line."""
+class Found:
+    """Runs that were read, and one error for each journal that could not be."""
 
-    run_dir: Path
-    header: Mapping[str, Any]
-    status: RunStatus
-    discovery_time: int | None
-    n_attempts: int
-    elapsed_s: float
-    last_event_time: float
+    runs: tuple[RunRecord, ...]
+    damaged: tuple[JournalError, ...]
 
 
-def read_line(run_dir: Path) -> RunLine | None:
-    """The run in short; of a finished journal only its first and last lines are read.
+def read_runs(sources: Sequence[Path]) -> Found:
+    """Every run in or under `sources`; journals that name no run yet are left out.
 
-    None where it does not name a run yet. Raises JournalError for a damaged journal.
+    Raises ConfigError for a path that is not a directory.
     """
-    path = run_dir / FILE_NAME
-    started, last = next(read_events(path), None), last_event(path)
-    if started and last and last["event"] == "run_finished":
-        solved = last["discovery_time"] is not None
-        return RunLine(
-            run_dir, started[0], RunStatus.SOLVED if solved else RunStatus.UNSOLVED, last["discovery_time"],
-            last["attempts"], last["elapsed_s"], last["time"],
-        )  # fmt: skip
-    run = read_run(run_dir)
-    if run is None:
-        return None
-    first = run.first.index if run.first else None
-    return RunLine(
-        run_dir, run.header, run.status, first, len(run.attempts), run.elapsed_s, run.last_event_time
-    )
+    runs, damaged = [], []
+    for run_dir in find_run_dirs(sources):
+        try:
+            run = read_run(run_dir)
+        except JournalError as exc:
+            damaged.append(exc)
+            continue
+        if run is not None:
+            runs.append(run)
+    return Found(tuple(runs), tuple(damaged))
 
 
 def _row(event: Mapping[str, Any], elapsed_s: float) -> AttemptRow:
@@ -282,8 +290,9 @@ def _row(event: Mapping[str, Any], elapsed_s: float) -> AttemptRow:
 
 def _update(event: Mapping[str, Any], elapsed_s: float) -> UpdateRow:
     return UpdateRow(
-        event["version"], event["loss"], event["n_examples"], event["n_tokens"], event["metrics"], elapsed_s
-    )
+        event["version"], event["loss"], event["n_examples"], event["n_tokens"], event["metrics"], elapsed_s,
+        tuple(map(str, event.get("notices", ()))),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,17 +308,24 @@ class AttemptTexts:
 
 
 def attempt_texts(run_dir: Path) -> Iterator[AttemptTexts]:
-    """The texts of every attempt of closed groups, in order."""
+    """The texts of every attempt of closed groups, in order.
+
+    Raises JournalError for a damaged journal.
+    """
     group: list[AttemptTexts] = []
-    for event, _ in read_events(run_dir / FILE_NAME, numbers=False):
+    path = run_dir / FILE_NAME
+    for number, (event, _) in enumerate(read_events(path, numbers=False), start=1):
         if event["event"] == "attempt":
-            statuses = tuple(str(case["status"]) for case in event["cases"])
-            visible = tuple(bool(case["visible"]) for case in event["cases"])
-            group.append(
-                AttemptTexts(
-                    event["index"], event["text"], event["code"], event["feedback"], statuses, visible
-                )
-            )
+            try:
+                group.append(_texts(event))
+            except (KeyError, TypeError, ValueError) as exc:
+                raise not_of_this_version(path, number, exc) from None
         elif event["event"] == "group":
             yield from group
             group = []
+
+
+def _texts(event: Mapping[str, Any]) -> AttemptTexts:
+    statuses = tuple(str(case["status"]) for case in event["cases"])
+    visible = tuple(bool(case["visible"]) for case in event["cases"])
+    return AttemptTexts(event["index"], event["text"], event["code"], event["feedback"], statuses, visible)

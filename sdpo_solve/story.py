@@ -23,7 +23,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.events import FILE_NAME
 from sdpo_solve.follow import being_written
 from sdpo_solve.progress import LEGEND
-from sdpo_solve.runs import AttemptTexts, RunLine, RunRecord, RunStatus, UpdateRow, attempt_texts, read_run
+from sdpo_solve.runs import AttemptTexts, Found, RunRecord, RunStatus, UpdateRow, attempt_texts, read_run
 from sdpo_solve.ui import clock
 from sdpo_solve.untrusted import clean
 
@@ -47,8 +47,14 @@ def load_run(run_dir: Path) -> RunRecord:
 # -- runs ----------------------------------------------------------------------------------------------------
 
 
-def list_runs(runs: Sequence[RunLine], root: Path) -> RenderableType:
-    """One line a run: where, what became of it, what it spent, and how long ago it last said something."""
+def list_runs(found: Found, root: Path) -> RenderableType:
+    """One line a run: where, what became of it, what it spent, and how long ago it last said something.
+
+    Below them one line for each journal that cannot be read.
+    """
+    runs = found.runs
+    if not runs and not found.damaged:
+        return Text(f"no runs under {root}")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("run", overflow="fold")
     table.add_column("status")
@@ -60,13 +66,14 @@ def list_runs(runs: Sequence[RunLine], root: Path) -> RenderableType:
         status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))
         if run.run_dir / FILE_NAME in written:
             status = Text("running", style="bold")
-        elif run.discovery_time is not None:
-            status.append(f" at {run.discovery_time}")
-        attempts = f"{run.n_attempts}/{limit}" if limit else str(run.n_attempts)
+        elif run.first is not None:
+            status.append(f" at {run.first.index}")
+        attempts = f"{len(run.attempts)}/{limit}" if limit else str(len(run.attempts))
         inside = run.run_dir.relative_to(root) if run.run_dir.is_relative_to(root) else run.run_dir
         name = clean(str(inside if inside.parts else run.run_dir))
         table.add_row(name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time))
-    return table
+    damaged = [Text(clean(error.short), style="red", overflow="fold") for error in found.damaged]
+    return Group(*([table] if runs else []), *damaged)
 
 
 def _ago(then: float) -> str:
@@ -88,7 +95,7 @@ def tell(run: RunRecord) -> RenderableType:
     first = run.first
     texts = {t.index: t for t in attempt_texts(run.run_dir) if first is None or t.index <= first.index}
     if run.updates:
-        parts += [Text(), updates_table(run.updates)]
+        parts += [Text(), updates_table(run.updates), *notice_lines(run.updates)]
     if first is not None:
         parts += [
             Text(),
@@ -163,7 +170,7 @@ def head_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     if run.n_overfits:
         yield "overfits", f"{run.n_overfits} attempts passed the visible tests and failed a hidden one"
     if run.n_collapses:
-        yield "collapses", f"{run.n_collapses} updates stopped by a health check"
+        yield "collapses", f"{run.n_collapses} (times a health rule saw a collapsed policy or an unsafe step)"
 
 
 def _policies(run: RunRecord) -> Iterator[RenderableType]:
@@ -195,6 +202,15 @@ def updates_table(updates: Sequence[UpdateRow]) -> Table:
         values = [figure(update.metrics.get(name)) for name in names]
         table.add_row(str(update.version), figure(update.loss), *values)
     return table
+
+
+def notice_lines(updates: Sequence[UpdateRow]) -> list[Text]:
+    """What the learner did instead of an ordinary step, a line each."""
+    return [
+        Text(f"update {update.version}: {clean(notice)}", style="yellow")
+        for update in updates
+        for notice in update.notices
+    ]
 
 
 def figure(value: float | None) -> str:

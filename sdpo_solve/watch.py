@@ -1,7 +1,7 @@
 """The live view of runs that were started elsewhere: one run as `run` shows it, several as a table.
 
 Follows journals and draws; starts, stops and changes nothing. A run that nobody writes any more is called
-stopped, and the watch ends when no run goes on.
+stopped, one whose journal is damaged is named and left alone, and the watch ends when no run goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve import ui
+from sdpo_solve.errors import JournalError
 from sdpo_solve.events import FILE_NAME, arm_name
 from sdpo_solve.follow import Follower, being_written
 from sdpo_solve.runs import find_run_dirs
@@ -31,26 +32,45 @@ _SHOWN_SOLVED = 5
 
 @dataclass
 class Watch:
-    """The runs in or under a directory. `running`: those that a process writes now, None where unknown."""
+    """The runs in or under a directory. `running`: those that a process writes now, None where unknown.
+
+    `damaged`: runs that are followed no more, with what was wrong.
+    """
 
     source: Path
     followers: dict[Path, Follower] = field(default_factory=dict)
+    damaged: dict[Path, JournalError] = field(default_factory=dict)
     running: set[Path] | None = None
     scanned_s: float = -_RESCAN_S
 
     def poll(self) -> list[tuple[Follower, dict[str, object]]]:
         """What was closed since the last poll, run by run; new runs are found every few seconds.
 
-        Raises ConfigError where `source` is no directory, JournalError for a damaged journal.
+        Raises ConfigError where `source` is no directory, JournalError where every journal is damaged.
         """
         if time.monotonic() - self.scanned_s >= _RESCAN_S:
             self.scanned_s = time.monotonic()
             for run_dir in find_run_dirs([self.source]):
-                self.followers.setdefault(run_dir, Follower(run_dir))
+                if run_dir not in self.damaged:
+                    self.followers.setdefault(run_dir, Follower(run_dir))
         paths = [run_dir / FILE_NAME for run_dir in self.followers]
         written = being_written(paths)
         self.running = None if written is None else {path.parent for path in written}
-        return [(follower, event) for follower in self.followers.values() for event in follower.poll()]
+        found = [
+            (follower, event) for follower in [*self.followers.values()] for event in self._news(follower)
+        ]
+        if self.damaged and not self.followers:
+            raise next(iter(self.damaged.values()))
+        return found
+
+    def _news(self, follower: Follower) -> list[dict[str, object]]:
+        """What is new in one run; a run whose journal proves damaged is put aside."""
+        try:
+            return follower.poll()
+        except JournalError as exc:
+            self.damaged[follower.run_dir] = exc
+            del self.followers[follower.run_dir]
+            return []
 
     def state(self, follower: Follower) -> str:
         """solved, unsolved, failed, running, stopped, or unfinished where it cannot be known."""
@@ -72,7 +92,7 @@ class Watch:
 def watch(source: Path, console: Console, *, once: bool = False) -> None:
     """Show the runs under `source` until none goes on; `once`: their state now.
 
-    A live view on a terminal, lines elsewhere. Raises ConfigError, JournalError.
+    A live view on a terminal, lines elsewhere. Raises ConfigError and JournalError as `Watch.poll` does.
     """
     seen = Watch(source)
     seen.poll()
@@ -94,14 +114,20 @@ def watch(source: Path, console: Console, *, once: bool = False) -> None:
 def _plain(seen: Watch, console: Console) -> None:
     """A line an event for one run; for several a line where one is solved or ends."""
     for follower in seen.followers.values():
-        console.print(Text(f"{_name(follower, seen)}: {summary(seen, follower)}"), soft_wrap=True)
-    while seen.going_on:
+        console.print(Text(f"{_name(follower)}: {summary(seen, follower)}"), soft_wrap=True)
+    told = 0
+    while True:
+        for error in [*seen.damaged.values()][told:]:
+            console.print(Text(clean(error.short)), soft_wrap=True)
+        told = len(seen.damaged)
+        if not seen.going_on:
+            return
         time.sleep(_POLL_S)
         alone = len(seen.followers) == 1
         for follower, event in seen.poll():
             line = ui.plain_line(event, follower.progress) if alone else None
             if event["event"] in ("run_finished", "run_failed"):
-                line = f"{_name(follower, seen)}: {summary(seen, follower)}"
+                line = f"{_name(follower)}: {summary(seen, follower)}"
             if line:
                 console.print(Text(line), soft_wrap=True)
 
@@ -111,7 +137,7 @@ def _plain(seen: Watch, console: Console) -> None:
 
 def frame(seen: Watch, console: Console) -> RenderableType:
     """One run as the command that runs it shows it; several as counts by method and a list."""
-    if len(seen.followers) == 1:
+    if len(seen.followers) == 1 and not seen.damaged:
         (follower,) = seen.followers.values()
         said = Text(f"{seen.state(follower)} · {follower.run_dir}", style="dim", overflow="fold")
         error = [Text(clean(follower.failed), style="red")] if follower.failed else []
@@ -153,14 +179,15 @@ def _lists(seen: Watch) -> list[RenderableType]:
         progress = follower.progress
         strip = "".join(progress.marks[-16:])
         said = progress.phase
-        table.add_row(_name(follower, seen), _spent(follower), said, strip)
+        table.add_row(_name(follower), _spent(follower), said, strip)
     parts: list[RenderableType] = [table] if going else [Text("no run goes on", style="dim")]
     if going[_SHOWN_RUNS:]:
         parts.append(Text(f"and {len(going) - _SHOWN_RUNS} more", style="dim"))
     solved = [f for f in seen.followers.values() if f.progress.discovery]
     solved.sort(key=lambda f: f.progress.discovery["time"] if f.progress.discovery else 0.0)
     for follower in solved[-_SHOWN_SOLVED:]:
-        parts.append(Text(f"{_name(follower, seen)}: {summary(seen, follower)}", style="green"))
+        parts.append(Text(f"{_name(follower)}: {summary(seen, follower)}", style="green"))
+    parts += [Text(clean(error.short), style="red", overflow="fold") for error in seen.damaged.values()]
     return parts
 
 
@@ -181,7 +208,7 @@ def _spent(follower: Follower) -> str:
     return f"{done}/{total}" if total else str(done)
 
 
-def _name(follower: Follower, seen: Watch) -> str:
+def _name(follower: Follower) -> str:
     header = follower.progress.header
     names: Sequence[object] = (header.get("problem"), arm_name(header), f"seed-{header.get('seed')}")
     known = header.get("problem") is not None

@@ -47,6 +47,7 @@ class Made:
     header: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
     code: Callable[[int], str] = "def inc(x):\n    return x + {}".format
     feedback: str = "Wrong Answer\nInput: 1\nExpected: 2"
 
@@ -76,9 +77,8 @@ def make(out: Path, made: Made) -> Path:
             clock_s, version = clock_s + 2.0, version + 1
             journal._clock_start_s = time.monotonic() - clock_s
             policy = Policy(journal.run, version, run_dir / "policies" / f"{version:04}")
-            journal.append_update(
-                Update(policy, 0.5 / version, len(group), 40, {"entropy": 0.25, **made.metrics})
-            )
+            metrics = {"entropy": 0.25, **made.metrics}
+            journal.append_update(Update(policy, 0.5 / version, len(group), 40, metrics, made.notices))
     first = min((i for i in made.solved_at if i <= done), default=None)
     status = OutcomeStatus.SOLVED if first else OutcomeStatus.BUDGET_SPENT
     journal.finish(Outcome(status, first, bool(first), done, 10 * done, clock_s))
@@ -124,3 +124,12 @@ def attempt(made: Made, index: int, version: int) -> Attempt:
     )
     cases = (Case(0, visible, True, output="7"), Case(1, hidden, False))
     return Attempt(index, sample, code, Verdict(cases), "Accepted" if solved else made.feedback)
+
+
+def damage(run_dir: Path, line: int) -> str:
+    """Make this line of the journal (1-based) no event; gives the place as messages name it."""
+    path = run_dir / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[line - 1] = "no event\n"
+    path.write_text("".join(lines))
+    return f"{path}, line {line}"

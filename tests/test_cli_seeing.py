@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from journals import Made, make
+from journals import Made, damage, make
 from typer.testing import CliRunner
 
 from sdpo_solve.cli import app
@@ -70,6 +70,40 @@ def test_mistakes_are_one_line_and_exit_2(place: Path, arguments: list[str], sai
     assert result.returncode == 2, result.stderr
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "show runs/first/inc/sdpo",
+        "show runs/first/inc/sdpo --attempt 1",
+        "diff runs/first/inc/best-of-k runs/first/inc/sdpo",
+        "explain runs/first/inc/sdpo --no-model",
+        "watch runs/first/inc/sdpo",
+        "report runs/first/inc/sdpo",
+        "export runs/first --method sdpo",
+    ],
+)
+def test_a_damaged_journal_is_named_and_exits_2_where_nothing_ran(place: Path, line: str) -> None:
+    damage(place / "runs" / "first" / "inc" / "sdpo" / "seed-0", 4)
+    code = "from sdpo_solve.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert (
+        "cannot read runs/first/inc/sdpo/seed-0/journal.jsonl, line 4: not a journal event" in result.stderr
+    )
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["runs runs", "watch runs", "watch runs --once"])
+def test_one_damaged_journal_hides_no_other_run(place: Path, line: str) -> None:
+    damage(place / "runs" / "first" / "inc" / "sdpo" / "seed-0", 4)
+    result = CliRunner().invoke(app, line.split(), env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "damaged: runs/first/inc/sdpo/seed-0/journal.jsonl, line 4" in result.output
+    assert "best-of-k" in result.output
 
 
 def test_a_pipe_gets_plain_text_at_80_columns(place: Path) -> None:

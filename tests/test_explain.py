@@ -19,6 +19,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.explain import moves, page
 from sdpo_solve.explain.scores import score
 from sdpo_solve.explain.signal import Alternative, Signal, Token, n_carrying, pieces, said
+from sdpo_solve.explain.text import notices as explain_notices
 from sdpo_solve.explain.text import run_story, signal_renderable, tokens_text
 from sdpo_solve.journal import Journal
 from sdpo_solve.learner.host import AdaptedModel
@@ -308,6 +309,20 @@ def test_stages_follow_the_versions_and_their_updates(tmp_path: Path) -> None:
     assert [a.index for a in moves.group_behind(run, 2)] == [5, 6, 7, 8]
     with pytest.raises(ConfigError, match="no update 7; it has updates 1 to 2"):
         moves.group_behind(run, 7)
+
+
+def test_page_and_terminal_tell_a_roll_back_and_explain_the_strip(tmp_path: Path) -> None:
+    notice = "version 1 collapsed (repetition 0.9, limit 0.5); back to version 0"
+    run = read_run(make(tmp_path, Made(limit=12, notices=(notice,), metrics={"rolled_back_to": 0.0})))
+    found = moves.stages(run)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console.print(run_story(run, found, []))
+    page.write_page(run, found, [], [], tmp_path / "e.html")
+    for text in (" ".join(console.file.getvalue().split()), (tmp_path / "e.html").read_text()):
+        assert f"update 1: {notice}" in text
+        assert f"update 2: {notice}" in text
+        assert "▁ none, ▇ nearly all, ✓ solved" in text
+    assert explain_notices(run, found[:2]) == [f"update 1: {notice}"]
 
 
 def test_the_story_shows_strip_figures_and_differences(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from journals import Made, make
 from sdpo_solve import pages
 from sdpo_solve.report.cohort import load_cohort
 from sdpo_solve.report.figures import ReportOptions, make_report
-from sdpo_solve.report.page import write_page
+from sdpo_solve.report.page import page, write_page
 
 ATTACK = (
     "</pre></script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -130,3 +130,11 @@ def contrast(browser: Browser, ink: str, ground: str) -> float:
     back = browser.run(f"getComputedStyle(document.querySelector('{ground}')).backgroundColor")
     lights = sorted([luminance(colour), luminance(back)])
     return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def test_the_page_of_a_run_tells_its_roll_backs(tmp_path: Path) -> None:
+    made = Made(notices=("version 1 collapsed (repetition 0.9); back to version 0",))
+    make(tmp_path, made)
+    cohort = load_cohort([tmp_path])
+    text = page(make_report(cohort, ReportOptions(n_replicates=100)), cohort)
+    assert "update 1: version 1 collapsed (repetition 0.9); back to version 0" in text

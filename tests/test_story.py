@@ -4,11 +4,13 @@ import io
 from pathlib import Path
 
 import pytest
-from journals import Made, make
+from journals import Made, damage, make
 from rich.console import Console, RenderableType
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.runs import RunStatus, find_run_dirs, read_line, read_run
+from sdpo_solve.learner.health import Health
+from sdpo_solve.learner.options import Options
+from sdpo_solve.runs import read_run, read_runs
 from sdpo_solve.story import compare, diff_text, list_runs, load_run, tell, tell_attempt
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202e"
@@ -20,29 +22,45 @@ def shown(renderable: RenderableType, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def test_the_short_reading_of_a_run_agrees_with_the_long_one(tmp_path: Path) -> None:
-    for seed, made in enumerate((Made(solved_at=(3,)), Made(), Made(fails_after=4), Made(stops_after=4))):
-        run_dir = make(tmp_path / str(seed), made)
-        short, long = read_line(run_dir), read_run(run_dir)
-        first = long.first.index if long.first else None
-        assert (short.status, short.discovery_time, short.n_attempts) == (
-            long.status,
-            first,
-            len(long.attempts),
-        )
-        assert short.elapsed_s == long.elapsed_s
-    assert read_line(tmp_path / "0" / "inc" / "sdpo" / "seed-0").status is RunStatus.SOLVED
-
-
 def test_the_list_names_every_run_and_what_became_of_it(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(3,)))
     make(tmp_path, Made(method="best-of-k"))
     make(tmp_path, Made(method="multi-turn", fails_after=4))
-    text = shown(list_runs([read_line(found) for found in find_run_dirs([tmp_path])], tmp_path))
+    text = shown(list_runs(read_runs([tmp_path]), tmp_path))
     rows = {line.split()[0]: line.split()[1:4] for line in text.splitlines()[1:]}
     assert rows["inc/sdpo/seed-0"] == ["solved", "at", "3"]
     assert rows["inc/best-of-k/seed-0"][:2] == ["unsolved", "8/8"]
     assert rows["inc/multi-turn/seed-0"][:2] == ["failed", "4/8"]
+
+
+def test_a_damaged_journal_is_a_line_of_the_list_wherever_the_damage_is(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(3,)))
+    places = [damage(make(tmp_path, Made(seed=seed)), line) for seed, line in ((1, 1), (2, 4))]
+    lines = shown(list_runs(read_runs([tmp_path]), tmp_path), width=200).splitlines()
+    assert lines[1].split()[:4] == ["inc/sdpo/seed-0", "solved", "at", "3"]
+    assert lines[2:] == [f"damaged: {place}" for place in places]
+
+
+@pytest.mark.parametrize("on_collapse", ["rollback", "freeze", "restart", "ignore"])
+def test_a_collapse_is_counted_and_told_whatever_followed(tmp_path: Path, on_collapse: str) -> None:
+    """The journal's words are those of the real rules, so that a change of them shows here."""
+    health, options = Health(first_length_tokens=10), Options(on_collapse=on_collapse)
+    vitals = {"mean_length_tokens": 100, "repetition": 0, "entropy_sampled": 1, "mean_reward": 0}
+    decision = health.decide(1, vitals, options)
+    back = {"rolled_back_to": 0.0} if decision.action in ("rollback", "restart") else {}
+    metrics = {"frozen": float(health.frozen), "skipped": 0.0, **back}
+    run = read_run(make(tmp_path, Made(metrics=metrics, notices=(decision.notice,))))
+    assert run.n_collapses == 1
+    text = " ".join(shown(tell(run)).split())
+    assert f"update 1: {decision.notice}" in text
+    assert "collapses 1 (times a health rule saw" in text
+
+
+def test_a_group_that_taught_nothing_is_told_and_is_no_collapse(tmp_path: Path) -> None:
+    notice = "nothing could be learned for 3 groups: no attempt had a teacher"
+    run = read_run(make(tmp_path, Made(notices=(notice,), metrics={"frozen": 0.0})))
+    assert run.n_collapses == 0
+    assert f"update 1: {notice}" in shown(tell(run))
 
 
 def test_the_story_goes_policy_by_policy_to_the_solution(tmp_path: Path) -> None:
@@ -103,7 +121,7 @@ def test_nothing_written_by_a_model_reaches_the_terminal_raw(tmp_path: Path) -> 
         tell(run),
         tell_attempt(run, 1),
         compare(run, run),
-        list_runs([read_line(run.run_dir)], tmp_path),
+        list_runs(read_runs([tmp_path]), tmp_path),
     ):
         text = shown(renderable)
         assert "\x1b" not in text

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from journals import Made, attempt, header, make
+from journals import Made, attempt, damage, header, make
 from rich.console import Console
 
 from sdpo_solve.errors import JournalError
@@ -52,6 +52,46 @@ def test_a_damaged_journal_is_an_error_not_a_state(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("[1]\n")
     with pytest.raises(JournalError, match="line 1"):
         Follower(tmp_path).poll()
+
+
+def test_damage_further_on_is_named_by_its_line_and_what_came_before_is_kept(tmp_path: Path) -> None:
+    path = make(tmp_path, Made()) / "journal.jsonl"
+    follower = Follower(path.parent)
+    lines = path.read_text().splitlines(keepends=True)
+    n = next(n for n, line in enumerate(lines, start=1) if json.loads(line)["event"] == "update")
+    path.write_text("".join(lines[: n - 1]))
+    follower.poll()
+    path.write_text("".join([*lines[:n], '{"event": "run_failed"}\n']))  # an event without its error
+    with pytest.raises(JournalError, match=rf"journal\.jsonl, line {n + 1}: not an event of this version"):
+        follower.poll()
+    assert (len(follower.progress.marks), len(follower.progress.updates)) == (4, 1)
+
+
+def test_a_damaged_run_is_named_and_the_others_are_watched(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(2,)))
+    place = damage(make(tmp_path, Made(seed=1)), 4)
+    for once in (True, False):
+        console = text_console(width=200)
+        watch(tmp_path, console, once=once)
+        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        assert f"damaged: {place}" in lines
+        assert any(line.startswith("inc/sdpo/seed-0: solved at attempt 2") for line in lines)
+        assert not any("seed-1:" in line for line in lines)
+
+
+def test_a_run_that_turns_damaged_while_watched_ends_no_watch(tmp_path: Path) -> None:
+    going = Journal(tmp_path / "inc" / "sdpo" / "seed-1", "x")
+    going.start(header(Made(seed=1)))
+    make(tmp_path, Made(solved_at=(2,)))
+    seen = Watch(tmp_path)
+    seen.poll()
+    assert not seen.damaged
+    with (going.path).open("a") as file:
+        file.write("[1]\n")
+    seen.poll()
+    going.close()
+    assert [error.short for error in seen.damaged.values()] == [f"damaged: {going.path}, line 2"]
+    assert [seen.state(follower) for follower in seen.followers.values()] == ["solved"]
 
 
 def test_states_tell_running_from_stopped_failed_and_ended(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from sdpo_solve.explain.signal import Signal, said
 from sdpo_solve.explain.text import (
     LEVELS,
     N_STRONGEST,
+    STRIP_LEGEND,
     alternative_text,
     figure_rows,
     level,
+    notices,
     quoted,
     strip,
 )
@@ -36,8 +38,10 @@ def write_page(
         element("h1", f"Why the policy of {run.name} changed"),
         element("h2", "Tests passed, attempt by attempt"),
         [element("p", f"policy {s.version}  ", strip(s.attempts), class_="strip") for s in stages],
+        element("p", STRIP_LEGEND, class_="soft"),
         element("h2", "Policy by policy"),
         pages.table(header, rows),
+        [element("p", notice, class_="note") for notice in notices(run, stages)],
         [_move(before, after, diff) for before, after, diff in zip(stages, stages[1:], diffs, strict=False)],
         [_signal(signal) for signal in signals],
     )

@@ -18,6 +18,7 @@ from sdpo_solve.runs import AttemptRow, RunRecord
 from sdpo_solve.untrusted import clean, middle_cut
 
 _BARS = "▁▂▃▄▅▆▇"
+STRIP_LEGEND = f"{_BARS[0]} none, {_BARS[-1]} nearly all, ✓ solved"
 _MOST_DIFF_LINES = 40
 N_STRONGEST = 8
 # From slightly to strongly: the shade of a token by |log ratio| in nats.
@@ -35,6 +36,7 @@ def run_story(run: RunRecord, stages: Sequence[Stage], diffs: Sequence[Text]) ->
     parts: list[RenderableType] = [Text(f"{clean(run.name)}", style="bold"), Text()]
     parts += [Text("tests passed, attempt by attempt", style="bold"), *_strips(stages), Text()]
     parts += [_figures(stages)]
+    parts += [Text(notice, style="yellow") for notice in notices(run, stages)]
     for before, after, diff in zip(stages, stages[1:], diffs, strict=False):
         title = f"typical program: policy {before.version} (attempt {before.typical}) to {after.version}"
         parts += [
@@ -52,7 +54,7 @@ def _strips(stages: Sequence[Stage]) -> Iterator[RenderableType]:
     for stage in stages:
         table.add_row(f"policy {stage.version}", Text(strip(stage.attempts)))
     yield table
-    yield Text(f"{_BARS[0]} none, {_BARS[-1]} nearly all, ✓ solved", style="dim")
+    yield Text(STRIP_LEGEND, style="dim")
 
 
 def strip(attempts: Sequence[AttemptRow]) -> str:
@@ -87,6 +89,19 @@ def _figures(stages: Sequence[Stage]) -> RenderableType:
         table.add_row(*row)
     note = "loss, entropy, KL and length: measured by the update that made this policy, on the group before"
     return Group(table, Text(note, style="dim"))
+
+
+def notices(run: RunRecord, stages: Sequence[Stage]) -> list[str]:
+    """What the learner did instead of an ordinary step, in the updates that the stages go through."""
+    first, last = stages[0].version, stages[-1].version
+    # The run's last update made a policy that may never have sampled: it has no stage of its own.
+    last += last == run.attempts[-1].version
+    return [
+        f"update {update.version}: {clean(notice)}"
+        for update in run.updates
+        if first < update.version <= last
+        for notice in update.notices
+    ]
 
 
 def _figure(value: float | None) -> str:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.errors import ConfigError, JournalError
-from sdpo_solve.runs import RunRecord, find_run_dirs, read_run
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.runs import RunRecord, read_runs
 from sdpo_solve.statistics import Arm, Observation, make_arm
 
 
@@ -64,20 +64,13 @@ def load_cohort(sources: Sequence[Path]) -> Cohort:
 
     Raises ConfigError where there is none, where two are the same run, or where they must not be mixed.
     """
-    runs, unreadable = [], []
-    for run_dir in find_run_dirs(sources):
-        try:
-            run = read_run(run_dir)
-        except JournalError as exc:
-            unreadable.append(str(exc))
-            continue
-        if run is not None:
-            runs.append(run)
-    if not runs:
-        why = f"; {unreadable[0]}" if unreadable else ""
+    found = read_runs(sources)
+    unreadable = [str(error) for error in found.damaged]
+    if not found.runs:
+        why = f"; cannot read {unreadable[0].removeprefix('cannot read ')}" if unreadable else ""
         where = ", ".join(str(source) for source in sources)
         raise ConfigError(f"no runs under {where}{why}")
-    return make_cohort(runs, unreadable)
+    return make_cohort(found.runs, unreadable)
 
 
 def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Cohort:

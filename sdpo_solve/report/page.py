@@ -153,6 +153,11 @@ def _run(arm: str, run: RunRecord, most: int) -> Markup:
         "details",
         summary,
         element("p", run.error, class_="note") if run.error else None,
+        [
+            element("p", f"update {update.version}: {notice}", class_="note")
+            for update in run.updates
+            for notice in update.notices
+        ],
         element("p", [_mark(attempt) for attempt in run.attempts[:4000]], class_="strip"),
         _attempts(run, most),
         data_run=run.problem.lower(),

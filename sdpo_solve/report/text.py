@@ -208,7 +208,8 @@ def _trouble(report: Report) -> Iterator[RenderableType]:
         yield from (Text(), _title("trouble, all arms together"), table)
         yield Text(
             "overfits: attempts that pass the visible tests and fail a hidden one · unconfirmed: "
-            "solutions that fail a held-out test · collapses: updates that a health check stopped",
+            "solutions that fail a held-out test · collapses: updates at which a health rule saw a "
+            "collapsed policy or an unsafe step; 'show RUN' says what followed",
             style="dim",
         )
 
