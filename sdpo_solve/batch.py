@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdpo_solve import build, sources
+from sdpo_solve import build, judge, sources
 from sdpo_solve.crew import Crew, Desk, RunSummary, Sink, Threads
 from sdpo_solve.errors import UserError
 from sdpo_solve.estimate import Cost, Estimate, cost_of, estimate
 from sdpo_solve.events import FILE_NAME, last_event
-from sdpo_solve.identity import versions
+from sdpo_solve.identity import read_config, versions
 from sdpo_solve.journal import Listener
 from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, list_runs
 from sdpo_solve.screening import rate_of
@@ -48,6 +48,8 @@ class Batch:
     keys: tuple[RunKey, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Problems known to be bad that the filters would have taken: id -> why."""
+    graders: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+    """What graded the runs on disk, where some are left to run: the directory of one -> its grader."""
 
     @property
     def plan(self) -> build.Plan:
@@ -113,10 +115,26 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
         taken = sources.load(spec.batch.sources, spec.batch, workshop.sandbox, among=hard)
         problems = {problem.id: problem for problem in taken.problems}
         batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
+        for problem in problems.values():
+            judge.check_language(problem, spec.run.language)
         for key in batch.keys:
             if (out / key.name / "config.json").exists():
                 workshop.sibling(batch.plan_for(key)).check(batch.problems[key.problem], out)
-    return batch
+    return replace(batch, graders=_graders(batch))
+
+
+def _graders(batch: Batch) -> dict[Path, Mapping[str, Any]]:
+    """See `Batch.graders`; runs of before graders were recorded say nothing."""
+    found: dict[Path, Mapping[str, Any]] = {}
+    done = standing(batch)
+    if len(done.finished) == len(batch.keys):
+        return found
+    for key in (*done.finished, *done.begun):
+        run_dir = batch.out / key.name
+        grader = (read_config(run_dir) or {}).get("grader")
+        if grader is not None and grader not in found.values():
+            found[run_dir] = grader
+    return found
 
 
 def write_record(batch: Batch) -> None:
@@ -189,6 +207,7 @@ class LocalExecutor:
         """
         workshop, options = self._workshop, batch.spec.batch
         workshop.warm_up()
+        workshop.check_graders(batch.graders)
         turns = Turns.make(shared_weights=batch.spec.run.engine in _SHARED_WEIGHTS, gate=gate)
 
         def open_run(key: RunKey, listeners: Sequence[Listener]) -> Run:

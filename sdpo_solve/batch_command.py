@@ -34,6 +34,7 @@ from sdpo_solve.batch import (
 from sdpo_solve.batch_view import clock, make_batch_view
 from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
 from sdpo_solve.estimate import Estimate
+from sdpo_solve.identity import check_out
 from sdpo_solve.plan import BatchSpec
 from sdpo_solve.selection import describe_left_out
 from sdpo_solve.sharing import Gate, busy_line, interrupts
@@ -74,7 +75,9 @@ def run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
 
 def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     trackers.check(asked.spec.batch.track)
-    batch = prepare(asked.spec, asked.spec.batch.out or default_out(asked.spec))
+    out = asked.spec.batch.out or default_out(asked.spec)
+    check_out(out)
+    batch = prepare(asked.spec, out)
     gate = Gate()
     with ExitStack() as stack:
         executor = _executor(batch, stack)

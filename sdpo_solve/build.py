@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from sdpo_solve import feedback, judge, models
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.errors import ConfigError, PrerequisiteError
-from sdpo_solve.identity import check_config, problem_digest, run_name, versions, write_config
+from sdpo_solve.identity import (
+    check_config,
+    check_grader,
+    problem_digest,
+    run_name,
+    versions,
+    write_config,
+)
 from sdpo_solve.journal import Journal, Listener
 from sdpo_solve.methods import MethodParts
 from sdpo_solve.parts import Plan, make_plan, plugin, plugin_names
@@ -27,7 +34,7 @@ from sdpo_solve.types import Budget, Problem, SamplingSpec
 if TYPE_CHECKING:
     from sdpo_solve.learner.host import AdaptedModel
 
-__all__ = ["Plan", "Workshop", "make_plan", "make_sandbox", "plugin_names"]
+__all__ = ["Plan", "Workshop", "make_plan", "plugin_names"]
 
 # What `--sandbox auto` tries, in this order.
 _AUTO_SANDBOXES = ("docker", "bubblewrap")
@@ -45,6 +52,7 @@ class _Shared:
     """What the runs of one process share, made when first needed; learners by the run they belong to."""
 
     sandbox: Sandbox | None = None
+    sandbox_limits: Mapping[str, Any] = field(default_factory=dict)
     engine: Engine | None = None
     host: AdaptedModel | None = None
     model: models.ModelDir | None = None
@@ -119,8 +127,16 @@ class Workshop:
         Raises PrerequisiteError where none works, saying what to run.
         """
         if self._shared.sandbox is None:
-            self._shared.sandbox = make_sandbox(self.plan)
+            opened = _open_sandbox(self.plan)
+            self._shared.sandbox, self._shared.sandbox_limits = opened.sandbox, opened.limits
         return self._shared.sandbox
+
+    def grader(self) -> dict[str, Any]:
+        """What decides verdicts besides the judge's options, for the record: the sandbox and its limits.
+
+        Raises as `sandbox` does.
+        """
+        return {"identity": self.sandbox().identity(), **self._shared.sandbox_limits}
 
     def judge(self) -> judge.Judge:
         """What grades: the plan's judge over the sandbox."""
@@ -161,11 +177,12 @@ class Workshop:
         something is missing, JournalError where the journal cannot be read or written.
         """
         options = self.plan.run
+        judge.check_language(problem, options.language)
         problem = judge.with_feedback_mode(problem, options.feedback_mode, options.seed)
         name = run_name(problem, options)
         run_dir = out / name
         grader = self.judge()  # checks the sandbox before the weights are loaded
-        config = self._config(problem)
+        config = {"grader": self.grader(), **self._config(problem)}
         check_config(run_dir, config)
         journal = Journal(run_dir, f"{out.name}/{name}", listeners)
         try:
@@ -173,7 +190,7 @@ class Workshop:
             engine = self.engine(len(journal.history))
             method = self._method(journal, run_dir, spec)
             journal.start(self._header(problem, config, engine))
-            write_config(run_dir, config)
+            write_config(run_dir, {**config, "versions": versions()})
         except BaseException:
             journal.close()
             raise
@@ -194,9 +211,14 @@ class Workshop:
         )
 
     def check(self, problem: Problem, out: Path) -> None:
-        """Raises ConfigError where `out` holds this run, made with other options."""
+        """Raises ConfigError where `out` holds this run with other options; what grades is not asked."""
         problem = judge.with_feedback_mode(problem, self.plan.run.feedback_mode, self.plan.run.seed)
         check_config(out / run_name(problem, self.plan.run), self._config(problem))
+
+    def check_graders(self, graders: Mapping[Path, Mapping[str, Any]]) -> None:
+        """Raises ConfigError where a run, by its directory, was graded by something else than would now."""
+        for run_dir, before in graders.items():
+            check_grader(run_dir, before, self.grader())
 
     def close_run(self, run: Run) -> None:
         """Close the journal and free what only this run holds; the shared parts stay."""
@@ -246,7 +268,7 @@ class Workshop:
         return SamplingSpec(self.plan.run.max_tokens or default, self.plan.run.temperature)
 
     def _config(self, problem: Problem) -> dict[str, Any]:
-        """Everything that decides the results of a run, for the record and for the check on a resume."""
+        """What decides the results of a run besides what grades it, for the record and a resume."""
         options = self.plan.run.model_dump(mode="json", exclude={"settings"})
         parts = {name: part.model_dump(mode="json") for name, part in self.plan.parts.items()}
         return {
@@ -280,7 +302,15 @@ class Workshop:
         }
 
 
-def make_sandbox(plan: Plan) -> Sandbox:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A sandbox and those of its options that may change a verdict."""
+
+    sandbox: Sandbox
+    limits: Mapping[str, Any]
+
+
+def _open_sandbox(plan: Plan) -> _Opened:
     """The sandbox that the plan names; for `auto` the first that works.
 
     Raises PrerequisiteError where none does.
@@ -290,17 +320,16 @@ def make_sandbox(plan: Plan) -> Sandbox:
         options: Any = plan.parts["sandbox"]
         if options.language not in ("python", plan.run.language):
             raise ConfigError("--set sandbox.language: the language of the programs is set with --language")
-        module = plugin("sandboxes", plan.run.sandbox)
-        sandbox: Sandbox = module.build(options.model_copy(update=language))
-        return sandbox
+        return _opened(plan.run.sandbox, options.model_copy(update=language))
     reasons = []
     for name in _AUTO_SANDBOXES:
         if name in plugin_names("sandboxes"):
-            module = plugin("sandboxes", name)
             try:
-                first: Sandbox = module.build(module.Options(**language))
+                return _opened(name, plugin("sandboxes", name).Options(**language))
             except PrerequisiteError as exc:
                 reasons.append(str(exc))
-            else:
-                return first
     raise PrerequisiteError(" -- or, without Docker: ".join(reasons))
+
+
+def _opened(name: str, options: Any) -> _Opened:
+    return _Opened(plugin("sandboxes", name).build(options), options.limits())

@@ -19,7 +19,7 @@ from sdpo_solve import build, feedback, memory, models, sources, ui
 from sdpo_solve import setup as machine
 from sdpo_solve.config import RunOptions, parse_settings, read_options
 from sdpo_solve.errors import PrerequisiteError, ProblemError, UserError
-from sdpo_solve.identity import default_out
+from sdpo_solve.identity import check_out, default_out
 from sdpo_solve.processor import cpu_dtype
 from sdpo_solve.selection import Selection, describe_left_out
 from sdpo_solve.solve import solve, write_solution
@@ -79,6 +79,7 @@ def run_one(
     """
     plan = build.make_plan(options)
     out = out if out is not None else default_out(options)
+    check_out(out)
     view = ui.make_view(console)
 
     def on_tokens(n_tokens: int, n_finished: int) -> None:

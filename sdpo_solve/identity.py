@@ -1,13 +1,16 @@
 """What makes a run the same run: its name on disk, its configuration, and the check that neither has changed.
 
-Reads and writes `config.json` and nothing else; builds no part of a run (see `build.py`).
+Reads and writes `config.json`, and tries whether it could; builds no part of a run (see `build.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
@@ -16,9 +19,11 @@ from typing import Any
 
 from sdpo_solve import __version__
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError, JournalError
+from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.types import Problem
 
+# Recorded, and free to change: they decide no result.
+_DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
 _VERSIONED = ("torch", "transformers", "peft", "docker", "vllm")
 
 
@@ -32,6 +37,24 @@ def default_out(options: RunOptions) -> Path:
     said = options.model_dump_json(exclude={"method", "arm", "seed"})
     digest = hashlib.sha256(said.encode()).hexdigest()[:6]
     return Path("runs") / f"{options.engine}-{digest}"
+
+
+def check_out(out: Path) -> None:
+    """Refuse a directory that results cannot be written to, before anything is done; nothing is left in it.
+
+    A disk that is only full may have room later: what is written there says so. Raises UserError.
+    """
+    place = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError
+        os.rmdir(tempfile.mkdtemp(prefix=".sdpo-solve-", dir=place))
+    except NotADirectoryError:
+        raise UserError(f"--out {out}: {place} is a file; choose another --out") from None
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            reason = exc.strerror or exc
+            raise UserError(f"--out {out} cannot be written ({reason}); choose another --out") from None
 
 
 def problem_digest(problem: Problem) -> str:
@@ -52,25 +75,58 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that was begun with other options.
+def read_config(run_dir: Path) -> dict[str, Any] | None:
+    """What the run in `run_dir` was begun with; None where there is none.
 
-    Raises ConfigError naming the first difference.
+    Raises ConfigError where the file cannot be read.
     """
     path = run_dir / "config.json"
     try:
-        before = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        return
+        return None
     except (OSError, ValueError) as exc:
         raise ConfigError(f"cannot read {path}: {exc}; move {run_dir} away or choose another --out") from None
+    return found
+
+
+def check_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was begun with other options, model or grader.
+
+    A `config` without `grader` says nothing of it, and neither did the files of early versions.
+    Raises ConfigError naming the first difference.
+    """
+    before = read_config(run_dir)
+    if before is None:
+        return
     old, new = _flat(before), _flat(json.loads(json.dumps(config)))
+    passed_over = list(_DECIDE_NOTHING)
+    if "grader" in before:  # it says what came of these options
+        passed_over += ["options.sandbox", "parts.sandbox."]
+    if not ("grader" in before and "grader" in config):
+        passed_over.append("grader.")
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise ConfigError(
-                f"{run_dir} holds a run with {key} = {old.get(key)!r}, now it is {new.get(key)!r}; "
-                "results must not mix: choose another --out"
-            )
+        if not key.startswith(tuple(passed_over)):
+            _refuse_difference(run_dir, key, old.get(key), new.get(key))
+
+
+def check_grader(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to put runs beside that of `run_dir` which something else would grade.
+
+    Raises ConfigError naming the first difference.
+    """
+    for key in sorted(before.keys() | now.keys()):
+        _refuse_difference(run_dir, f"grader.{key}", before.get(key), now.get(key))
+
+
+def _refuse_difference(run_dir: Path, key: str, old: Any, new: Any) -> None:
+    if old == new:
+        return
+    remedy = "bring that one back or " if key == "grader.identity" else ""
+    raise ConfigError(
+        f"{run_dir} holds a run with {key} = {old!r}, now it is {new!r}; "
+        f"results must not mix: {remedy}choose another --out"
+    )
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:

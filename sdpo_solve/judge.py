@@ -79,6 +79,15 @@ def with_feedback_mode(problem: Problem, mode: FeedbackMode, seed: int) -> Probl
     return replace(problem, tests=tuple(tests))
 
 
+def check_language(problem: Problem, language: str) -> None:
+    """Raises ConfigError for a problem whose tests are calls, where the programs can only read and write."""
+    if language != "python" and problem.kind is not Kind.STDIN:
+        raise ConfigError(
+            f"{problem.id} is a problem of kind {problem.kind.value}, which needs --language python; "
+            f"{language} programs read standard input"
+        )
+
+
 class Judge:
     """Grades groups of programs on a sandbox, several at a time. Implements `protocols.Grader`.
 

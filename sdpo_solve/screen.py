@@ -20,7 +20,7 @@ from rich.text import Text
 
 from sdpo_solve import build, feedback, sources
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.identity import problem_digest
+from sdpo_solve.identity import check_out, problem_digest
 from sdpo_solve.plan import BatchSpec, RunKey
 from sdpo_solve.prompts import Prompter, extract_code
 from sdpo_solve.screen_view import ScreenProgress, ScreenView, make_screen_view, print_table
@@ -92,6 +92,7 @@ def run(asked: Asked, console: Console) -> Ended:
     The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
     KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
     """
+    check_out(asked.out)
     plan = build.make_plan(asked.spec.options_for(RunKey(asked.seed, "", "best-of-k")))
     gate, view = Gate(), make_screen_view(console, ScreenProgress(asked.rule))
     with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:

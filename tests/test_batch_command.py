@@ -64,6 +64,35 @@ def test_a_file_of_options_runs_and_goes_on_and_what_was_found_is_exported(folde
     assert found[1] == {"question_id": "say-1", "code_list": ["print(1)"]}
 
 
+def test_runs_of_another_grader_are_not_added_to_a_batch(folder: Path) -> None:
+    flags = (
+        "batch",
+        "problems",
+        "--methods",
+        "best-of-k",
+        "--attempts",
+        "3",
+        "--no-measure",
+        "--out",
+        "runs",
+    )
+    assert invoke(*flags, "--ids", "say-0").exit_code == 0
+    other = (*flags, "--sandbox", "bubblewrap")
+    with pytest.raises(ConfigError, match=r"say-0.*grader\.identity = 'docker.*now it is 'bubblewrap"):
+        invoke(*other)
+    assert not (folder / "runs" / "say-1").exists()
+    assert "1 kept" in invoke(*other, "--ids", "say-0").stdout  # nothing is left to grade
+
+
+def test_problems_that_the_language_cannot_state_are_refused_first(folder: Path) -> None:
+    problem = {"id": "f", "statement": "?", "kind": "function", "entry_point": "f",
+               "tests": [{"input": [], "expected": 1, "visible": True}]}  # fmt: skip
+    (folder / "problems" / "f.json").write_text(json.dumps(problem))
+    with pytest.raises(ConfigError, match="f is a problem of kind function, which needs --language python"):
+        invoke("batch", "problems", "--language", "cpp", "--no-measure", "--out", "runs")
+    assert not (folder / "runs").exists()
+
+
 def test_failed_runs_exit_4_and_are_listed_with_what_to_do(folder: Path) -> None:
     flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "90", "--group-size", "30")
     result = invoke(*flags, "--keep-going", "--no-measure", "--out", "runs")
@@ -95,7 +124,7 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
     assert not list((folder / "marks").rglob("journal.jsonl"))
     with pytest.raises(ConfigError, match=r"screened with temperature = 1.0, now it is 0.5"):
         invoke(*flags, "--temperature", "0.5")
-    with pytest.raises(ConfigError, match="marks none of these problems hard"):
+    with pytest.raises(ConfigError, match="leave none of its problems that are marked so"):
         invoke("batch", "problems", "--only", "hard", "--screening", "marks")
 
 

@@ -243,6 +243,50 @@ def test_other_options_do_not_mix_with_an_old_run(place: Place) -> None:
     assert "options.temperature = 1.0, now it is 0.5" in one_line(done.stderr)
 
 
+@pytest.mark.docker
+def test_what_grades_cannot_change_in_the_middle_of_a_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.replies(WRONG, WRONG)
+    one_by_one = ("--method", "best-of-k", "--group-size", "1", "--attempts", "2")
+    assert place.run(*one_by_one).returncode == 1
+    written = json.loads((place.path / "out/inc/best-of-k/seed-0/config.json").read_text())
+    assert written["grader"]["identity"].startswith("docker")
+    assert written["versions"]["sdpo-solve"]
+    assert place.run(*one_by_one, "--sandbox", "docker").returncode == 1  # the same, by its name
+    for other in (("--sandbox", "bubblewrap"), ("--sandbox", "docker", "--set", "sandbox.memory_mb=512")):
+        done = place.run(*one_by_one, *other)
+        assert done.returncode == 2, done.stderr
+        assert "holds a run with grader." in one_line(done.stderr)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+    done = place.run(*one_by_one)
+    assert done.returncode == 2, done.stderr
+    assert "now it is 'bubblewrap" in one_line(done.stderr)
+    assert "bring that one back or choose another --out" in done.stderr
+
+
+@pytest.mark.docker
+def test_a_mistake_in_the_language_leaves_nothing_behind(place: Place) -> None:
+    place.replies(WRONG, WRONG)
+    one_by_one = ("--method", "best-of-k", "--group-size", "1", "--attempts", "2")
+    done = place.run(*one_by_one, "--language", "cpp", "--sandbox", "bubblewrap")
+    assert done.returncode == 2
+    assert "inc is a problem of kind function, which needs --language python" in one_line(done.stderr)
+    assert done.stdout == ""
+    assert not (place.path / "out").exists()
+    assert place.run(*one_by_one).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["run", "batch", "screen"])
+def test_an_out_that_is_a_file_is_said_first(place: Place, command: str) -> None:
+    place.replies(WRONG)
+    done = place(command, "inc.json", "--engine", "scripted", "--replies", "replies.jsonl",
+                 "--out", "inc.json/x")  # fmt: skip
+    assert done.returncode == 2
+    assert "--out inc.json/x: " in one_line(done.stderr)
+    assert "inc.json is a file; choose another --out" in done.stderr
+
+
 def containers(process: int) -> list[str]:
     """The boxes that a process of ours has started and that are still there."""
     chosen = ["--filter", f"label=sdpo-solve.box={process}"]

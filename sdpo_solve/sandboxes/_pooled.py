@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +47,11 @@ class BoxOptions(BaseModel):
     """Output kept of all tests of one attempt, MiB."""
     n_processes: int = Field(default=32, ge=1)
     """Processes and threads of one test."""
+
+    def limits(self) -> dict[str, Any]:
+        """The options that may change a verdict and are not in the sandbox's identity."""
+        names = {"memory_mb", "scratch_mb", "output_mb", "total_output_mb", "n_processes"}
+        return self.model_dump(include=names)
 
 
 class Box(Poolable, Protocol):
