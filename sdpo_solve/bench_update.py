@@ -302,6 +302,7 @@ def _prepare(host: AdaptedModel, size: Size) -> list[Lesson]:
 def _gradients(host: AdaptedModel, lessons: list[Lesson], form: Form) -> dict[str, Tensor]:
     """One update's gradients, the teacher's pass included, with the learner's default sizes."""
     from sdpo_solve.learner.gradient import Passes, Sizes, Targets
+    from sdpo_solve.learner.head import Mixture
     from sdpo_solve.learner.lora import loss_settings
     from sdpo_solve.learner.options import Options
     from sdpo_solve.learner.packing import hidden_states
@@ -314,7 +315,7 @@ def _gradients(host: AdaptedModel, lessons: list[Lesson], form: Form) -> dict[st
     sizes = Sizes(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
     with host.base_active() as model:
         rows = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
-        targets = Targets(hidden_states(model, rows, sizes.microbatch_tokens))
+        targets = Targets(Mixture.of(hidden_states(model, rows, sizes.microbatch_tokens)))
     with host.slot_active("policy", "bench") as model:
         passes = Passes(model, host.parameters("policy"), settings, sizes, 1.0)
         return passes.gradient(lessons, targets).gradients

@@ -19,6 +19,7 @@ from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.engines._slots import SlotBatch
 from sdpo_solve.learner import attention
 from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting
+from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.learner.lora import LoraLearner, Options
 from sdpo_solve.learner.loss import LossSettings
@@ -88,7 +89,7 @@ def packed(
         teacher_Nd = fitting(size, lambda most: hidden_states(model, rows, most))
     with host.slot_active("policy", "key") as model:
         passes = Passes(model, host.parameters("policy"), settings or LossSettings(), size, 1.0)
-        return passes.gradient(given, Targets(teacher_Nd)), size
+        return passes.gradient(given, Targets(Mixture.of(teacher_Nd))), size
 
 
 def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:

@@ -7,6 +7,7 @@ import torch
 
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets
+from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.packing import Row, common_prefix, hidden_states, micro_batches
@@ -52,7 +53,7 @@ def packed(
         teacher_Nd = hidden_states(model, [lesson.teacher for lesson in given if lesson.teacher], 64)
     with host.slot_active("policy", "key") as model:
         return Passes(model, host.parameters("policy"), settings, size, temperature).gradient(
-            given, Targets(teacher_Nd)
+            given, Targets(Mixture.of(teacher_Nd))
         )
 
 
@@ -155,9 +156,8 @@ def test_halves_itself_when_memory_runs_out_and_stays_halved(
     monkeypatch.setattr(Passes, "_micro_batch", small)
     size = Sizes(microbatch_tokens=64, checkpoint_tokens=4096, chunk_positions=8)
     with host.base_active() as model:
-        targets = Targets(
-            hidden_states(model, [lesson.teacher for lesson in lessons() if lesson.teacher], 64)
-        )
+        teacher_Nd = hidden_states(model, [lesson.teacher for lesson in lessons() if lesson.teacher], 64)
+        targets = Targets(Mixture.of(teacher_Nd))
     with host.slot_active("policy", "key") as model:
         passes = Passes(model, host.parameters("policy"), LossSettings(), size, 1.0)
         step = passes.gradient(lessons(), targets)

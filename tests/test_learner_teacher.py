@@ -11,6 +11,7 @@ from test_learner import SPEC, group, learner, run_updates
 
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.head import Head
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import Row
@@ -20,19 +21,27 @@ STUDENT, TEACHER, ANSWER = (5, 6, 7), (5, 6, 8, 9), (70, 71, 72, 73)
 LESSON = Lesson(Row(STUDENT, ANSWER), Row(TEACHER, ANSWER), (-1.0,) * 4)
 
 
-def drawn(parameters: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
+def drawn(parameters: dict[str, Any], seed: int, size: float) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: 0.2 * torch.randn(p.shape, generator=generator) for name, p in parameters.items()}
+    return {name: size * torch.randn(p.shape, generator=generator) for name, p in parameters.items()}
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> AdaptedModel:
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "m")
+
+
+@pytest.fixture(scope="module")
+def host(model_dir: Path) -> AdaptedModel:
+    return with_slots(AdaptedModel.load(model_dir, "cpu", torch.float32))
+
+
+def with_slots(found: AdaptedModel, size: float = 0.2) -> AdaptedModel:
     """Today's weights in the slot `policy`, an average of others in the slot `teacher`."""
-    found = AdaptedModel.load(save_tiny_model(tmp_path_factory.mktemp("tiny") / "m"), "cpu", torch.float32)
     slots: tuple[tuple[Any, int], ...] = (("policy", 4), ("teacher", 8))
     for slot, rank in slots:
         shape = AdapterShape(rank, 2.0 * rank, TARGETS["all"])
-        found.put(slot, "now", shape, drawn(found.shape_adapter(slot, shape), rank))
+        found.put(slot, "now", shape, drawn(found.shape_adapter(slot, shape), rank, size))
     return found
 
 
@@ -43,8 +52,8 @@ def logprobs(model: Any, prompt: tuple[int, ...]) -> torch.Tensor:
 
 
 def said(host: AdaptedModel, **options: Any) -> torch.Tensor:
-    hidden = teachers.teacher_hidden(host, Options(**options), [LESSON], "now", 64)
-    return host.model.get_output_embeddings()(hidden).log_softmax(-1).detach()
+    word = teachers.teacher_word(host, Options(**options), [LESSON], "now", 64)
+    return Head(host.model, 1.0).all_logprobs(word)
 
 
 def test_frozen_ema_and_live_are_three_models_under_the_same_prompt(host: AdaptedModel) -> None:
@@ -77,14 +86,52 @@ def test_a_mix_with_the_base_uses_the_question_without_feedback(host: AdaptedMod
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_a_small_share_is_not_lost_in_bfloat16(model_dir: Path, share: float) -> None:
+    """What a hundredth of today's model moves lies under the rounding of a hidden state; it is kept whole."""
+    host = with_slots(AdaptedModel.load(model_dir, "cpu", torch.bfloat16), 0.03)  # as after some updates
+    initial, today = said(host, teacher="frozen"), said(host, teacher="live")
+    wanted = ((1 - share) * initial + share * today).log_softmax(-1)
+    found = said(host, teacher="trust-region", trust_rate=share)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    moved, asked = found - initial, wanted - initial
+    assert float((moved * asked).sum() / asked.square().sum()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_scores_of_a_mixture_are_those_of_its_log_probs(
+    model_dir: Path, dtype: torch.dtype, entropy: bool
+) -> None:
+    """What the loss takes of it, in blocks of the vocabulary: kept and sampled tokens, entropy; T = 0.7."""
+    host = with_slots(AdaptedModel.load(model_dir, "cpu", dtype))
+    options = Options(teacher="trust-region", trust_rate=0.2, teacher_mix=0.6)
+    word = teachers.teacher_word(host, options, [LESSON], "now", 64)
+    head, ids_T = Head(host.model, 0.7), torch.tensor(ANSWER)
+    logprobs_TV = head.all_logprobs(word)
+    kept_TK = torch.tensor([[1, 2, 3]] * 4)
+    found = head.scores(word, kept_TK, ids_T, entropy=entropy)
+    lse_T1 = found.lse_N[:, None]
+    close = {"atol": 1e-4, "rtol": 0}
+    torch.testing.assert_close(found.kept_NK - lse_T1, logprobs_TV.gather(1, kept_TK), **close)
+    sampled_T = logprobs_TV.gather(1, ids_T[:, None])[:, 0]
+    torch.testing.assert_close(found.sampled_N - found.lse_N, sampled_T, **close)
+    torch.testing.assert_close(head.logprobs(word, ids_T, 3), sampled_T, **close)
+    if entropy:
+        torch.testing.assert_close(found.entropy_N, -(logprobs_TV.exp() * logprobs_TV).sum(-1), **close)
+
+
 def test_lessons_without_a_teacher_leave_a_gap_of_their_length(host: AdaptedModel) -> None:
     silent = Lesson(Row(STUDENT, ANSWER[:3]), None, (-1.0,) * 3)
-    hidden = teachers.teacher_hidden(host, Options(), [silent, LESSON, silent], "now", 64)
-    assert hidden.shape[0] == 10
-    assert not hidden[:3].any()
-    assert not hidden[7:].any()
-    alone = teachers.teacher_hidden(host, Options(), [LESSON], "now", 64)
-    torch.testing.assert_close(hidden[3:7], alone, atol=1e-5, rtol=0)
+    for options in (Options(), Options(teacher="trust-region", teacher_mix=0.5)):
+        word = teachers.teacher_word(host, options, [silent, LESSON, silent], "now", 64)
+        alone = teachers.teacher_word(host, options, [LESSON], "now", 64)
+        assert len(word.hidden_Nd) == (1 if options.teacher == "frozen" else 3)
+        for hidden_Nd, alone_Nd in zip(word.hidden_Nd, alone.hidden_Nd, strict=True):
+            assert hidden_Nd.shape[0] == 10
+            assert not hidden_Nd[:3].any()
+            assert not hidden_Nd[7:].any()
+            torch.testing.assert_close(hidden_Nd[3:7], alone_Nd, atol=1e-5, rtol=0)
 
 
 # -- the running average -----------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sdpo_solve.config import read_options
 from sdpo_solve.errors import ConfigError
@@ -19,6 +18,7 @@ from sdpo_solve.events import FILE_NAME, State, read_state
 from sdpo_solve.explain.signal import Alternative, Signal, Token, pieces
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape, read_tensors
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.learner.packing import Row, hidden_states
@@ -60,16 +60,17 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
     student = Row(sample.prompt_ids, sample.token_ids_T)
     teacher = Row(tuple(encode_chat(host.tokenizer, prompt)), sample.token_ids_T)
     lesson = Lesson(student, teacher, sample.logprobs_T)
-    teacher_Td = _teacher_hidden(host, options, lesson, sample.policy)
-    student_Td = _student_hidden(host, student, sample.policy, options.microbatch_tokens)
+    head = Head(host.model, temperature)
+    teacher_T = _teacher(host, options, lesson, sample.policy)
+    student_T = _student(host, student, sample.policy, options.microbatch_tokens)
     return Signal(
         attempt=index,
         version=sample.policy.version,
         teacher=options.teacher,
         feedback=said,
-        tokens=_tokens(host, attempt, teacher_Td, student_Td, temperature),
-        recorded=student_Td is None,
-        drift_nats=_drift(host, attempt, student_Td, temperature),
+        tokens=_tokens(host, head, attempt, teacher_T, student_T),
+        recorded=student_T is None,
+        drift_nats=_drift(head, attempt, student_T),
     )
 
 
@@ -103,8 +104,8 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
 # -- passes --------------------------------------------------------------------------------------------------
 
 
-def _teacher_hidden(host: AdaptedModel, options: LearnerOptions, lesson: Lesson, policy: Policy) -> Tensor:
-    """Hidden states [T, d]; at version 0 every teacher is the initial model."""
+def _teacher(host: AdaptedModel, options: LearnerOptions, lesson: Lesson, policy: Policy) -> Mixture:
+    """The teacher at T positions; at version 0 every teacher is the initial model."""
     if options.teacher == "none-negative":
         raise ConfigError("this run had no teacher (learner.teacher=none-negative)")
     if policy.version == 0 or policy.adapter_dir is None:
@@ -122,41 +123,33 @@ def _teacher_hidden(host: AdaptedModel, options: LearnerOptions, lesson: Lesson,
             alpha = options.lora_alpha / options.lora_rank * rank
             shape = AdapterShape(rank, alpha, TARGETS[options.lora_targets])
             host.put("teacher", policy.key, shape, read_tensors(policy.adapter_dir / TEACHER_FILE))
-    return teachers.teacher_hidden(host, options, [lesson], policy.key, options.microbatch_tokens)
+    return teachers.teacher_word(host, options, [lesson], policy.key, options.microbatch_tokens)
 
 
-def _student_hidden(host: AdaptedModel, row: Row, policy: Policy, max_tokens: int) -> Tensor | None:
-    """Hidden states [T, d] of the policy that sampled; None where its weights are pruned."""
+def _student(host: AdaptedModel, row: Row, policy: Policy, max_tokens: int) -> Mixture | None:
+    """The policy that sampled, at T positions; None where its weights are pruned."""
     if policy.adapter_dir is not None and policy.version > 0 and not _on_disk(policy):
         return None
     base = Policy(policy.run, policy.version)
     with host.policy_active(base if policy.version == 0 else policy) as model:
-        return hidden_states(model, [row], max_tokens)
+        return Mixture.of(hidden_states(model, [row], max_tokens))
 
 
 def _on_disk(policy: Policy) -> bool:
     return policy.adapter_dir is not None and policy.adapter_dir.is_dir()
 
 
-def _logprobs(host: AdaptedModel, hidden_Nd: Tensor, temperature: float) -> Tensor:
-    """Log-probs [N, V] of the distribution sampled, in float32."""
-    logits: Tensor = host.model.get_output_embeddings()(hidden_Nd).float() / temperature
-    return logits.log_softmax(dim=-1)
-
-
-@torch.no_grad()
 def _tokens(
-    host: AdaptedModel, attempt: Attempt, teacher_Td: Tensor, student_Td: Tensor | None, temperature: float
+    host: AdaptedModel, head: Head, attempt: Attempt, teacher_T: Mixture, student_T: Mixture | None
 ) -> tuple[Token, ...]:
     """Chunks of positions at a time, so that whole rows of the vocabulary never pile up."""
     sample = attempt.sample
     texts = pieces(host.tokenizer.decode, sample.token_ids_T)
     tokens = []
     for start in range(0, len(sample.token_ids_T), _CHUNK):
-        teacher_NV = _logprobs(host, teacher_Td[start : start + _CHUNK], temperature)
-        student_NV = None
-        if student_Td is not None:
-            student_NV = _logprobs(host, student_Td[start : start + _CHUNK], temperature)
+        span = slice(start, start + _CHUNK)
+        teacher_NV = head.all_logprobs(teacher_T[span])
+        student_NV = None if student_T is None else head.all_logprobs(student_T[span])
         best = teacher_NV.topk(min(_N_ALTERNATIVES, teacher_NV.shape[1]), dim=1)
         for n in range(len(teacher_NV)):
             t = start + n
@@ -175,19 +168,14 @@ def _tokens(
     return tuple(tokens)
 
 
-@torch.no_grad()
-def _drift(host: AdaptedModel, attempt: Attempt, student_Td: Tensor | None, temperature: float) -> float:
+def _drift(head: Head, attempt: Attempt, student_T: Mixture | None) -> float:
     """Mean |difference| between the student's log-probs now and as recorded; 0 where not computed."""
-    if student_Td is None:
+    if student_T is None:
         return 0.0
-    sample, total = attempt.sample, 0.0
-    for start in range(0, len(sample.token_ids_T), _CHUNK):
-        ids = torch.tensor(sample.token_ids_T[start : start + _CHUNK], device=student_Td.device)
-        now_NV = _logprobs(host, student_Td[start : start + _CHUNK], temperature)
-        now_N = now_NV.gather(1, ids[:, None])[:, 0].cpu()
-        then_N = torch.tensor(sample.logprobs_T[start : start + _CHUNK])
-        total += float((now_N - then_N).abs().sum())
-    return total / len(sample.token_ids_T)
+    sample = attempt.sample
+    ids_T = torch.tensor(sample.token_ids_T, device=student_T.hidden_Nd[0].device)
+    now_T = head.logprobs(student_T, ids_T, _CHUNK).cpu()
+    return float((now_T - torch.tensor(sample.logprobs_T)).abs().mean())
 
 
 def _one(tokenizer: Any, token_id: int) -> str:

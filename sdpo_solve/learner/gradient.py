@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import loss as losses
 from sdpo_solve.learner.attention import KeysValues
-from sdpo_solve.learner.head import Head
+from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.loss import LossSettings, Positions, Scores
 from sdpo_solve.learner.packing import (
     Row,
@@ -29,6 +29,8 @@ from sdpo_solve.learner.packing import (
     prefix_pass,
     rows_pass,
 )
+
+FoundT = TypeVar("FoundT")
 
 OUT_OF_MEMORY = "out of memory with a single attempt: lower --max-tokens or learner.chunk_positions"
 
@@ -57,14 +59,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Hidden states [N, d] of other models at the student's positions, in the order of the lessons.
+    """What other models have to say at the student's N positions, in the order of the lessons."""
 
-    Mixing the log-probs of several models and renormalising is mixing their logits, and the head is linear:
-    so one mixed hidden state stands for any mix.
-    """
-
-    teacher_Nd: Tensor | None
-    reference_Nd: Tensor | None = None
+    teacher: Mixture | None
+    reference: Mixture | None = None
 
 
 @dataclass(slots=True)
@@ -139,11 +137,11 @@ class Passes:
         """The mean over each sequence of log q - log pi at the sampled tokens, one value a position [N]."""
         rows = [lesson.student for lesson in lessons]
         student_Nd = fitting(self.sizes, lambda size: hidden_states(self.model, rows, size))
-        assert targets.teacher_Nd is not None
+        assert targets.teacher is not None
         ids_N = _token_ids(rows, student_Nd.device)
         chunk = self.sizes.chunk_positions
-        gap_N = self.head.logprobs(targets.teacher_Nd, ids_N, chunk) - self.head.logprobs(
-            student_Nd, ids_N, chunk
+        gap_N = self.head.logprobs(targets.teacher, ids_N, chunk) - self.head.logprobs(
+            Mixture.of(student_Nd), ids_N, chunk
         )
         parts = gap_N.split([row.n_targets for row in rows])
         return torch.cat([part.mean().expand(len(part)) for part in parts])
@@ -203,13 +201,13 @@ class Passes:
 
         def loss(student: Scores, kept_CK: Tensor | None) -> Tensor:
             teacher = student
-            if targets.teacher_Nd is not None:
+            if targets.teacher is not None:
                 weighs = self.settings.entropy_weight > 0
-                teacher = self.head.scores(targets.teacher_Nd, kept_CK, ids_C, entropy=weighs)
+                teacher = self.head.scores(targets.teacher, kept_CK, ids_C, entropy=weighs)
             found = losses.token_losses(student, teacher, at, self.settings)
             loss_C = found.loss_N
-            if targets.reference_Nd is not None:
-                reference = self.head.scores(targets.reference_Nd, kept_CK, ids_C)
+            if targets.reference is not None:
+                reference = self.head.scores(targets.reference, kept_CK, ids_C)
                 anchor_C = losses.reference_divergence(student, reference, self.settings)
                 loss_C = loss_C + self.settings.reference_kl * anchor_C
             total = loss_C.sum()
@@ -241,7 +239,7 @@ class Passes:
                 step.gradients[name] += gradient / n
 
 
-def fitting(sizes: Sizes, work: Callable[[int], Tensor]) -> Tensor:
+def fitting(sizes: Sizes, work: Callable[[int], FoundT]) -> FoundT:
     """`work` with a size of micro-batches, halved until it fits; later ones stay that small.
 
     Raises LearnerError where not even a single attempt fits.
@@ -312,6 +310,6 @@ def _token_ids(rows: Sequence[Row], device: torch.device) -> Tensor:
 
 
 def _cut(record: Any, span: slice) -> Any:
-    """The same record with every tensor cut to a span of positions."""
+    """The same record with every field cut to a span of positions."""
     fields = {name: getattr(record, name) for name in record.__slots__}
-    return type(record)(**{name: None if t is None else t[span] for name, t in fields.items()})
+    return type(record)(**{name: None if f is None else f[span] for name, f in fields.items()})

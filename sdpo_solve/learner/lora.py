@@ -23,6 +23,7 @@ from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import state as disk
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting, is_out_of_memory
+from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.health import Decision, Health, group_vitals
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.learner.lessons import Lessons, Replay
@@ -235,11 +236,11 @@ class LoraLearner:
         sizes, host, options = self._active().sizes, self._host, self._options
         teacher = reference = None
         if any(lesson.teacher is not None for lesson in lessons):
-            teacher = fitting(sizes, lambda size: teachers.teacher_hidden(host, options, lessons, key, size))
+            teacher = fitting(sizes, lambda size: teachers.teacher_word(host, options, lessons, key, size))
         if options.reference_kl:
             rows = [lesson.student for lesson in lessons]
             with host.base_active() as model:
-                reference = fitting(sizes, lambda size: hidden_states(model, rows, size))
+                reference = fitting(sizes, lambda size: Mixture.of(hidden_states(model, rows, size)))
         return Targets(teacher, reference)
 
     def _base_kl(self, examples: Sequence[Example], spec: SamplingSpec) -> float:
@@ -258,9 +259,9 @@ class LoraLearner:
             passes = Passes(model, {}, self._settings, run.sizes, spec.temperature)
             hidden_Nd = fitting(run.sizes, lambda size: hidden_states(model, rows, size))
             ids_N = torch.tensor([i for row in rows for i in row.completion_ids_T], device=hidden_Nd.device)
-            base_N = passes.head.logprobs(hidden_Nd, ids_N, run.sizes.chunk_positions).cpu().double()
+            base_N = passes.head.logprobs(Mixture.of(hidden_Nd), ids_N, run.sizes.chunk_positions)
         old_N = torch.tensor([p for lesson in lessons for p in lesson.old_logprobs_T], dtype=torch.float64)
-        log_r_N = (base_N - old_N).clamp(-20, 20)
+        log_r_N = (base_N.cpu().double() - old_N).clamp(-20, 20)
         return float((log_r_N.exp() - 1 - log_r_N).mean())
 
     # -- versions ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import Row, hidden_states
@@ -24,53 +25,52 @@ MAX_ERROR = 1e-3
 """Relative error that bringing the average back to its rank may have; more of it is said."""
 
 
-def teacher_hidden(
+def teacher_word(
     host: AdaptedModel, options: Options, lessons: Sequence[Lesson], key: str, max_tokens: int
-) -> Tensor:
-    """Hidden states [N, d] of the teacher at the student's positions, zero where a lesson has no teacher.
+) -> Mixture:
+    """The teacher at the student's N positions, zero where a lesson has no teacher.
 
     `key`: the version, under which the slots `policy` and (for the average) `teacher` must stand.
     """
     rows = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
-    found_Md = _regularised(host, options, rows, key, max_tokens)
+    found = _regularised(host, options, rows, key, max_tokens)
     if options.teacher_mix < 1:
+        # beta-OPSD (arXiv 2607.28582): logits mixed with those of the question alone.
         students = [lesson.student for lesson in lessons if lesson.teacher is not None]
         with host.base_active() as model:
-            base_Md = hidden_states(model, students, max_tokens)
-        found_Md = _mix(base_Md, found_Md, options.teacher_mix)
-    if len(rows) == len(lessons):
-        return found_Md
-    parts = iter(found_Md.split([row.n_targets for row in rows]))
-    zero = found_Md.new_zeros(1, found_Md.shape[1])
-    return torch.cat(
-        [
-            next(parts) if lesson.teacher is not None else zero.expand(lesson.student.n_targets, -1)
-            for lesson in lessons
-        ]
-    )
+            base = Mixture.of(hidden_states(model, students, max_tokens))
+        found = base.with_share(found, options.teacher_mix)
+    return found if len(rows) == len(lessons) else found.map(lambda part_Md: _spread(part_Md, lessons))
 
 
 def _regularised(
     host: AdaptedModel, options: Options, rows: Sequence[Row], key: str, max_tokens: int
-) -> Tensor:
+) -> Mixture:
     if options.teacher == "ema":
         with host.slot_active("teacher", key) as model:
-            return hidden_states(model, rows, max_tokens)
+            return Mixture.of(hidden_states(model, rows, max_tokens))
     if options.teacher == "live":
         with host.slot_active("policy", key) as model:
-            return hidden_states(model, rows, max_tokens)
+            return Mixture.of(hidden_states(model, rows, max_tokens))
     with host.base_active() as model:
-        initial_Md = hidden_states(model, rows, max_tokens)
+        initial = Mixture.of(hidden_states(model, rows, max_tokens))
     if options.teacher == "frozen":
-        return initial_Md
+        return initial
     with host.slot_active("policy", key) as model:
-        today_Md = hidden_states(model, rows, max_tokens)
-    return _mix(initial_Md, today_Md, options.trust_rate_used)
+        today = Mixture.of(hidden_states(model, rows, max_tokens))
+    return initial.with_share(today, options.trust_rate_used)
 
 
-def _mix(first_Nd: Tensor, second_Nd: Tensor, share: float) -> Tensor:
-    """(1 - share) first + share second: through a linear head the same mix of logits."""
-    return ((1 - share) * first_Nd.float() + share * second_Nd.float()).to(first_Nd.dtype)
+def _spread(found_Md: Tensor, lessons: Sequence[Lesson]) -> Tensor:
+    """[M, d] at the positions that have a teacher -> [N, d] at all, zero elsewhere."""
+    parts = iter(found_Md.split([lesson.teacher.n_targets for lesson in lessons if lesson.teacher]))
+    zero_1d = found_Md.new_zeros(1, found_Md.shape[1])
+    return torch.cat(
+        [
+            next(parts) if lesson.teacher else zero_1d.expand(lesson.student.n_targets, -1)
+            for lesson in lessons
+        ]
+    )
 
 
 # -- the running average -------------------------------------------------------------------------------------
