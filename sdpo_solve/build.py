@@ -109,8 +109,8 @@ class Workshop:
 
     @property
     def uses_model(self) -> bool:
-        """Scripted replies have no weights behind them, unless a model is named."""
-        return self.plan.run.engine != "scripted" or self.plan.run.model is not None
+        """Whether there are weights; see `RunOptions.has_weights`."""
+        return self.plan.run.has_weights
 
     def model(self) -> models.ModelDir:
         """The model on disk.

@@ -16,6 +16,15 @@ from sdpo_solve.errors import ConfigError
 FeedbackMode = Literal["public", "paper", "all"]
 
 
+# What only a model reads. Options of a run: how it samples, and how its chat template is filled.
+OF_SAMPLING = ("max_tokens", "temperature", "thinking")
+# Settings by part: what is learned, from whom, by which reward; None: all of the part.
+OF_LEARNING: Mapping[str, frozenset[str] | None] = {
+    "learner": None,
+    "sdpo": frozenset({"teacher", "attempt_in_prompt", "reward"}),
+}
+
+
 class Options(BaseModel):
     """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting."""
 
@@ -54,9 +63,20 @@ class RunOptions(Options):
     )
 
     @property
+    def has_weights(self) -> bool:
+        """Scripted replies have none behind them, unless a model is named."""
+        return self.engine != "scripted" or self.model is not None
+
+    @property
     def arm_name(self) -> str:
         """The arm of a comparison that the run belongs to."""
         return self.arm or self.method
+
+
+def is_of_learning(part: str, name: str) -> bool:
+    """Whether nothing but learning reads this setting."""
+    names = OF_LEARNING.get(part, frozenset())
+    return names is None or name in names
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)

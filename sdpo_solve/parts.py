@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sdpo_solve import feedback, judge
-from sdpo_solve.config import Options, RunOptions, read_options
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
 from sdpo_solve.errors import ConfigError
 
 # What would make the log-probs of samples those of another distribution than the model's.
@@ -74,6 +74,8 @@ def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
                 "log-probs of a cut one would make importance weights and distillation wrong"
             )
+    if not grading_only and not options.has_weights:
+        _refuse_what_needs_weights(options)
     for part in options.settings:
         if part not in modules:
             raise ConfigError(f"--set {part}.*: there is no part {part!r} here (known: {', '.join(modules)})")
@@ -86,6 +88,24 @@ def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
     if "learner" in parts:
         modules[options.method].check(parts[options.method], parts["learner"], not options.keep_going)
     return Plan(options, parts)
+
+
+def _refuse_what_needs_weights(options: RunOptions) -> None:
+    """Scripted replies were written, not sampled, and nothing learns from them."""
+    given = [
+        f"--set {part}.{name}"
+        for part, values in options.settings.items()
+        for name in values
+        if is_of_learning(part, name)
+    ]
+    for name in OF_SAMPLING:
+        if getattr(options, name) != RunOptions.model_fields[name].default:
+            given.append(f"--{name.replace('_', '-')}")
+    if given:
+        raise ConfigError(
+            f"{given[0]} would do nothing: scripted replies have no model behind them that samples and "
+            "learns; leave it out, or name one with --model"
+        )
 
 
 def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:

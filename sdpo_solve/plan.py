@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sdpo_solve.config import Options, RunOptions, read_options
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.selection import Names, Selection
 from sdpo_solve.types import Problem
@@ -178,7 +178,38 @@ def _without_idle(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
             raise ConfigError("settings of the learner: none of these methods learns")
         settings = {part: values for part, values in spec.run.settings.items() if part != "learner"}
         spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
+    if not spec.run.has_weights and flags.get("engine") is not None:
+        spec = _without_weights(spec, flags)
     return spec
+
+
+def _without_weights(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
+    """Where flags replace a file's model by scripted replies: the file's words to the model are dropped.
+
+    What a flag says to it stays, and is refused with the run's other options (`parts.py`).
+    """
+    defaults = {
+        name: RunOptions.model_fields[name].default for name in OF_SAMPLING if flags.get(name) is None
+    }
+    by_flag = flags.get("settings") or {}
+    settings = _merged(_without_learning(spec.run.settings), by_flag, "batch")
+    arms = {
+        name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
+        for name, arm in spec.batch.arms.items()
+    }
+    return replace(
+        spec,
+        run=spec.run.model_copy(update={**defaults, "settings": settings}),
+        batch=spec.batch.model_copy(update={"arms": arms}),
+    )
+
+
+def _without_learning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    kept = {
+        part: {name: value for name, value in values.items() if not is_of_learning(part, name)}
+        for part, values in settings.items()
+    }
+    return {part: values for part, values in kept.items() if values}
 
 
 def _merged(low: Any, high: Mapping[str, Mapping[str, Any]], place: str) -> dict[str, dict[str, Any]]:

@@ -122,8 +122,8 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
     assert found["say-0"].base == Counts(12, 0)
     assert (found["say-0"].mark, found["say-1"].mark) == ("undecided", "not hard")
     assert not list((folder / "marks").rglob("journal.jsonl"))
-    with pytest.raises(ConfigError, match=r"screened with temperature = 1.0, now it is 0.5"):
-        invoke(*flags, "--temperature", "0.5")
+    with pytest.raises(ConfigError, match=r"screened with system = None, now it is 'Be brief.'"):
+        invoke(*flags, "--system", "Be brief.")
     with pytest.raises(ConfigError, match="leave none of its problems that are marked so"):
         invoke("batch", "problems", "--only", "hard", "--screening", "marks")
 

@@ -119,6 +119,36 @@ def test_filters_are_options_of_the_batch() -> None:
     assert got.from_date == datetime.date(2025, 2, 1)
 
 
+SCRIPTED = {"engine": "scripted", "replies": "r"}
+
+
+def test_replies_instead_of_a_models_leave_out_what_a_file_says_to_the_model(tmp_path: Path) -> None:
+    """As methods that flags leave out of a file take their settings along; what a flag says is refused."""
+    path = tmp_path / "batch.toml"
+    text = (
+        'sources = "problems"\nmethods = ["sdpo", "sdpo-fast"]\nmax-tokens = 99\n'
+        "settings.learner = {lr = 1}\nsettings.sdpo = {teacher = 'shuffled', told_attempts = 2}\n"
+        "[arms.sdpo-fast]\nsettings.learner = {lr = 2}\n"
+    )
+    path.write_text(text)
+    got = make_spec(read_toml(path), SCRIPTED)
+    for arm in got.batch.methods:
+        options = got.options_for(RunKey(0, "inc", arm))
+        assert (options.max_tokens, options.settings) == (None, {"sdpo": {"told_attempts": 2}})
+        make_plan(options)
+    for said, flags in (
+        ("max-tokens", {"max_tokens": 9}),
+        ("learner.lr", {"settings": {"learner": {"lr": 3}}}),
+    ):
+        with pytest.raises(ConfigError, match=f"{said} would do nothing"):
+            make_plan(make_spec(read_toml(path), {**SCRIPTED, **flags}).options_for(RunKey(0, "inc", "sdpo")))
+    path.write_text(f'engine = "scripted"\nreplies = "r"\n{text}')
+    with pytest.raises(ConfigError, match="lr would do nothing"):
+        make_plan(make_spec(read_toml(path), {}).options_for(RunKey(0, "inc", "sdpo")))
+    with_model = make_spec(read_toml(path), {"model": "tiny"})
+    assert make_plan(with_model.options_for(RunKey(0, "inc", "sdpo-fast"))).parts["learner"].lr == 2
+
+
 def test_whole_seeds_come_first() -> None:
     runs = list_runs(spec(methods="sdpo,best-of-k", seeds=2), [OLD, NEW])
     assert [run.name for run in runs][:4] == [

@@ -92,6 +92,10 @@ def test_an_output_that_nobody_reads_is_not_an_answer(place: Place, arguments: t
         (("run", "inc.json", "--engine", "magic"), "unknown engine 'magic'"),
         (("run", "inc.json", "--sandbox", "host"), "unknown sandbox 'host'"),
         (("run", "inc.json", "--engine", "scripted"), "needs --replies FILE"),
+        (
+            ("run", "inc.json", "--engine", "scripted", "--replies", "x", "--set", "learner.lr=1e-3"),
+            "--set learner.lr would do nothing",
+        ),
         (("run", "inc.json", "--replies", "inc.json"), "--replies is for --engine scripted"),
         (("run", "inc.json", "--attempts", "0"), "attempts: Input should be greater than or equal to 1"),
         (("run", "inc.json", "--set", "learner.lrr=1"), "learner has no option 'lrr'; did you mean lr?"),
@@ -238,9 +242,9 @@ def test_multi_turn_reads_the_feedback_of_every_earlier_attempt(place: Place) ->
 def test_other_options_do_not_mix_with_an_old_run(place: Place) -> None:
     place.replies(WRONG, WRONG)
     place.run("--method", "best-of-k", "--group-size", "1", "--attempts", "2")
-    done = place.run("--method", "best-of-k", "--group-size", "1", "--attempts", "2", "--temperature", "0.5")
+    done = place.run("--method", "best-of-k", "--group-size", "1", "--attempts", "2", "--keep-going")
     assert done.returncode == 2
-    assert "options.temperature = 1.0, now it is 0.5" in one_line(done.stderr)
+    assert "options.keep_going = False, now it is True" in one_line(done.stderr)
 
 
 @pytest.mark.docker

@@ -238,6 +238,49 @@ def test_a_wrong_adapter_stops_the_run(started: Started) -> None:
         started.engine.sample([ASK], [0], swapped, SamplingSpec(4))
 
 
+def listen_to_the_probe(engine: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_proven", None)  # as after its start
+    check = engine._probe.check
+    monkeypatch.setattr(engine._probe, "check", lambda *args: (calls.append("probe"), check(*args)))
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_every_swap_is_followed_by_the_probe(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base too: at first, and when a batch goes on to its next problem; what has not changed is not
+    asked again."""
+    engine, calls = started.engine, []
+    engine._swap(Policy("swapper", 0))
+    listen_to_the_probe(engine, calls, monkeypatch)
+    adapted = Policy("swapper", 1, started.first.adapter_dir)
+    next_problem = Policy("next", 0)
+    for policy in (Policy("swapper", 0), next_problem, adapted, adapted, next_problem, next_problem):
+        engine.sample([ASK], [0], policy, SamplingSpec(2))
+        calls.append("|")
+    assert " ".join(calls) == "probe | | probe | | probe | |"
+
+
+@pytest.mark.vllm
+@pytest.mark.filterwarnings("ignore")
+def test_another_base_than_the_learners_stops_the_run(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any update, and again after the next call: what failed its proof is not taken as proven."""
+    engine, host = started.engine, started.host
+    engine._swap(Policy("other", 0))
+    monkeypatch.setattr(engine, "_proven", None)
+    head = host.model.get_output_embeddings().weight
+    original = head.clone()
+    try:
+        head.mul_(0.3)
+        for _ in range(2):
+            with pytest.raises(EngineError, match="does not hold the weights of policy other@0"):
+                engine.sample([ASK], [0], Policy("other", 0), SamplingSpec(4))
+    finally:
+        head.copy_(original)
+    assert len(engine.sample([ASK], [0], Policy("other", 0), SamplingSpec(2))) == 1
+
+
 @pytest.mark.vllm
 @pytest.mark.filterwarnings("ignore")
 def test_every_sleep_is_followed_by_the_probe(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,13 +289,12 @@ def test_every_sleep_is_followed_by_the_probe(started: Started, monkeypatch: pyt
     monkeypatch.setattr(engine, "_options", engine._options.model_copy(update={"sleep": True}))
     monkeypatch.setattr(engine.llm, "sleep", lambda level: calls.append("sleep"))
     monkeypatch.setattr(engine.llm, "wake_up", lambda: calls.append("wake"))
-    check = engine._probe.check
-    monkeypatch.setattr(engine._probe, "check", lambda *args: (calls.append("probe"), check(*args)))
+    listen_to_the_probe(engine, calls, monkeypatch)
     adapted = Policy("sleeper", 1, started.first.adapter_dir)
     for policy in (Policy("sleeper", 0), Policy("sleeper", 0), adapted, adapted):
         assert len(engine.sample([ASK], [0], policy, SamplingSpec(2))) == 1
         calls.append("|")
-    assert " ".join(calls) == "sleep | wake probe sleep | wake probe sleep | wake probe sleep |"
+    assert " ".join(calls) == "probe sleep | wake probe sleep | wake probe sleep | wake probe sleep |"
     engine._asleep = False  # it never slept
 
 

@@ -287,7 +287,11 @@ def test_attempts_without_a_teacher_teach_nothing_and_are_counted(host: AdaptedM
     assert update.n_examples == 0
     assert math.isnan(update.loss)
     assert update.metrics["n_without_teacher"] == 4
-    assert notices == [(), (), ("nothing could be learned for 3 groups: no attempt had a teacher",)]
+    assert notices == [
+        (),
+        (),
+        ("nothing could be learned for 3 groups; attempts of the last: 4 without a teacher",),
+    ]
 
 
 def test_a_teacher_prompt_that_leaves_no_room_is_counted(host: AdaptedModel, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """When a policy counts as collapsed and what follows; which attempts teach; what is drawn again."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,36 @@ def test_gradients_that_explode_are_skipped(norm: float, said: str) -> None:
 
 def test_idle_groups_are_said_every_third_time_in_a_row() -> None:
     found, _ = health()
-    said = [found.note_lessons(n) for n in (0, 0, 5, 0, 0, 0, 0, 0, 0)]
+    counts = {"n_without_teacher": 4.0}
+    said = [found.note_lessons(n, counts) for n in (0, 0, 5, 0, 0, 0, 0, 0, 0)]
     assert [bool(text) for text in said] == [False] * 5 + [True, False, False, True]
-    assert "6 groups" in said[-1]
+    assert said[-1] == "nothing could be learned for 6 groups; attempts of the last: 4 without a teacher"
+
+
+@pytest.mark.parametrize(
+    ("group_G", "options", "reason"),
+    [
+        (lambda: [example(told=False)] * 4, {}, "4 without a teacher"),
+        (lambda: [example(tokens=0)] * 4, {}, "4 empty"),
+        (lambda: [example(tokens=7)] * 4, {}, "4 with a teacher's prompt that is too long"),
+        (lambda: [example()] * 4, {"grpo_weight": 1.0}, "4 without an advantage in reward"),
+        (lambda: [example(1.0)] * 4, {"teacher": "none-negative"}, "4 without an advantage in reward"),
+        (
+            lambda: [example(tokens=0), example(tokens=7), example(1.0, told=False), example(tokens=0)],
+            {},
+            "2 empty, 1 without a teacher, 1 with a teacher's prompt that is too long",
+        ),
+        (lambda: [example(told=False)] * 3, {"grpo_weight": 0.5}, "3 without a teacher"),
+    ],
+)
+def test_the_reason_of_an_idle_group_is_that_of_its_counts(
+    group_G: Callable[[], list[Example]], options: dict[str, Any], reason: str
+) -> None:
+    found, _ = health()
+    idle = lessons(group_G(), **options)
+    assert idle.lessons == []
+    said = [found.note_lessons(0, idle.metrics) for _ in range(3)]
+    assert said == ["", "", f"nothing could be learned for 3 groups; attempts of the last: {reason}"]
 
 
 def test_vitals_of_a_group_by_hand() -> None:

@@ -197,6 +197,25 @@ def test_what_could_never_act_is_refused_with_the_reason(settings: str, reason: 
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"settings": {"learner": {"lr": 1e-3}}}, "--set learner.lr"),
+        ({"settings": {"sdpo": {"teacher": "shuffled"}}}, "--set sdpo.teacher"),
+        ({"temperature": 0.5}, "--temperature"),
+        ({"max_tokens": 7}, "--max-tokens"),
+        ({"thinking": True}, "--thinking"),
+        ({"temperature": 0.5, "method": "best-of-k"}, "--temperature"),
+    ],
+    ids=str,
+)
+def test_scripted_replies_without_a_model_refuse_what_only_a_model_reads(given: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"{said} would do nothing: .*name one with --model"):
+        make_plan(RunOptions(engine="scripted", **given))
+    make_plan(RunOptions(engine="scripted", model="tiny", **given))
+    make_plan(RunOptions(engine="scripted", settings={"sdpo": {"told_attempts": 2}, "judge": {"boxes": 2}}))
+
+
+@pytest.mark.parametrize(
     ("settings", "keep_going"),
     [
         ("sdpo.teacher=both", True),

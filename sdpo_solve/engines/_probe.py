@@ -52,13 +52,13 @@ class SwapProbe:
         """
         n = self._n_answer
         now = _Reading(tuple(engine_logprobs[-n:]), forced_logprobs(model, self.ids[:-n], self.ids[-n:], 1.0))
-        last, self._last = self._last, now
         off = abs(sum(now.engine_T) - sum(now.learner_T)) / n
         if not off <= self._tolerance:  # also where it is not a number
             raise EngineError(
                 f"the engine does not hold the weights of policy {policy_key}: its log-probs of a fixed text "
                 f"differ from the learner's by {off:.3f} nats on average, more than {self._tolerance}"
             )
+        last = self._last
         if last is not None and last.engine_T == now.engine_T:
             moved = max(abs(a - b) for a, b in zip(last.learner_T, now.learner_T, strict=True))
             if moved > _NOTICEABLE:
@@ -66,3 +66,4 @@ class SwapProbe:
                     f"the engine still samples from the policy before {policy_key}: the learner's log-probs "
                     f"of a fixed text moved by {moved:.3f} nats, the engine's did not"
                 )
+        self._last = now  # only what was accepted is a measure

@@ -1,9 +1,10 @@
 """Sampling with vLLM: its own copy of the base weights, one LoRA adapter at a time.
 
 Every policy gets a LoRA name and id that were never used before; the old adapter is unloaded and cached
-prefixes are dropped. After each swap a probe compares log-probs of a fixed text with the learner's: a wrong
-or stale adapter ends the run. The processes that vLLM starts die with ours (`_guardian.py`). One instance
-serves every problem of a batch. Does not train, and installs nothing: the README has the install lines.
+prefixes are dropped. At the start and after each swap, also back to the base, a probe compares log-probs of a
+fixed text with the learner's: wrong weights and a stale adapter end the run. The processes that vLLM starts
+die with ours (`_guardian.py`). One instance serves every problem of a batch. Does not train, and installs
+nothing: the README has the install lines.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _INSTALL = (
     "pip uninstall -y torchvision torchaudio torchcodec"
 )
 
+_BASE = "base"  # no policy's key: those hold an @
 # Where an accelerator is there that torch does not know as a CUDA device.
 _SHARE_UNSIZED = 0.45
 
@@ -76,6 +78,7 @@ class VllmEngine:
         self.eos = eos_ids(_generation_config(model_dir), self.tokenizer)
         self._probe = SwapProbe(self.tokenizer, options.probe_tolerance)
         self._lora: Any = None
+        self._proven: str | None = None
         self._n_loras = 0
         self._n_requests = 0
         self._asleep = False
@@ -173,17 +176,22 @@ class VllmEngine:
     # -- policies ------------------------------------------------------------------------------------------
 
     def _load(self, policy: Policy, *, woken: bool) -> None:
-        """Have vLLM hold exactly `policy`, and prove it after a swap and after a sleep (`woken`).
+        """Have vLLM hold exactly `policy`, and prove it at first, after a swap and after a sleep (`woken`).
 
-        Raises EngineError where it does not.
+        The base counts as a policy: a copy of it that is not the learner's would spoil every attempt before
+        the first update. Raises EngineError where the proof fails.
         """
-        held = None if self._lora is None else self._lora.lora_name
-        if held != (None if policy.adapter_dir is None else policy.key):
-            self._swap(policy)
-        elif not woken:
+        wanted = _BASE if policy.adapter_dir is None else policy.key
+        if wanted == self._proven and not woken:
             return
-        if policy.adapter_dir is not None or woken:
-            self._check(policy)
+        self._proven = None
+        if wanted != (_BASE if self._lora is None else self._lora.lora_name):
+            self._swap(policy)
+        if self._host is not None:
+            self._check(policy, self._host())
+        elif policy.adapter_dir is not None:
+            raise EngineError(f"there is no learner to compare policy {policy.key} with")
+        self._proven = wanted
 
     def _swap(self, policy: Policy) -> None:
         engine = self.llm.llm_engine
@@ -203,18 +211,15 @@ class VllmEngine:
         if ids != {self._n_loras}:
             raise EngineError(f"vLLM holds adapters {sorted(ids)} instead of {self._n_loras} alone")
 
-    def _check(self, policy: Policy) -> None:
-        if self._host is None:
-            raise EngineError(f"there is no learner to compare policy {policy.key} with")
+    def _check(self, policy: Policy, host: PolicyHost) -> None:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        output = self._generate([self._probe.ids], [params])[
-            0
-        ]  # log-probs of a prompt never come from a cache
+        # Log-probs of a prompt never come from a cache.
+        output = self._generate([self._probe.ids], [params])[0]
         entries = zip(self._probe.ids, output.prompt_logprobs, strict=True)
         logprobs = [entry[token_id].logprob for token_id, entry in entries if entry is not None]
-        with self._host().policy_active(policy) as model:
+        with host.policy_active(policy) as model:
             self._probe.check(policy.key, logprobs, model)
 
     # -- sleep ---------------------------------------------------------------------------------------------

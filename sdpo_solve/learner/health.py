@@ -111,12 +111,30 @@ class Health:
             return f"update skipped: gradient norm {norm:.3g}, limit {options.max_grad_norm:.3g}"
         return ""
 
-    def note_lessons(self, n_lessons: int) -> str:
-        """A sentence when nothing could be learned for some groups in a row."""
+    def note_lessons(self, n_lessons: int, counts: Mapping[str, float]) -> str:
+        """A sentence when nothing could be learned for some groups in a row.
+
+        `counts`: of the newest group, as `lessons.py` counts why an attempt taught nothing.
+        """
         self.n_idle = 0 if n_lessons else self.n_idle + 1
         if self.n_idle and self.n_idle % _IDLE_GROUPS == 0:
-            return f"nothing could be learned for {self.n_idle} groups: no attempt had a teacher"
+            return (
+                f"nothing could be learned for {self.n_idle} groups; attempts of the last: {why_idle(counts)}"
+            )
         return ""
+
+
+def why_idle(counts: Mapping[str, float]) -> str:
+    """Why attempts taught nothing, the commonest reason first: "3 empty, 1 without a teacher"."""
+    too_long = counts.get("n_teacher_too_long", 0)
+    reasons = {
+        "empty": counts.get("n_empty", 0),
+        "without a teacher": counts.get("n_without_teacher", 0) - too_long,
+        "with a teacher's prompt that is too long": too_long,
+        "without an advantage in reward": counts.get("n_without_advantage", 0),
+    }
+    common = sorted(reasons.items(), key=lambda item: -item[1])
+    return ", ".join(f"{n:.0f} {reason}" for reason, n in common if n)
 
 
 def group_vitals(examples: Sequence[Example]) -> dict[str, float]:

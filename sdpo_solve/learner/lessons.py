@@ -50,7 +50,9 @@ class Lessons:
         """
         counts = {"n_empty": 0.0, "n_without_teacher": 0.0, "n_teacher_too_long": 0.0}
         advantages = reward_advantages(group, options) + reward_advantages(replayed, options)
-        by_reward = options.teacher == "none-negative"
+        by_reward = options.teacher == "none-negative" or options.grpo_weight == 1
+        if by_reward:
+            counts["n_without_advantage"] = 0.0
         ids: dict[Prompt, tuple[int, ...]] = {}
         lessons = []
         for example, advantage in zip([*group, *replayed], advantages, strict=True):
@@ -59,9 +61,11 @@ class Lessons:
                 counts["n_empty"] += 1
                 continue
             prompt = example.teacher_prompt
-            if by_reward or options.grpo_weight == 1:
+            if by_reward:
                 if advantage:
                     lessons.append(plain)
+                else:
+                    counts["n_without_advantage"] += 1
                 continue
             if prompt is not None:
                 ids.setdefault(prompt, tuple(encode(prompt)))

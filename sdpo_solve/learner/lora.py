@@ -169,7 +169,7 @@ class LoraLearner:
             lessons = self._lessons(examples)
             metrics |= lessons.metrics
             n_examples, n_tokens = len(lessons.lessons), lessons.n_tokens
-            notices += [n for n in (run.health.note_lessons(n_examples),) if n]
+            notices += [n for n in (run.health.note_lessons(n_examples, metrics),) if n]
             if lessons.lessons:
                 notices += self._step(lessons.lessons, spec, metrics)
         elif decision.action in ("rollback", "restart"):

@@ -2,7 +2,9 @@
 
 `distillation_loss` is the plain reference form over whole logits; `token_losses` is the same computation for
 any number of positions at once, which the learner calls chunk by chunk. Nothing here knows models, prompts or
-optimizers. Source: arXiv 2601.20802 (section 3 and appendix), where another one is not named.
+optimizers. Sources: arXiv 2601.20802 (section 3 and appendix) for divergences, kept tokens, clipped
+advantages, importance weights and the hybrid; what weighs single tokens comes from later papers, each named
+where it is computed (`_teacher_weight`, `reference_divergence`).
 
 Axes: `_B` sequences, `_T` completion tokens, `_N` positions in any order, `_V` vocabulary, `_K` kept buckets.
 """
@@ -274,7 +276,13 @@ def _sampled_loss(logprob_N: Tensor, teacher: Scores, at: Positions, settings: L
 
 
 def _teacher_weight(teacher: Scores, at: Positions, divergence_N: Tensor, settings: LossSettings) -> Tensor:
-    """How much the teacher's word counts at each position, detached, at most one."""
+    """How much the teacher's word counts at each position, detached, at most one.
+
+    `kl_clip`: min(1, clip / KL), after the per-token KL clipping of OPSD (arXiv 2601.18734, v3), which cuts
+    the terms of single tokens of the vocabulary; here a position is scaled as a whole. `entropy_weight`:
+    exp(-beta H) of the teacher, SRPO (arXiv 2604.02288). `position_ramp_tokens`: early positions count less,
+    PW-OPSD (arXiv 2605.21606); the linear ramp over a number of tokens is ours.
+    """
     weight_N = torch.ones_like(divergence_N)
     if at.has_teacher_N is not None:
         weight_N = weight_N * at.has_teacher_N

@@ -12,7 +12,8 @@ follow. What differs because the paper trains all weights and we train LoRA:
 | `learner.weight_decay` | 0.01 | 0.01 | pulls the adapter's factors, and so the model, towards the base |
 | `learner.grad_clip` | 1.0 | 1.0 | the norm is that of the adapter's gradient |
 | `learner.ema_rate` | 0.01 | 0.01 | the average is taken of the product BA, kept at `learner.ema_rank` (64) |
-| `learner.on_collapse` | - | ignore | the paper has no health rules |
+| `learner.on_collapse` | - | ignore | the paper has no health rules; what they would have done is said |
+| `learner.max_grad_norm` | - | 100 | the one rule that stays: AdamW would keep a step gone wrong for long |
 
 The rest of Table 12 are options of a run: `--group-size 16 --temperature 1 --max-tokens 8192 --model
 Qwen/Qwen3-8B`; no thinking, no warm-up and a constant rate are what there is. Prompts have no limit of 2048
@@ -101,6 +102,7 @@ class Options(BaseOptions):
     ema_rate: float | None = Field(None, gt=0, le=1, description="share of the new weights in the average")
     ema_rank: int | None = Field(None, ge=1, description="rank that the averaged product is kept at")
     trust_rate: float | None = Field(None, gt=0, lt=1, description="share of today's model in its log-probs")
+    # beta-OPSD, arXiv 2607.28582: softmax((1 - w) z_base + w z_teacher)
     teacher_mix: float = Field(
         1.0, gt=0, le=1, description="share of the teacher in its mix with the base without feedback (logits)"
     )
@@ -108,6 +110,7 @@ class Options(BaseOptions):
         None, gt=0, description="none-negative: every failed token's advantage is minus this"
     )
     # -- what has helped before the first success
+    # Sources: OPSD 2601.18734, SRPO 2604.02288, PW-OPSD 2605.21606, SDPG 2606.04036 (see loss.py)
     kl_clip: float | None = Field(None, gt=0, description="a token's divergence counts at most this, nats")
     entropy_weight: float = Field(0.0, ge=0, description="weight exp(-this x the teacher's entropy in nats)")
     position_ramp_tokens: int = Field(0, ge=0, description="weights grow linearly over this many tokens")
