@@ -24,6 +24,7 @@ from sdpo_solve.events import FILE_NAME
 from sdpo_solve.follow import being_written
 from sdpo_solve.progress import LEGEND
 from sdpo_solve.runs import AttemptTexts, Found, RunRecord, RunStatus, UpdateRow, attempt_texts, read_run
+from sdpo_solve.sheets import Sheet
 from sdpo_solve.ui import clock
 from sdpo_solve.untrusted import clean
 
@@ -55,11 +56,7 @@ def list_runs(found: Found, root: Path) -> RenderableType:
     runs = found.runs
     if not runs and not found.damaged:
         return Text(f"no runs under {root}")
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("run", overflow="fold")
-    table.add_column("status")
-    for column in ("attempts", "time", "last event"):
-        table.add_column(column, justify="right")
+    sheet = Sheet(("run", "status", "attempts", "time", "last event"), names=("status",))
     written = being_written([run.run_dir / FILE_NAME for run in runs]) or set()
     for run in runs:
         limit = (run.header.get("budget") or {}).get("attempts")
@@ -70,10 +67,10 @@ def list_runs(found: Found, root: Path) -> RenderableType:
             status.append(f" at {run.first.index}")
         attempts = f"{len(run.attempts)}/{limit}" if limit else str(len(run.attempts))
         inside = run.run_dir.relative_to(root) if run.run_dir.is_relative_to(root) else run.run_dir
-        name = clean(str(inside if inside.parts else run.run_dir))
-        table.add_row(name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time))
+        name = str(inside if inside.parts else run.run_dir)
+        sheet.add([name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time)])
     damaged = [Text(clean(error.short), style="red", overflow="fold") for error in found.damaged]
-    return Group(*([table] if runs else []), *damaged)
+    return Group(*([sheet] if runs else []), *damaged)
 
 
 def _ago(then: float) -> str:
@@ -190,18 +187,16 @@ def _policies(run: RunRecord) -> Iterator[RenderableType]:
     yield Text(" · ".join(f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in seen), style="dim")
 
 
-def updates_table(updates: Sequence[UpdateRow]) -> Table:
+def updates_table(updates: Sequence[UpdateRow]) -> Sheet:
     """Loss and the learner's health figures, one update a line."""
     names = [
         name for name in SHOWN_METRICS if any(update.metrics.get(name) is not None for update in updates)
     ]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("update", "loss", *(name.replace("_", " ") for name in names)):
-        table.add_column(column, justify="right")
+    sheet = Sheet(["update", "loss", *(name.replace("_", " ") for name in names)], first_is_name=False)
     for update in updates:
         values = [figure(update.metrics.get(name)) for name in names]
-        table.add_row(str(update.version), figure(update.loss), *values)
-    return table
+        sheet.add([str(update.version), figure(update.loss), *values])
+    return sheet
 
 
 def notice_lines(updates: Sequence[UpdateRow]) -> list[Text]:

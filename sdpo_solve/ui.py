@@ -6,13 +6,16 @@ model or a program wrote is cleaned before it is drawn, and never read as markup
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import indent
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -189,18 +192,35 @@ def _marks(progress: Progress) -> Table:
     strip.append("… " if len(marks) > _SHOWN_MARKS else "", style="dim")
     for mark in marks[-_SHOWN_MARKS:]:
         strip.append(mark, style=_STYLES.get(mark, "red"))
-    # Joined by no-break spaces, so that a narrow terminal never parts a mark from its meaning.
-    seen = [
-        f"{mark} {marks.count(mark)} {LEGEND[mark]}".replace(" ", "\u00a0")
-        for mark in LEGEND
-        if mark in marks
-    ]
+    seen = [f"{mark} {marks.count(mark)} {LEGEND[mark]}" for mark in LEGEND if mark in marks]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=8)
     table.add_column(overflow="fold")
     table.add_row("verdicts", strip)
-    table.add_row("", Text(" · ".join(seen), style="dim"))
+    table.add_row("", Phrases(seen, style="dim"))
     return table
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Phrases with dots between; a line ends between two of them, never inside one that fits."""
+
+    phrases: Sequence[str]
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = ""
+        for phrase in self.phrases:
+            longer = f"{line} · {phrase}" if line else phrase
+            if line and cell_len(longer) > options.max_width:
+                yield Text(line, style=self.style, overflow="fold")
+                longer = phrase
+            line = longer
+        yield Text(line, style=self.style, overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        longest, whole = max(map(cell_len, self.phrases), default=0), cell_len(" · ".join(self.phrases))
+        return Measurement(longest, whole).with_maximum(options.max_width)
 
 
 def _updates_table(progress: Progress) -> Table:

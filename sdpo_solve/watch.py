@@ -22,6 +22,7 @@ from sdpo_solve.errors import JournalError
 from sdpo_solve.events import FILE_NAME, arm_name
 from sdpo_solve.follow import Follower, being_written
 from sdpo_solve.runs import find_run_dirs
+from sdpo_solve.sheets import Sheet
 from sdpo_solve.untrusted import clean
 
 _POLL_S = 0.5
@@ -146,12 +147,9 @@ def frame(seen: Watch, console: Console) -> RenderableType:
     return Group(_arms(seen), Text(), *_lists(seen))
 
 
-def _arms(seen: Watch) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("method")
+def _arms(seen: Watch) -> Sheet:
     columns = ("runs", "running", "solved", "unsolved", "failed", "stopped", "attempts", "tokens")
-    for column in columns:
-        table.add_column(column, justify="right")
+    sheet = Sheet(("method", *columns))
     arms = sorted({arm_name(f.progress.header) for f in seen.followers.values()})
     for arm in arms:
         mine = [f for f in seen.followers.values() if arm_name(f.progress.header) == arm]
@@ -163,8 +161,8 @@ def _arms(seen: Watch) -> Table:
         attempts = sum(len(follower.progress.marks) for follower in mine)
         tokens = sum(follower.progress.n_tokens for follower in mine)
         cells = [len(mine), *counts, attempts, tokens]
-        table.add_row(clean(arm), *(str(cell) for cell in cells))
-    return table
+        sheet.add([arm, *(str(cell) for cell in cells)])
+    return sheet
 
 
 def _lists(seen: Watch) -> list[RenderableType]:

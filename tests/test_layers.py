@@ -16,7 +16,7 @@ LAYERS: dict[str, int] = {
     "prompts": 2, "events": 2, "identity": 2, "progress": 2, "asserts": 2, "checkers": 2, "images": 2, "memory": 2, "processor": 2, "selection": 2,
     "engines": 3, "sandboxes": 3, "learner": 3, "formats": 3, "judge": 3, "feedback": 3, "journal": 3,
     "models": 3, "ui": 3, "_gguf": 2, "embedded": 2,
-    "methods": 4,
+    "methods": 4, "sheets": 4,
     "statistics": 3, "runs": 3, "follow": 3, "pages": 4, "archive": 4, "story": 5, "solve": 5, "report": 5, "explain": 5, "watch": 5, "setup": 5,
     "trials": 5, "bench_sampling": 5, "bench_grading": 5, "bench_update": 5,
     "plan": 5, "sources": 5, "parts": 5, "sharing": 5, "batch_view": 5, "trackers": 5, "screening": 5,

@@ -15,8 +15,9 @@ from rich.console import Console
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.events import read_events
 from sdpo_solve.report import files, plots
+from sdpo_solve.report.chart import log_range, log_ticks
 from sdpo_solve.report.cohort import Axis, load_cohort, observation
-from sdpo_solve.report.figures import Report, ReportOptions, make_report
+from sdpo_solve.report.figures import Curve, Report, ReportOptions, make_report
 from sdpo_solve.report.problems import Marks
 from sdpo_solve.report.text import report_renderable
 from sdpo_solve.runs import RunStatus, find_run_dirs, one_run_dir, read_run
@@ -212,57 +213,6 @@ def test_the_same_settings_are_one_arm_and_others_are_named_by_what_differs(tmp_
     assert list(load_cohort([tmp_path]).arms) == ["sdpo (learner.lr=0.0001)", "sdpo (learner.lr=5e-05)"]
 
 
-# -- what is refused ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        ({"feedback_mode": "all"}, "feedback mode is 'public'"),
-        ({"identity": {"grader": "bubblewrap"}}, "grader is 'docker image 1'"),
-        ({"config": {"model": "another"}}, "model is 'tiny at rest'"),
-        ({"language": "cpp"}, "language"),
-    ],
-)
-def test_runs_that_must_not_be_mixed_are_refused(tmp_path: Path, change: dict, what: str) -> None:
-    make(tmp_path, Made(seed=0))
-    make(tmp_path, Made(seed=1, header=change))
-    with pytest.raises(ConfigError, match=f"must not be mixed: {what}.*report them apart"):
-        load_cohort([tmp_path])
-
-
-def test_the_same_problem_with_other_content_is_refused(tmp_path: Path) -> None:
-    make(tmp_path / "a", Made())
-    other = Made(method="best-of-k")
-    from journals import header
-
-    config = {**header(other)["config"], "problem": {"id": "inc", "digest": "changed"}}
-    make(tmp_path / "b", Made(method="best-of-k", header={"config": config}))
-    with pytest.raises(ConfigError, match="content of problem inc"):
-        load_cohort([tmp_path])
-
-
-def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
-    make(tmp_path / "a", Made())
-    make(tmp_path / "b", Made())
-    with pytest.raises(ConfigError, match="sdpo on inc with seed 0 is there twice"):
-        load_cohort([tmp_path])
-
-
-def test_a_damaged_journal_is_named_and_the_rest_reported(tmp_path: Path) -> None:
-    make(tmp_path, Made(solved_at=(1,)))
-    bad = make(tmp_path, Made(seed=1)) / "journal.jsonl"
-    bad.write_text("not json\n" + bad.read_text())
-    found = report_of(tmp_path)
-    assert found.arms[0].n_runs == 1
-    assert any("1 journal damaged" in notice and "line 1" in notice for notice in found.notices)
-
-
-def test_a_directory_without_runs_is_the_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no runs under"):
-        load_cohort([tmp_path])
-
-
 # -- what is said ------------------------------------------------------------------------------------------
 
 
@@ -345,6 +295,21 @@ def test_the_text_fits_80_columns_and_carries_no_escape(tmp_path: Path) -> None:
     assert "o sdpo   × best-of-k   + multi-turn" in shown
 
 
+@pytest.mark.parametrize("width", [30, 40, 60, 69])
+def test_a_narrow_terminal_loses_no_arm_and_no_figure(tmp_path: Path, width: int) -> None:
+    for p in range(3):
+        for method in ("sdpo", "best-of-k", "multi-turn"):
+            make(tmp_path, Made(f"problem-{p}", method, solved_at=(3 + p,)))
+    text = text_of(report_of(tmp_path), width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    lines = [line.strip() for line in text.splitlines()]
+    assert "arm multi-turn" in lines
+    assert "problem problem-2" in lines or any(line.startswith("problem-2 ") for line in lines)
+    for figure in ("100 % (100–100)", "confirmed 3", "1.00 (1.00–1.00)"):
+        assert figure in text
+    assert "…" not in text
+
+
 def test_the_curve_of_the_terminal_steps_where_the_runs_succeed(tmp_path: Path) -> None:
     make(tmp_path, Made(limit=8, solved_at=(4,)))
     shown = str(plots.terminal_curves(report_of(tmp_path), 60, linear=True))
@@ -353,6 +318,36 @@ def test_the_curve_of_the_terminal_steps_where_the_runs_succeed(tmp_path: Path) 
     assert body[0].startswith("100 %")
     assert body[0].count("o") == 1
     assert body[-1].startswith("  0 %")
+
+
+@pytest.mark.parametrize(
+    ("rise", "last", "low", "ticks"),
+    [
+        (10, 10, 5, [5, 10]),  # a rise on a power of ten that is the last point as well
+        (100, 2750, 50, [50, 100, 200, 500, 1000, 2000]),
+        (28, 128, 10, [10, 20, 50, 100]),
+        (1, 128, 1, [1, 2, 5, 10, 20, 50, 100]),  # there is no attempt before the first
+        (1, 1, 0.5, [0.5, 1]),  # unless nothing comes behind it
+        (0.4, 0.4, 0.2, [0.2]),
+    ],
+)
+def test_a_logarithmic_axis_begins_below_the_first_rise(
+    rise: float, last: float, low: float, ticks: list[float]
+) -> None:
+    x_K = (0.0, *sorted({rise, last}))
+    y_K = (0.0,) + (1.0,) * (len(x_K) - 1)
+    span = log_range([Curve("sdpo", Axis.ATTEMPTS, x_K, y_K, y_K, y_K)])
+    assert 10**span.low == pytest.approx(low)
+    assert log_ticks(span) == pytest.approx(ticks)
+    assert span.low < span.high
+
+
+def test_a_first_success_at_ten_is_seen_as_a_rise(tmp_path: Path) -> None:
+    make(tmp_path, Made(limit=16, group=16, solved_at=(10,)))
+    shown = str(plots.terminal_curves(report_of(tmp_path), 60, linear=False))
+    lines = {line.split("┤")[0].strip(): line for line in shown.splitlines() if "┤" in line}
+    assert lines["0 %"].count("o") > 20
+    assert lines["100 %"].rstrip("│ ").endswith("o")
 
 
 def test_an_arm_that_solved_everything_is_drawn_as_far_as_the_others(tmp_path: Path) -> None:

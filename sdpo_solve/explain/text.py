@@ -15,6 +15,7 @@ from rich.text import Text
 from sdpo_solve.explain.moves import Stage
 from sdpo_solve.explain.signal import STRONG_NATS, Alternative, Signal, Token, said
 from sdpo_solve.runs import AttemptRow, RunRecord
+from sdpo_solve.sheets import Sheet
 from sdpo_solve.untrusted import clean, middle_cut
 
 _BARS = "▁▂▃▄▅▆▇"
@@ -82,13 +83,11 @@ def figure_rows(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
 
 def _figures(stages: Sequence[Stage]) -> RenderableType:
     header, rows = figure_rows(stages)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in header:
-        table.add_column(column, justify="right")
+    sheet = Sheet(header, first_is_name=False)
     for row in rows:
-        table.add_row(*row)
+        sheet.add(row)
     note = "loss, entropy, KL and length: measured by the update that made this policy, on the group before"
-    return Group(table, Text(note, style="dim"))
+    return Group(sheet, Text(note, style="dim"))
 
 
 def notices(run: RunRecord, stages: Sequence[Stage]) -> list[str]:

@@ -14,6 +14,7 @@ _WIDTH, _HEIGHT = 720.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 50.0
 _DASHES = (None, "7 4", "2 3", "9 3 2 3", "12 4", "4 2")
 N_STYLES = len(_DASHES)
+_STEPS = (1, 2, 5)  # round values of a decade
 
 
 def chart(curves: Sequence[Curve], unit: str) -> Markup:
@@ -39,18 +40,26 @@ def key(n: int) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of powers of ten."""
+    """A range of powers of ten, as exponents."""
 
     low: float
     high: float
 
 
 def log_range(curves: Sequence[Curve]) -> Span:
-    """From the whole power of ten below the first rise (at least 1) to the last point that any arm knows."""
-    last = max(1.0, *(found.x_K[-1] for found in curves))
-    rises = [x for found in curves for x, y in zip(found.x_K, found.high_K, strict=True) if y > 0]
-    low = math.floor(math.log10(max(1.0, min(rises, default=1.0))))
-    return Span(low, max(math.log10(last), low + 0.01))
+    """From a tick at half the first rise or below it to the last point that any arm knows.
+
+    The rise is seen as one then, also where it is the last point. Less than 1 is shown only where there is
+    nothing beyond.
+    """
+    last = max(found.x_K[-1] for found in curves) or 1.0
+    rises = [x for found in curves for x, y in zip(found.x_K, found.high_K, strict=True) if x > 0 and y > 0]
+    first = min(rises, default=1.0 if last > 1 else last)
+    if first >= 1 and last >= 2:
+        first = max(first, 2.0)
+    decade = math.floor(math.log10(first / 2) + 1e-9)
+    step = max(m for m in _STEPS if m * 10**decade <= first / 2 * (1 + 1e-9))
+    return Span(math.log10(step * 10**decade), math.log10(last))
 
 
 def _x(value: float, span: Span) -> float:
@@ -80,9 +89,10 @@ def _grid(span: Span, unit: str) -> Markup:
 def log_ticks(span: Span) -> list[float]:
     """Round values in the span: the more of a decade, the fewer decades there are."""
     decades = span.high - span.low
-    steps = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)
-    values = [float(m * 10**n) for n in range(int(span.low), int(span.high) + 1) for m in steps]
-    return [value for value in values if math.log10(value) <= span.high + 1e-9]
+    steps = _STEPS if decades < 2.5 else (1, 3) if decades < 4 else (1,)
+    exponents = range(math.floor(span.low + 1e-9), math.floor(span.high + 1e-9) + 1)
+    values = [float(m * 10**n) for n in exponents for m in steps]
+    return [value for value in values if span.low - 1e-9 <= math.log10(value) <= span.high + 1e-9]
 
 
 def _steps(x_K: Sequence[float], y_K: Sequence[float], span: Span) -> list[str]:

@@ -1,7 +1,8 @@
 """Which runs may stand in one report, and as which arms.
 
 Runs of one method (or of one name given to it) with the same settings are one arm. Runs that answer different
-questions (another model, grader, feedback mode, sampling) are refused, failed runs are set aside and counted.
+questions (another model, grader, feedback mode, sampling, engine option that changes answers) are refused,
+failed runs are set aside and counted.
 Computes no statistics.
 """
 
@@ -147,25 +148,50 @@ _SHARED: Mapping[str, tuple[str, ...]] = {
     "feedback mode": ("feedback_mode",),
     "model": ("config", "model"),
     "grader": ("identity", "grader"),
-    "judge options": ("config", "parts", "judge"),
     "language": ("language",),
     "temperature": ("config", "options", "temperature"),
     "max tokens": ("config", "options", "max_tokens"),
     "system message": ("config", "options", "system"),
     "thinking": ("config", "options", "thinking"),
 }
+# Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
+# identity holds. All others of these parts must agree, those of a later version too.
+_FREE: Mapping[str, frozenset[str]] = {
+    "engine": frozenset({
+        "batch_rows", "memory_share", "cpu_cache_gb", "tensor_parallel", "eager", "max_lora_rank", "sleep",
+        "probe_tolerance",
+    }),
+    "judge": frozenset({"boxes", "retries"}),
+    "sandbox": frozenset({
+        "boxes_ready", "parallel", "memory_mb", "language", "image", "runtime", "separate",
+    }),
+}  # fmt: skip
 
 
 def refuse_mixed(runs: Sequence[RunRecord]) -> None:
     """Raises ConfigError naming the fact in which two of the runs differ, and the two."""
     for what, path in _SHARED.items():
         _refuse_difference(what, [(run, _look_up(run.header, path)) for run in runs])
+    for part in _FREE:
+        _refuse_options(part, runs)
     tasks: dict[tuple[str, int], list[RunRecord]] = {}
     for run in runs:  # which half of the tests is quoted may depend on the seed
         tasks.setdefault((run.problem, run.seed), []).append(run)
     for same in tasks.values():
         digests = [(run, _look_up(run.header, ("config", "problem", "digest"))) for run in same]
         _refuse_difference(f"content of problem {same[0].problem}", digests)
+
+
+def _refuse_options(part: str, runs: Sequence[RunRecord]) -> None:
+    """Raises ConfigError where an option of the part differs that changes answers or verdicts.
+
+    An option that one engine does not have is unset there. Limits of a sandbox always have a value: where a
+    journal names none it is older than the option, and nothing can be told.
+    """
+    given = [(run, _look_up(run.header, ("config", "parts", part)) or {}) for run in runs]
+    for key in sorted({key for _, options in given for key in options} - _FREE[part]):
+        known = [(run, options.get(key)) for run, options in given if part != "sandbox" or key in options]
+        _refuse_difference(f"{part}.{key}", known)
 
 
 def _refuse_difference(what: str, facts: Sequence[tuple[RunRecord, Any]]) -> None:

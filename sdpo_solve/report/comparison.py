@@ -74,7 +74,8 @@ def sentence(found: Comparison) -> str:
     if few or not decided:
         # One run each has no interval worth printing.
         single = found.n_problems == found.n_seeds == 1
-        band = "" if single else f"; 90 % interval of the ratio {_times(low)} to {_times(high)}"
+        ends = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]
+        band = "" if single else f"; 90 % interval of the ratio from {ends[0]} to {ends[1]}"
         return f"Too little data to tell which of {of} needs fewer {unit} ({data}{band})."
     quick, slow = (found.reference, found.baseline) if low > 1 else (found.baseline, found.reference)
     ends = (row.ratio, low, high) if low > 1 else tuple(_inverse(r) for r in (row.ratio, high, low))
@@ -84,7 +85,7 @@ def sentence(found: Comparison) -> str:
         return f"{quick} reaches {rate} discovery, {slow} does not in {_x(found.limit)} {unit}{scope}."
     return (
         f"{quick} needs {_times(ends[0])} fewer {unit} than {slow} to reach {rate} discovery{scope} "
-        f"(90 % interval {_times(ends[1])} to {_times(ends[2])}; {data})."
+        f"(90 % interval {_times(ends[1])} to {_end(ends[2], quick, slow)}; {data})."
     )
 
 
@@ -96,12 +97,15 @@ def _inverse(ratio: float) -> float:
     return 1 / ratio if ratio else math.inf
 
 
+def _end(ratio: float, below: str, above: str) -> str:
+    """An end of an interval of `above` over `below`; 0 and infinity: one does not reach the rate."""
+    if ratio == 0 or math.isinf(ratio):
+        return f"not reached by {above if ratio else below}"
+    return _times(ratio)
+
+
 def _times(ratio: float) -> str:
-    if math.isnan(ratio):
-        return "unknown"
-    if math.isinf(ratio):
-        return "unbounded"
-    return "0x" if ratio == 0 else f"{ratio:.{1 if ratio >= 10 else 2}f}x"
+    return "unknown" if math.isnan(ratio) else f"{ratio:.{1 if ratio >= 10 else 2}f}x"
 
 
 def _x(value: float) -> str:

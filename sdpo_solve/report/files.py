@@ -13,15 +13,22 @@ from typing import Any
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
 from sdpo_solve.report.text import (
+    ARM_HEADER,
+    SPLIT_TITLE,
     UNITS,
     arm_cells,
     comparison_cells,
+    comparison_header,
+    comparison_legend,
     head_lines,
     number,
     problem_cells,
     problem_header,
+    problem_legend,
     rate_text,
     split_cells,
+    split_header,
+    split_legend,
 )
 from sdpo_solve.untrusted import clean
 
@@ -82,8 +89,7 @@ def as_markdown(report: Report) -> str:
     arms = list(report.rates)
     lines = ["# Report", ""]
     lines += [f"- {name}: {_escape(value)}" for name, value in head_lines(report)]
-    header = ["arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed"]
-    lines += _table("Arms", header, [arm_cells(arm) for arm in report.arms])
+    lines += _table("Arms", ARM_HEADER, [arm_cells(arm) for arm in report.arms])
     points = next(iter(report.rates.values()), ())
     rows = [
         [number(point.x), *(rate_text(rates[n]) for rates in report.rates.values())]
@@ -92,13 +98,15 @@ def as_markdown(report: Report) -> str:
     title = "Discovery rate (mean over seeds, then problems; 90 % interval)"
     lines += _table(title, [UNITS[report.options.axis], *arms], rows)
     rows = [comparison_cells(found, row) for found in report.comparisons for row in found.rows]
-    header = ["to reach", "of", "arm", report.reference, "arm needs", "ratio", "P(faster)"]
-    lines += _table("Speed-up", header, rows)
+    lines += _table("Speed-up", comparison_header(report), rows)
+    lines += _legend(comparison_legend(report) if rows else [])
     lines += ["", *(f"- {_escape(c.sentence)}" for c in report.comparisons)] if report.comparisons else []
     rows = [split_cells(split, arms) for split in report.splits]
-    lines += _table("Mean attempts to the first success, censored", ["problems", "n", *arms], rows)
+    lines += _table(f"{SPLIT_TITLE[0].upper()}{SPLIT_TITLE[1:]}", split_header(report), rows)
+    lines += _legend(split_legend(report))
     rows = [problem_cells(report, row) for row in report.problems]
     lines += _table("By problem", problem_header(report), rows)
+    lines += _legend(problem_legend(report))
     if report.notices:
         lines += ["", *(f"- note: {_escape(notice)}" for notice in report.notices)]
     return "\n".join(lines)
@@ -110,6 +118,10 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     lines = ["", f"## {title}", "", f"| {' | '.join(map(_escape, header))} |"]
     lines.append("|" + " --- |" * len(header))
     return lines + [f"| {' | '.join(map(_escape, row))} |" for row in rows]
+
+
+def _legend(lines: Sequence[str]) -> list[str]:
+    return ["", _escape(" · ".join(lines))] if lines else []
 
 
 def _escape(text: str) -> str:

@@ -16,15 +16,22 @@ from sdpo_solve.report.chart import chart, key
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
 from sdpo_solve.report.text import (
+    ARM_HEADER,
+    SPLIT_TITLE,
     UNITS,
     arm_cells,
     comparison_cells,
+    comparison_header,
+    comparison_legend,
     head_lines,
     number,
     problem_cells,
     problem_header,
+    problem_legend,
     rate_text,
     split_cells,
+    split_header,
+    split_legend,
 )
 from sdpo_solve.runs import AttemptRow, AttemptTexts, RunRecord, attempt_texts
 from sdpo_solve.untrusted import middle_cut
@@ -81,8 +88,7 @@ def _curves(report: Report) -> Markup:
 
 def _tables(report: Report) -> Markup:
     arms = list(report.rates)
-    header = ["arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed"]
-    parts = [element("h2", "Arms"), pages.table(header, [arm_cells(arm) for arm in report.arms])]
+    parts = [element("h2", "Arms"), pages.table(ARM_HEADER, [arm_cells(arm) for arm in report.arms])]
     parts.append(element("h2", "Discovery rate (90 % interval)"))
     points = next(iter(report.rates.values()), ())
     rows = [
@@ -92,16 +98,19 @@ def _tables(report: Report) -> Markup:
     if report.comparisons:
         parts.append(element("h2", f"What each arm needs against {report.reference}"))
         rows = [comparison_cells(found, row) for found in report.comparisons for row in found.rows]
-        header = ["to reach", "of", "arm", report.reference, "arm needs", "ratio", "P(faster)"]
-        parts.append(pages.table(header, rows))
-    parts.append(element("h2", "Mean attempts to the first success, censored"))
-    parts.append(pages.table(["problems", "n", *arms], [split_cells(split, arms) for split in report.splits]))
+        parts += [pages.table(comparison_header(report), rows), _legend(comparison_legend(report))]
+    parts.append(element("h2", f"{SPLIT_TITLE[0].upper()}{SPLIT_TITLE[1:]}"))
+    parts.append(pages.table(split_header(report), [split_cells(split, arms) for split in report.splits]))
+    parts.append(_legend(split_legend(report)))
     parts.append(element("h2", "By problem"))
     rows = [problem_cells(report, row) for row in report.problems]
     parts.append(pages.table(problem_header(report), rows))
-    caption = "mean over seeds, ≥ where some seed spent its budget unsolved; in brackets the seeds solved"
-    parts.append(element("p", caption, class_="soft"))
+    parts.append(_legend(["mean attempts over seeds; in brackets the seeds solved", *problem_legend(report)]))
     return join(*parts)
+
+
+def _legend(lines: Sequence[str]) -> Markup:
+    return element("p", " · ".join(lines), class_="soft")
 
 
 # -- runs ----------------------------------------------------------------------------------------------------

@@ -1,19 +1,21 @@
 """Problem by problem: means and counts of each arm, ratios, and the splits by hardness and difficulty.
 
-The table of the paper's Table 10 (arXiv 2601.20802). Computes; draws nothing.
+The table of the paper's Table 10 (arXiv 2601.20802). Means of different arms are compared only as far as all
+of them were watched: a run that was stopped early would look quick. Computes; draws nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sdpo_solve.report.cohort import Axis, Cohort, arm_of, observations, shared_end
 from sdpo_solve.runs import RunRecord
-from sdpo_solve.statistics import CensoredMean, censored_mean, curve, pass_at_k
+from sdpo_solve.statistics import CensoredMean, Observation, censored_mean, curve, pass_at_k
 
 # arXiv 2601.20802, section 5: a question is hard below this pass@64 of the base model, very hard below that.
 _SCREEN_K = 64
@@ -48,24 +50,34 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class ProblemRow:
-    """One problem; `ratios` are baseline over reference in mean censored attempts."""
+    """One problem. `cells` count each arm as far as it was watched, `ratios` as far as both arms were.
+
+    A ratio is baseline over reference in mean censored attempts; NaN where neither had a success that far.
+    """
 
     problem: str
     difficulty: str | None
     hardness: str | None
     cells: Mapping[str, Cell]
     ratios: Mapping[str, float]
+    cut: tuple[str, ...]
+    """Arms whose ratio counts less than the cells do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One group of problems: each arm's discovery rate at x = `limit` and its mean censored attempts."""
+    """One group of problems: each arm's discovery rate at x = `limit` and its mean censored attempts.
+
+    The means count each problem as far as every arm was watched there.
+    """
 
     label: str
     n_problems: int
     limit: float
     rates: Mapping[str, float]
     means: Mapping[str, CensoredMean]
+    cut: tuple[str, ...]
+    """Arms that were watched farther than their mean counts."""
 
 
 def count_confirmed(runs: Sequence[RunRecord]) -> int | None:
@@ -85,16 +97,62 @@ def problem_rows(cohort: Cohort, reference: str, marks: Marks | None = None) -> 
     hardness = {**_hardness(cohort), **(marks.by_problem if marks else {})}
     failed = [run for runs in cohort.failed.values() for run in runs]
     names = sorted({run.problem for run in (*cohort.runs, *failed)}, key=natural_key)
+    seen = {arm: observations(runs, Axis.ATTEMPTS) for arm, runs in arms.items()}
     rows = []
     for name in names:
         cells = {arm: _cell(arm, name, runs, cohort) for arm, runs in arms.items()}
-        ratios = {
-            arm: cell.attempts.value / base.value
-            for arm, cell in cells.items()
-            if arm != reference and cell.attempts and (base := cells[reference].attempts)
+        found = {
+            arm: compare_means(seen[reference][name], seen[arm][name])
+            for arm in arms
+            if arm != reference and name in seen[arm] and name in seen[reference]
         }
-        rows.append(ProblemRow(name, difficulty.get(name), hardness.get(name), cells, ratios))
+        ratios = {arm: ratio.value for arm, ratio in found.items()}
+        cut = tuple(arm for arm, ratio in found.items() if ratio.cut)
+        rows.append(ProblemRow(name, difficulty.get(name), hardness.get(name), cells, ratios, cut))
     return tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class MeanRatio:
+    """Baseline over reference in mean censored attempts. `cut`: a run counts less than it was watched."""
+
+    value: float
+    cut: bool
+
+
+def compare_means(reference: Sequence[Observation], baseline: Sequence[Observation]) -> MeanRatio:
+    """The ratio of two arms on one problem, both cut where one of them was not watched any more.
+
+    NaN where neither has a success that far: two lower bounds have no ratio.
+    """
+    ends = _shared_ends([reference, baseline])
+    one, other = _cut(reference, ends), _cut(baseline, ends)
+    cut = one != [*reference] or other != [*baseline]
+    if not any(o.found for o in (*one, *other)):
+        return MeanRatio(math.nan, cut)
+    return MeanRatio(censored_mean(other).value / censored_mean(one).value, cut)
+
+
+def _shared_ends(arms: Sequence[Sequence[Observation]]) -> dict[int, float]:
+    """How far every arm was watched on one problem, by seed; inf where no run was censored.
+
+    Arms with the same seeds end seed by seed, so that a run that has just begun cuts its partners alone; else
+    the least end counts for all seeds.
+    """
+    ends: dict[int, float] = {}
+    for seen in arms:
+        for o in seen:
+            ends[o.seed] = min(ends.get(o.seed, math.inf), math.inf if o.found else o.time)
+    if any({o.seed for o in seen} != ends.keys() for seen in arms):
+        return dict.fromkeys(ends, min(ends.values()))
+    return ends
+
+
+def _cut(seen: Sequence[Observation], ends: Mapping[int, float]) -> list[Observation]:
+    """The runs as they stood at these ends: a later success is not known yet."""
+    return [
+        replace(o, time=min(o.time, ends[o.seed]), found=o.found and o.time <= ends[o.seed]) for o in seen
+    ]
 
 
 def _cell(arm: str, problem: str, runs: Sequence[RunRecord], cohort: Cohort) -> Cell:
@@ -167,17 +225,27 @@ def _groups(what: str, labels: Mapping[str, str | None], order: Sequence[str]) -
 def _split(label: str, names: frozenset[str], arms: Mapping[str, Sequence[RunRecord]]) -> Split:
     found = {name: arm for name, runs in arms.items() if (arm := arm_of(runs, Axis.ATTEMPTS, names))}
     limit = shared_end(list(found.values()))
+    seen = {name: observations(arms[name], Axis.ATTEMPTS) for name in found}
+    means: dict[str, list[CensoredMean]] = {name: [] for name in found}
+    cut = set()
+    for problem in sorted(names):
+        here = {name: by_problem[problem] for name, by_problem in seen.items() if problem in by_problem}
+        ends = _shared_ends([*here.values()])
+        for name, whole in here.items():
+            kept = _cut(whole, ends)
+            means[name].append(censored_mean(kept))
+            cut |= {name} if kept != whole else set()
     return Split(
         label=label,
         n_problems=len(names),
         limit=limit,
         rates={name: float(curve(arm, np.array([limit]))[0]) for name, arm in found.items()},
-        means={name: _mean_over_problems(runs, names) for name, runs in arms.items() if name in found},
+        means={name: _mean_over_problems(each) for name, each in means.items()},
+        cut=tuple(name for name in found if name in cut),
     )
 
 
-def _mean_over_problems(runs: Sequence[RunRecord], names: frozenset[str]) -> CensoredMean:
-    """Mean censored attempts: over seeds, then over problems."""
-    means = [censored_mean(seen) for name, seen in observations(runs, Axis.ATTEMPTS).items() if name in names]
+def _mean_over_problems(means: Sequence[CensoredMean]) -> CensoredMean:
+    """Over problems, of means over seeds."""
     value = sum(mean.value for mean in means) / len(means)
     return CensoredMean(value, sum(mean.n_censored for mean in means), sum(mean.n for mean in means))

@@ -18,6 +18,7 @@ from sdpo_solve.report.cohort import Axis
 from sdpo_solve.report.comparison import Comparison
 from sdpo_solve.report.figures import ArmCounts, Rate, Report
 from sdpo_solve.report.problems import Cell, ProblemRow, Split
+from sdpo_solve.sheets import NONE, Sheet
 from sdpo_solve.statistics import CensoredMean, SpeedUp
 from sdpo_solve.untrusted import clean
 
@@ -79,17 +80,10 @@ def mean_text(mean: CensoredMean | None) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    return "–" if math.isnan(ratio) else "∞" if math.isinf(ratio) else f"{ratio:.2f}"
-
-
-def _table(*columns: str, left: tuple[str, ...] = ()) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for n, column in enumerate(columns):
-        is_left = n == 0 or column in left
-        table.add_column(
-            clean(column), justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left
-        )
-    return table
+    """Two decimals; 0 and ∞ say that one of the two is not reached at all."""
+    if math.isnan(ratio):
+        return "–"
+    return "∞" if math.isinf(ratio) else f"{ratio:.2f}" if ratio else "0"
 
 
 def _head(report: Report) -> RenderableType:
@@ -102,10 +96,13 @@ def _head(report: Report) -> RenderableType:
 
 
 def _arms(report: Report) -> RenderableType:
-    table = _table("arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed")
+    sheet = Sheet(ARM_HEADER)
     for arm in report.arms:
-        table.add_row(*(Text(cell) for cell in arm_cells(arm)))
-    return table
+        sheet.add(arm_cells(arm))
+    return sheet
+
+
+ARM_HEADER = ("arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed")
 
 
 def arm_cells(arm: ArmCounts) -> list[str]:
@@ -122,13 +119,12 @@ def arm_cells(arm: ArmCounts) -> list[str]:
 
 def _rates(report: Report) -> RenderableType:
     unit = UNITS[report.options.axis]
-    table = _table(unit, *report.rates)
+    sheet = Sheet([unit, *report.rates])
     for n, first in enumerate(next(iter(report.rates.values()), ())):
-        cells = [rate_text(rates[n]) for rates in report.rates.values()]
-        table.add_row(number(first.x), *(Text(cell) for cell in cells))
+        sheet.add([number(first.x), *(rate_text(rates[n]) for rates in report.rates.values())])
     parts: list[RenderableType] = [
         _title("discovery rate: mean over seeds, then problems (90 % interval)"),
-        table,
+        sheet,
     ]
     unbiased = [arm.name for arm in report.arms if arm.unbiased]
     if unbiased and report.options.axis is Axis.ATTEMPTS:
@@ -137,22 +133,35 @@ def _rates(report: Report) -> RenderableType:
 
 
 def _comparisons(report: Report) -> Iterator[RenderableType]:
-    table = _table(
-        "to reach", "of", "arm", report.reference, "arm needs", "ratio", "P(faster)", left=("of", "arm")
-    )
+    sheet = Sheet(comparison_header(report), names=("of", "arm"))
     for found in report.comparisons:
         for row in found.rows:
-            table.add_row(*(Text(cell) for cell in comparison_cells(found, row)))
-    if table.row_count:
+            sheet.add(comparison_cells(found, row))
+    if sheet.rows:
         yield _title(f"what each arm needs against {clean(report.reference)}")
-        yield table
-        yield Text("ratio above 1: the other arm needs more (90 % interval)", style="dim")
-        yield Text(
-            f"P(faster): share of resamples in which {clean(report.reference)} needs less", style="dim"
-        )
+        yield sheet
+        yield from (Text(line, style="dim") for line in comparison_legend(report))
     for found in report.comparisons:
         if found.axis is report.options.axis:
             yield Text(clean(found.sentence))
+
+
+def comparison_header(report: Report) -> list[str]:
+    return ["to reach", "of", "arm", report.reference, "arm needs", "ratio", "P(faster)"]
+
+
+def comparison_legend(report: Report) -> list[str]:
+    """What the ratios say, and what 0 and ∞ among them do."""
+    rows = [row for found in report.comparisons for row in found.rows]
+    seen = {x for row in rows for x in (row.ratio, row.ratio_interval.low, row.ratio_interval.high)}
+    reference = clean(report.reference)
+    never = [f"0: rate not reached by {reference}"] if 0.0 in seen else []
+    never += ["∞: rate not reached by the other arm"] if math.inf in seen else []
+    return [
+        "ratio above 1: the other arm needs more (90 % interval)",
+        *([" · ".join(never)] if never else []),
+        f"P(faster): share of resamples in which {reference} needs less",
+    ]
 
 
 def comparison_cells(found: Comparison, row: SpeedUp) -> list[str]:
@@ -166,46 +175,83 @@ def comparison_cells(found: Comparison, row: SpeedUp) -> list[str]:
 
 
 def _splits(report: Report) -> Iterator[RenderableType]:
-    table = _table("problems", "n", *report.rates)
+    sheet = Sheet(split_header(report))
     for split in report.splits:
-        table.add_row(*(Text(cell) for cell in split_cells(split, list(report.rates))))
-    yield _title("mean attempts to the first success, censored (discovery rate)")
-    yield table
+        sheet.add(split_cells(split, list(report.rates)))
+    yield _title(SPLIT_TITLE)
+    yield sheet
+    yield from (Text(line, style="dim") for line in split_legend(report))
+
+
+SPLIT_TITLE = "mean attempts to the first success, censored (discovery rate)"
+
+
+def split_header(report: Report) -> list[str]:
+    return ["problems", "n", "rate at", *report.rates]
 
 
 def split_cells(split: Split, arms: list[str]) -> list[str]:
-    cells = [clean(split.label), str(split.n_problems)]
+    cells = [split.label, str(split.n_problems), number(split.limit)]
     for arm in arms:
         mean, rate = split.means.get(arm), split.rates.get(arm, math.nan)
         known = "" if math.isnan(rate) else f" ({100 * rate:.0f} %)"
-        cells.append(f"{mean_text(mean)}{known}" if mean else "–")
+        cells.append(f"{mean_text(mean)}{_CUT * (arm in split.cut)}{known}" if mean else "–")
     return cells
+
+
+def split_legend(report: Report) -> list[str]:
+    lines = ["rate at: attempts at which the rate in brackets is taken"]
+    if any(split.cut for split in report.splits):
+        lines.append(f"{_CUT} each problem counts as far as every arm was watched there")
+    return lines
+
+
+_CUT = "*"
 
 
 def _problems(report: Report) -> Iterator[RenderableType]:
     """Per problem: mean censored attempts and solved seeds of each arm, and the ratios."""
     others = [arm for arm in report.rates if arm != report.reference]
-    table = _table("problem", *report.rates, *(f"ratio {n + 1}" for n in range(len(others))))
+    sheet = Sheet(["problem", *report.rates, *(f"ratio {n + 1}" for n in range(len(others)))])
     for row in report.problems:
         cells = [f"{mean_text(c.attempts)} ({solved_text(c)})" for c in row.cells.values()]
-        ratios = [ratio_text(row.ratios.get(arm, math.nan)) for arm in others]
-        table.add_row(*(Text(cell) for cell in (clean(row.problem), *cells, *ratios)))
+        sheet.add([row.problem, *cells, *(_problem_ratio(row, arm) for arm in others)])
     yield _title("mean attempts to the first success, by problem (seeds solved)")
-    yield table
-    yield Text("≥ some seeds spent their budget unsolved", style="dim")
-    for n, arm in enumerate(others):
-        yield Text(f"ratio {n + 1}: {clean(arm)} over {clean(report.reference)}", style="dim")
+    yield sheet
+    ratios = [f"ratio {n}: {clean(arm)} over {clean(report.reference)}" for n, arm in enumerate(others, 1)]
+    yield from (Text(line, style="dim") for line in (*problem_legend(report), *ratios))
+
+
+def _problem_ratio(row: ProblemRow, arm: str) -> str:
+    text = ratio_text(row.ratios.get(arm, math.nan))
+    # A space where no mark stands keeps the points of the figures below each other.
+    return f"{text}{_CUT if arm in row.cut and text != '–' else ' ' * bool(row.cut)}"
+
+
+def problem_legend(report: Report) -> list[str]:
+    """What the marks in the means and ratios stand for; nothing for one that stands nowhere."""
+    means = [cell.attempts for row in report.problems for cell in row.cells.values()]
+    means += [mean for split in report.splits for mean in split.means.values()]
+    ratios = [(row, arm, ratio) for row in report.problems for arm, ratio in row.ratios.items()]
+    lines = []
+    if any(mean and mean.n_censored for mean in means):
+        lines.append("≥ some runs had no success as far as they were watched")
+    if any(math.isnan(ratio) for _, _, ratio in ratios):
+        lines.append("ratio –: neither had a success as far as both were watched")
+    if any(arm in row.cut and not math.isnan(ratio) for row, arm, ratio in ratios):
+        lines.append(f"ratio{_CUT}: both counted only as far as both were watched")
+    return lines
 
 
 def _trouble(report: Report) -> Iterator[RenderableType]:
     """What went wrong, by problem; nothing where nothing did."""
-    table = _table("problem", *TROUBLES)
+    sheet = Sheet(["problem", *TROUBLES])
     for row in report.problems:
         counts = trouble_counts(row)
         if any(counts):
-            table.add_row(clean(row.problem), *(Text(str(count or "·")) for count in counts))
-    if table.row_count:
-        yield from (Text(), _title("trouble, all arms together"), table)
+            sheet.add([row.problem, *(str(count or NONE) for count in counts)])
+    if sheet.rows:
+        yield from (Text(), _title("trouble, all arms together"), sheet)
         yield Text(
             "overfits: attempts that pass the visible tests and fail a hidden one · unconfirmed: "
             "solutions that fail a held-out test · collapses: updates at which a health rule saw a "
@@ -227,8 +273,8 @@ def problem_cells(report: Report, row: ProblemRow) -> list[str]:
         row.problem,
         *(known[name] or "–" for name in _labels(report)),
         *(f"{mean_text(cell.attempts)} ({solved_text(cell)})" for cell in row.cells.values()),
-        *(ratio_text(row.ratios.get(arm, math.nan)) for arm in others),
-        *(str(count or "·") for count in trouble_counts(row)),
+        *(_problem_ratio(row, arm).strip() for arm in others),
+        *(str(count or NONE) for count in trouble_counts(row)),
     ]
 
 
