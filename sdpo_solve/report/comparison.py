@@ -74,8 +74,8 @@ def sentence(found: Comparison) -> str:
     if few or not decided:
         # One run each has no interval worth printing.
         single = found.n_problems == found.n_seeds == 1
-        ends = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]
-        band = "" if single else f"; 90 % interval of the ratio from {ends[0]} to {ends[1]}"
+        said = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]
+        band = "" if single else f"; 90 % interval of the ratio from {said[0]} to {said[1]}"
         return f"Too little data to tell which of {of} needs fewer {unit} ({data}{band})."
     quick, slow = (found.reference, found.baseline) if low > 1 else (found.baseline, found.reference)
     ends = (row.ratio, low, high) if low > 1 else tuple(_inverse(r) for r in (row.ratio, high, low))
