@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sdpo_solve.cli_flags import SOURCES_HELP, FirstFlag, HalfFlag, IdsFlag, JsonFlag, SandboxFlag
+from sdpo_solve.cli_flags import SOURCES_HELP, FirstFlag, HalfFlag, IdsFlag, JsonFlag, SandboxFlag, SetFlag
+from sdpo_solve.errors import ConfigError
 
 SAMPLING_EPILOG = (
     "Examples:\n\nsdpo-solve bench sampling\n\nsdpo-solve bench sampling --engines hf --rounds 3"
@@ -154,9 +155,57 @@ def forgetting(
     raise typer.Exit(0 if found.same_again == found.again else 1)
 
 
+LESSON_EPILOG = (
+    "Examples:\n\nsdpo-solve bench lesson RUN --vary learner.lr=5e-5,2e-4,1e-3\n\n"
+    "sdpo-solve bench lesson RUNS --references problems --group-size 8 --updates 3 --vary learner.alpha=0,0.5"
+)
+
+
+def lesson(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs whose failures are learned from.")
+    ],
+    settings: SetFlag = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="learner.OPTION=A,B,...", help="Values to try one by one (repeatable)."),
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(help="Problem files whose references count where no run solved the problem."),
+    ] = None,
+    group_size: Annotated[int, typer.Option(help="Attempts of a group.", min=1)] = 16,
+    updates: Annotated[int, typer.Option(help="Groups that are learned from in turn.", min=1)] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """What updates on a run's failures do to right answers, one learner setting after another.
+
+    Nothing is sampled: failures and right answers are those of the runs. Use runs made with --keep-going.
+    """
+    from sdpo_solve import bench_lesson as bench
+    from sdpo_solve.config import parse_settings
+
+    given, varied = parse_settings(settings or []), parse_settings(vary or [])
+    if others := {*given, *varied} - {"learner"}:
+        raise ConfigError(f"bench lesson compares options of the learner, not of {', '.join(sorted(others))}")
+    values = {
+        name: [None if one.strip().lower() == "none" else one.strip() for one in str(value).split(",")]
+        for name, value in varied.get("learner", {}).items()
+    }
+    rows = bench.settings_of(given.get("learner", {}), values)
+    asked = bench.Asked(tuple(runs), tuple(references or ()), tuple(rows), group_size, updates)
+    err = Console(stderr=True, highlight=False)
+    found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    if as_json:
+        typer.echo(json.dumps(found.record()))
+    else:
+        Console(highlight=False).print(bench.page(found))
+
+
 def add_to(bench_app: typer.Typer) -> None:
     """Register the commands below `bench`."""
     bench_app.command("sampling", epilog=SAMPLING_EPILOG)(sampling)
     bench_app.command("grading", epilog=GRADING_EPILOG)(grading)
     bench_app.command("update", epilog=UPDATE_EPILOG)(update)
     bench_app.command("forgetting", epilog=FORGETTING_EPILOG)(forgetting)
+    bench_app.command("lesson", epilog=LESSON_EPILOG)(lesson)

@@ -24,7 +24,7 @@ LAYERS: dict[str, int] = {
     "broadcast": 6, "estimate": 6,
     "build": 6, "crew": 6,
     "batch": 7, "explaining": 7, "sandbox_trial": 7, "commands": 7, "screen": 8, "export": 7,
-    "cluster": 8, "bench_batch": 8, "bench_forgetting": 8,
+    "cluster": 8, "bench_batch": 8, "bench_forgetting": 8, "bench_lesson": 8,
     "batch_command": 9, "cli_flags": 9,
     "cli_batch": 10, "cli_bench": 10, "cli_seeing": 10,
     "cli": 11,

@@ -6,6 +6,7 @@ without gradients. Needs the model of the run; changes nothing on disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sdpo_solve.learner.packing import Row, hidden_states
 from sdpo_solve.learner.state import TEACHER_FILE
 from sdpo_solve.methods import sdpo
 from sdpo_solve.prompts import Prompter, encode_chat
-from sdpo_solve.types import Attempt, Kind, Policy, Problem, Prompt, SamplingSpec
+from sdpo_solve.types import Attempt, Example, Kind, Policy, Problem, Prompt, SamplingSpec
 
 _N_ALTERNATIVES = 3
 _CHUNK = 64
@@ -84,21 +85,29 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
             f"{state.header.get('method')} has no teacher; explain --attempt is for runs of sdpo"
         )
     options = read_options(sdpo.Options, state.header["config"]["parts"].get("sdpo", {}), "sdpo")
+    version = attempt.sample.policy.version
+    learned_with = [a for a in state.history if a.sample.policy.version <= version]
+    question = attempt.sample.prompt.messages[-1].content
+    prompt = recorded_example(state, attempt, options, learned_with).teacher_prompt
+    if prompt is None:
+        why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
+        raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
+    return prompt, prompt.messages[-1].content.removeprefix(question).strip()
+
+
+def recorded_example(
+    state: State, attempt: Attempt, options: sdpo.Options, history: Sequence[Attempt]
+) -> Example:
+    """What the method makes of a recorded attempt, with the question and language of the journal."""
     turns = attempt.sample.prompt.messages
     system = next((turn.content for turn in turns if turn.role == "system"), None)
     question = turns[-1].content
     language = str(state.header.get("language", "python"))
     prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, question)
-    version = attempt.sample.policy.version
-    learned_with = [a for a in state.history if a.sample.policy.version <= version]
-    spec = SamplingSpec(max_tokens=1)
-    method = sdpo.Sdpo(prompter, spec, "", Path(), int(state.header.get("seed", 0)), options, None)
+    seed = int(state.header.get("seed", 0))
+    method = sdpo.Sdpo(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, options, None)
     problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())
-    prompt = method.example(problem, attempt, learned_with).teacher_prompt
-    if prompt is None:
-        why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
-        raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
-    return prompt, prompt.messages[-1].content.removeprefix(question).strip()
+    return method.example(problem, attempt, history)
 
 
 # -- passes --------------------------------------------------------------------------------------------------
