@@ -328,7 +328,8 @@ def test_the_curve_of_the_terminal_steps_where_the_runs_succeed(tmp_path: Path) 
         (28, 128, 10, [10, 20, 50, 100]),
         (1, 128, 1, [1, 2, 5, 10, 20, 50, 100]),  # there is no attempt before the first
         (1, 1, 0.5, [0.5, 1]),  # unless nothing comes behind it
-        (0.4, 0.4, 0.2, [0.2]),
+        (0.4, 0.4, 0.2, [0.2, 0.3, 0.4]),
+        (450, 450, 200, [200, 300, 400]),  # one round value alone would tell no scale
     ],
 )
 def test_a_logarithmic_axis_begins_below_the_first_rise(

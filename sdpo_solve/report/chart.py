@@ -87,9 +87,14 @@ def _grid(span: Span, unit: str) -> Markup:
 
 
 def log_ticks(span: Span) -> list[float]:
-    """Round values in the span: the more of a decade, the fewer decades there are."""
+    """Round values in the span, two at least: the more of a decade, the fewer decades there are."""
     decades = span.high - span.low
     steps = _STEPS if decades < 2.5 else (1, 3) if decades < 4 else (1,)
+    ticks = _round_values(span, steps)
+    return ticks if len(ticks) > 1 else _round_values(span, range(1, 10))
+
+
+def _round_values(span: Span, steps: Sequence[int]) -> list[float]:
     exponents = range(math.floor(span.low + 1e-9), math.floor(span.high + 1e-9) + 1)
     values = [float(m * 10**n) for n in exponents for m in steps]
     return [value for value in values if span.low - 1e-9 <= math.log10(value) <= span.high + 1e-9]

@@ -22,6 +22,7 @@ from sdpo_solve.untrusted import clean
 MARKS = "o×+*#@^~"
 _STYLES = ("blue", "red", "green", "magenta", "cyan", "yellow", "default", "bright_black")
 _HEIGHT = 16
+_MARGIN = 0.02  # of a panel, so that no line lies on its frame
 # Blue, vermilion, bluish green, purple: apart for every kind of colour vision (Okabe and Ito).
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555", "#882255")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (8, 3)))
@@ -102,12 +103,14 @@ def write_png(report: Report, path: Path, *, linear: bool) -> None:
             )
         span = log_range(report.curves_on(axis))
         panel.set_xscale("linear" if linear else "log")
-        panel.set_xlim(left=0 if linear else 10**span.low)
-        if not linear:
+        if linear:
+            panel.set_xlim(left=0)
+        else:
+            panel.set_xlim(10**span.low, 10 ** (span.high + _MARGIN * (span.high - span.low)))
             panel.set_xticks(log_ticks(span))
             panel.set_xticks([], minor=True)
         panel.xaxis.set_major_formatter(lambda x, _: number(x))
-        panel.set_ylim(0, 1)
+        panel.set_ylim(-_MARGIN, 1 + _MARGIN)
         panel.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
         panel.set_xlabel(UNITS[axis])
         panel.grid(alpha=0.25)
