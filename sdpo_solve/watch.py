@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,9 @@ class Watch:
     def _news(self, follower: Follower) -> list[dict[str, object]]:
         """What is new in one run; a run whose journal proves damaged is put aside."""
         try:
-            return follower.poll()
+            with suppress(JournalError):
+                return follower.poll()
+            return follower.poll()  # again: a resume may have cut the file off while it was read
         except JournalError as exc:
             self.damaged[follower.run_dir] = exc
             del self.followers[follower.run_dir]
