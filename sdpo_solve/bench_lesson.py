@@ -274,13 +274,13 @@ def _logprobs(model: Any, rows: Sequence[Row]) -> Iterator[list[float]]:
     """Log-probs of each row's answer, by token, at temperature 1."""
     import torch
 
-    from sdpo_solve.learner.head import Head
+    from sdpo_solve.learner.head import Head, Mixture
     from sdpo_solve.learner.packing import hidden_states
 
     defaults = LearnerOptions()
     hidden_Nd = hidden_states(model, rows, defaults.microbatch_tokens)
     ids_N = torch.tensor([i for row in rows for i in row.completion_ids_T], device=hidden_Nd.device)
-    found_N = Head(model, 1.0).logprobs(hidden_Nd, ids_N, defaults.chunk_positions).cpu()
+    found_N = Head(model, 1.0).logprobs(Mixture.of(hidden_Nd), ids_N, defaults.chunk_positions).cpu()
     for part in found_N.split([row.n_targets for row in rows]):
         yield part.tolist()
 
