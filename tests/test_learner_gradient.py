@@ -45,6 +45,14 @@ def lessons(seed: int = 0) -> list[Lesson]:
     return made
 
 
+def longer(lesson: Lesson) -> Lesson:
+    """The answer six times over."""
+    answer = 6 * lesson.student.completion_ids_T
+    assert lesson.teacher is not None
+    told = Row(lesson.teacher.prompt_ids, answer)
+    return Lesson(Row(lesson.student.prompt_ids, answer), told, 6 * lesson.old_logprobs_T)
+
+
 def packed(
     host: AdaptedModel, given: list[Lesson], settings: LossSettings, temperature: float = 1.0, **sizes: int
 ) -> Step:
@@ -99,11 +107,15 @@ def test_sizes_change_nothing(host: AdaptedModel, sizes: dict[str, int]) -> None
 def test_long_rows_take_torchs_kernels_to_the_same_gradient(
     host: AdaptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Answers both shorter and longer than the question: behind a mask, and as a square without one."""
     from sdpo_solve.learner import attention
 
     short = packed(host, lessons(), LossSettings())
     monkeypatch.setattr(attention, "_SHORT_SCORES", 0)
     assert relative_error(packed(host, lessons(), LossSettings()).gradients, short.gradients) < 1e-5
+    long = [longer(lesson) for lesson in lessons()]
+    wanted = plain_gradient(host, "key", long, LossSettings(), 1.0)
+    assert relative_error(packed(host, long, LossSettings()).gradients, wanted) < 1e-4
 
 
 @pytest.mark.parametrize("most_padding", [0, 1, 9])

@@ -20,7 +20,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def save_tiny_model(path: Path, *, seed: int = 0, layers: int = 2, hidden: int = 64) -> Path:
+def save_tiny_model(
+    path: Path,
+    *,
+    seed: int = 0,
+    layers: int = 2,
+    hidden: int = 64,
+    vocab_size: int = VOCAB_SIZE,
+    context_tokens: int = 2048,
+) -> Path:
     """Write model, tokenizer and generation config as a Hugging Face directory; returns `path`.
 
     Weights are drawn from `seed`, wide enough that next-token distributions are far from uniform.
@@ -28,13 +36,13 @@ def save_tiny_model(path: Path, *, seed: int = 0, layers: int = 2, hidden: int =
     tokenizer = make_tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     config = Qwen2Config(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=context_tokens,
         initializer_range=0.15,
         tie_word_embeddings=False,
         bos_token_id=None,

@@ -113,10 +113,17 @@ def _torch_attention(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if n_queries == n_keys:
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    before = n_keys - n_queries
+    if before == 0:
+        return attention(q, k, v, is_causal=True, scale=scale)
+    if q.device.type == "cpu" and before <= n_queries:
+        # A mask would be queries x keys in float32, which long answers have no room for. Queries that nobody
+        # asks, in the prefix's places, make it the square that needs none.
+        square = torch.nn.functional.pad(q, (0, 0, before, 0))
+        return attention(square, k, v, is_causal=True, scale=scale)[:, :, before:]
     mask = _mask(now, n_queries, n_keys, q.device)
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 def _mask(now: Pass, n_queries: int, n_keys: int, device: torch.device) -> Any:
