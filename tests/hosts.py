@@ -12,6 +12,8 @@ from sdpo_solve.errors import EngineError
 from sdpo_solve.types import Policy
 
 BASE = Policy("test", 0)
+# A GPU's memory is shared out otherwise, and the option is refused there.
+SMALL_CACHE: dict[str, Any] = {} if torch.cuda.is_available() else {"cpu_cache_gb": 1}
 
 
 class PlainHost:

@@ -19,7 +19,7 @@ from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import EngineError
 from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.types import Finish, Message, Policy, Prompt, Sample, SamplingSpec
-from tests.hosts import save_adapter
+from tests.hosts import SMALL_CACHE, save_adapter
 from tests.tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
@@ -100,7 +100,7 @@ def make_subject(name: str, folder: Path) -> Subject:
         return Subject(scripted.build(scripted.Options(), parts), host, *policies, seen, 1e-6, 1e-6, gaps)
     from sdpo_solve.engines import vllm
 
-    options = vllm.Options(batch_rows=8, cpu_cache_gb=1, probe_tolerance=0.1)
+    options = vllm.Options(batch_rows=8, probe_tolerance=0.1, **SMALL_CACHE)
     off = (0.1, 0.6) if host.dtype == torch.bfloat16 else (1e-3, 1e-2)
     return Subject(vllm.build(options, parts), host, *policies, seen, *off)
 

@@ -21,7 +21,7 @@ from sdpo_solve.engines.vllm import Options, llm_arguments, require_honoured
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
-from tests.hosts import PlainHost, save_adapter
+from tests.hosts import SMALL_CACHE, PlainHost, save_adapter
 from tests.tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
@@ -169,15 +169,6 @@ def test_a_gpu_is_compiled_for_and_shared_a_cpu_is_not() -> None:
     assert arguments(share=None, eager=False)["enforce_eager"] is False
 
 
-def test_every_option_of_its_start_reaches_vllm() -> None:
-    changed = {
-        "batch_rows": 7, "tensor_parallel": 2, "max_model_len": 512, "quantization": "fp8", "eager": True,
-        "max_lora_rank": 64, "sleep": True,
-    }  # fmt: skip
-    for name, value in changed.items():
-        assert arguments(**{name: value}) != arguments(), name
-
-
 def test_nothing_but_temperature_shapes_the_distribution() -> None:
     assert arguments()["generation_config"] == "vllm", (
         "the model's own top-p, top-k and penalties are left out"
@@ -220,7 +211,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     host = AdaptedModel.load(model_dir)
     dirs = [save_adapter(model_dir, folder / str(n), seed=n) for n in range(2)]
     first, second = (Policy("run", n + 1, adapter_dir) for n, adapter_dir in enumerate(dirs))
-    options = Options(batch_rows=4, cpu_cache_gb=1, probe_tolerance=0.1)
+    options = Options(batch_rows=4, probe_tolerance=0.1, **SMALL_CACHE)
     engine = VllmEngine(model_dir, options, lambda: host)
     yield Started(engine, host, first, second)
     engine.close()
@@ -308,7 +299,7 @@ def test_its_processes_die_with_ours(tmp_path: Path) -> None:
         from pathlib import Path
         from sdpo_solve.engines.vllm import Options, VllmEngine
         if __name__ == "__main__":
-            engine = VllmEngine(Path({str(model_dir)!r}), Options(batch_rows=4, cpu_cache_gb=1))
+            engine = VllmEngine(Path({str(model_dir)!r}), Options(batch_rows=4, **{SMALL_CACHE}))
             print("MARK", engine._guardian._mark, flush=True)
             time.sleep(300)
     """

@@ -10,7 +10,7 @@ nothing: the README has the install lines.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,18 +102,11 @@ class VllmEngine:
 
         ids = encode_all(self.tokenizer, prompts_G)
         context = self.llm.llm_engine.model_config.max_model_len
+        shared = sampling_arguments(self._options, spec, self.eos)
+        rooms_G = [room_tokens(ids[prompt], spec.max_tokens, context) for prompt in prompts_G]
         params_G = [
-            SamplingParams(
-                temperature=spec.temperature,
-                max_tokens=room_tokens(ids[prompt], spec.max_tokens, context),
-                seed=seed,
-                logprobs=0,
-                stop_token_ids=sorted(self.eos),
-                stop=self._options.stop,
-                include_stop_str_in_output=True,
-                detokenize=self._options.stop is not None,
-            )
-            for prompt, seed in zip(prompts_G, seeds_G, strict=True)
+            SamplingParams(**shared, max_tokens=room, seed=seed)
+            for room, seed in zip(rooms_G, seeds_G, strict=True)
         ]
         with _engine_errors():
             self._load(policy, woken=self._wake())
@@ -299,6 +292,18 @@ def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dic
         "disable_log_stats": True,
         **({} if on_cpu else {"gpu_memory_utilization": share}),
         **({"enable_sleep_mode": True} if options.sleep else {}),
+    }
+
+
+def sampling_arguments(options: Options, spec: SamplingSpec, eos: Collection[int]) -> dict[str, Any]:
+    """What `vllm.SamplingParams` of all samples have in common: the whole distribution at its temperature."""
+    return {
+        "temperature": spec.temperature,
+        "logprobs": 0,
+        "stop_token_ids": sorted(eos),
+        "stop": options.stop,
+        "include_stop_str_in_output": True,
+        "detokenize": options.stop is not None,
     }
 
 
