@@ -20,11 +20,11 @@ from sdpo_solve.crew import Crew, Desk, RunSummary, Sink, Threads
 from sdpo_solve.errors import UserError
 from sdpo_solve.estimate import Cost, Estimate, cost_of, estimate
 from sdpo_solve.events import FILE_NAME, last_event
-from sdpo_solve.identity import read_config, versions
+from sdpo_solve.identity import problem_digest, read_config, versions
 from sdpo_solve.journal import Listener
 from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, list_runs
 from sdpo_solve.screening import rate_of
-from sdpo_solve.screening_file import read_marks
+from sdpo_solve.screening_file import Screening, check_marks, read_marks
 from sdpo_solve.sharing import Gate, Outage, Turns, probe, use_threads
 from sdpo_solve.solve import Run
 from sdpo_solve.types import Problem
@@ -57,7 +57,7 @@ class Batch:
         return self.plan_for(self.keys[0])
 
     def plan_for(self, key: RunKey) -> build.Plan:
-        return build.make_plan(self.spec.options_for(key))
+        return _make_plan(self.spec, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +107,34 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
     mistake, PrerequisiteError without a model.
     """
     only = spec.batch.only
-    hard = None if only is None else read_marks(spec.batch.screening).named(rate_of(only))
-    plan = build.make_plan(spec.options_for(RunKey(0, "", spec.batch.methods[0])))
+    marks = read_marks(spec.batch.screening) if only is not None else None
+    hard = marks.named(rate_of(only)) if marks and only is not None else None
+    plan = _make_plan(spec, RunKey(0, "", spec.batch.methods[0]))
     with build.Workshop(plan, replies=spec.batch.replies) as workshop:
         for method in spec.batch.methods:
-            build.make_plan(spec.options_for(RunKey(0, "", method)))  # raises for an option that is wrong
+            _make_plan(spec, RunKey(0, "", method))  # raises for an option that is wrong
         taken = sources.load(spec.batch.sources, spec.batch, workshop.sandbox, among=hard)
         problems = {problem.id: problem for problem in taken.problems}
         batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
         for problem in problems.values():
             judge.check_language(problem, spec.run.language)
+        if marks:
+            digests = _screened_digests(marks, taken.problems)
+            check_marks(marks, spec.batch.screening, workshop.sampled_with(), digests)
         for key in batch.keys:
             if (out / key.name / "config.json").exists():
                 workshop.sibling(batch.plan_for(key)).check(batch.problems[key.problem], out)
     return replace(batch, graders=_graders(batch))
+
+
+def _screened_digests(marks: Screening, problems: Sequence[Problem]) -> dict[str, str]:
+    """The digest of each problem as that screening would have had it."""
+    mode, seed = marks.config.get("feedback_mode", "public"), marks.config.get("seed", 0)
+    return {problem.id: problem_digest(judge.with_feedback_mode(problem, mode, seed)) for problem in problems}
+
+
+def _make_plan(spec: BatchSpec, key: RunKey) -> build.Plan:
+    return build.make_plan(spec.options_for(key), places=spec.places_for(key.arm))
 
 
 def _graders(batch: Batch) -> dict[Path, Mapping[str, Any]]:

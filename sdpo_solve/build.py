@@ -267,6 +267,19 @@ class Workshop:
         default = _MAX_TOKENS_CUDA if on_cuda else _MAX_TOKENS_CPU
         return SamplingSpec(self.plan.run.max_tokens or default, self.plan.run.temperature)
 
+    def sampled_with(self) -> dict[str, Any]:
+        """What decides how often the base model solves a problem besides what grades it, for the record."""
+        spec, options = self.sampling_spec(), self.plan.run
+        return {
+            "model": self.model().identity if self.uses_model else "scripted replies",
+            "max_tokens": spec.max_tokens,
+            "temperature": spec.temperature,
+            "language": options.language,
+            "system": options.system,
+            "thinking": options.thinking,
+            "feedback_mode": options.feedback_mode,
+        }
+
     def _config(self, problem: Problem) -> dict[str, Any]:
         """What decides the results of a run besides what grades it, for the record and a resume."""
         options = self.plan.run.model_dump(mode="json", exclude={"settings"})

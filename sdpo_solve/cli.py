@@ -14,7 +14,7 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -23,17 +23,32 @@ from rich.text import Text
 from sdpo_solve import __version__, cli_batch, cli_bench, cli_seeing
 from sdpo_solve.cli_flags import (
     SOURCES_HELP,
+    AttemptsFlag,
     DifficultyFlag,
+    EngineFlag,
+    FeedbackModeFlag,
     FirstFlag,
     FromFlag,
+    GroupSizeFlag,
     IdsFlag,
     IncludeBadFlag,
     JsonFlag,
+    KeepGoingFlag,
+    LanguageFlag,
+    MaxTokensFlag,
+    ModelFlag,
     PlatformFlag,
     ProblemArgument,
+    RepliesFlag,
     SandboxFlag,
     SetFlag,
+    SystemFlag,
+    TemperatureFlag,
+    ThinkingFlag,
     ToFlag,
+    TokensFlag,
+    WallSecondsFlag,
+    flags_of,
     selection,
 )
 from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError, SdpoSolveError, UserError
@@ -93,40 +108,26 @@ def top(
 )
 def run(
     problem: ProblemArgument,
-    method: Annotated[str, typer.Option(help="sdpo, best-of-k or multi-turn.")] = "sdpo",
+    method: Annotated[str | None, typer.Option(help="sdpo, best-of-k or multi-turn (default: sdpo).")] = None,
     arm: Annotated[
         str | None, typer.Option(help="Name to file and compare the run under (default: the method's).")
     ] = None,
-    attempts: Annotated[int, typer.Option(help="Attempts to spend at most.")] = 64,
-    group_size: Annotated[
-        int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
-    ] = None,
-    tokens: Annotated[int | None, typer.Option(help="Generated tokens to spend at most.")] = None,
-    wall_seconds: Annotated[float | None, typer.Option(help="Seconds to spend at most.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one answer at most (default: 512, with CUDA 8192).")
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Spend the whole budget, also after a success.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
-    model: Annotated[
-        str | None, typer.Option(help="Model name, hub id or directory; see 'sdpo-solve model list'.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="What samples: hf (in this process), vllm or scripted.")] = "hf",
-    replies: Annotated[
-        Path | None, typer.Option(help="Replies for --engine scripted, one JSON object a line.")
-    ] = None,
+    attempts: AttemptsFlag = None,
+    group_size: GroupSizeFlag = None,
+    tokens: TokensFlag = None,
+    wall_seconds: WallSecondsFlag = None,
+    max_tokens: MaxTokensFlag = None,
+    temperature: TemperatureFlag = None,
+    keep_going: KeepGoingFlag = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw (default: 0).")] = None,
+    model: ModelFlag = None,
+    engine: EngineFlag = None,
+    replies: RepliesFlag = None,
     sandbox: SandboxFlag = "auto",
-    feedback_mode: Annotated[
-        str, typer.Option(help="Tests that feedback may quote: public, paper or all.")
-    ] = "public",
-    language: Annotated[str, typer.Option(help="Language of the programs: python or cpp.")] = "python",
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    thinking: Annotated[
-        bool, typer.Option("--thinking", help="Let the model think first, where its template can.")
-    ] = False,
+    feedback_mode: FeedbackModeFlag = None,
+    language: LanguageFlag = None,
+    system: SystemFlag = None,
+    thinking: ThinkingFlag = False,
     settings: SetFlag = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the results (default: runs/<engine>-<options>).")
@@ -144,23 +145,14 @@ def run(
 
     The same command again goes on where the run stopped. Exit code 0: solved, 1: budget spent.
     """
+    flags = flags_of(locals())
     from sdpo_solve import commands
-    from sdpo_solve.config import RunOptions, parse_settings, read_options
+    from sdpo_solve.config import RunOptions, as_flag, read_options
 
-    given: dict[str, Any] = {
-        "method": method, "arm": arm, "attempts": attempts, "group_size": group_size, "tokens": tokens,
-        "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
-        "keep_going": keep_going, "seed": seed, "model": model, "engine": engine, "sandbox": sandbox,
-        "feedback_mode": feedback_mode, "language": language, "system": system, "thinking": thinking,
-        "settings": parse_settings(settings or []),
-    }  # fmt: skip
-    which = selection(
-        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
-        first=first, include_bad=include_bad,
-    )  # fmt: skip
-    options = read_options(RunOptions, given, "run")
+    of_run = {key: flags[key] for key in RunOptions.model_fields if key in flags}
+    options = read_options(RunOptions, of_run, "run", as_flag)
     console = Console(stderr=as_json, highlight=False)
-    result = commands.run_one(problem, which, options, replies=replies, out=out, console=console)
+    result = commands.run_one(problem, selection(flags), options, replies=replies, out=out, console=console)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
     raise typer.Exit(0 if result.solved else 1)
@@ -190,12 +182,9 @@ def grade(
     as_json: JsonFlag = False,
 ) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
+    which = selection(locals())
     from sdpo_solve import commands
 
-    which = selection(
-        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
-        first=first, include_bad=include_bad,
-    )  # fmt: skip
     graded = commands.grade_one(problem, which, program, sandbox=sandbox, settings=settings or [])
     if as_json:
         typer.echo(json.dumps(commands.verdict_json(graded.verdict)))
@@ -226,12 +215,9 @@ def check(
 
     Exit code 2: a problem cannot be read, 1: a reference fails.
     """
+    which = selection(locals())
     from sdpo_solve import commands
 
-    which = selection(
-        ids=ids, difficulty=difficulty, platform=platform, from_date=from_date, to_date=to_date,
-        first=first, include_bad=include_bad,
-    )  # fmt: skip
     console = Console(highlight=False)
     counts = commands.check_all(problems, which, sandbox=sandbox, settings=settings or [], console=console)
     raise typer.Exit(2 if counts.unreadable else 1 if counts.failing else 0)

@@ -7,21 +7,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from sdpo_solve.cli_flags import (
     SOURCES_HELP,
+    AttemptsFlag,
     DifficultyFlag,
+    EngineFlag,
+    FeedbackModeFlag,
+    FileFlag,
     FirstFlag,
     FromFlag,
+    GroupSizeFlag,
     HalfFlag,
     IdsFlag,
     IncludeBadFlag,
+    KeepGoingFlag,
+    LanguageFlag,
+    MaxTokensFlag,
+    MethodsFlag,
+    ModelFlag,
     PlatformFlag,
+    RepliesFlag,
+    SetFlag,
+    SystemFlag,
+    TemperatureFlag,
+    ThinkingFlag,
+    ThreadsFlag,
     ToFlag,
+    TokensFlag,
+    WallSecondsFlag,
+    flags_of,
 )
 from sdpo_solve.errors import ConfigError
 
@@ -29,19 +48,8 @@ Sources = Annotated[
     list[str] | None,
     typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
 ]
-FileFlag = Annotated[
-    Path | None, typer.Option("--file", "-f", help="TOML file with any of these options; flags win.")
-]
-ModelFlag = Annotated[str | None, typer.Option(help="Model name, hub id or directory.")]
 SandboxFlag = Annotated[
     str | None, typer.Option(help="docker, bubblewrap, or auto: the first that works (default: auto).")
-]
-SetFlag = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PART.OPTION=VALUE", help="Set an option of a part, e.g. learner.lr=1e-4."),
-]
-MaxTokensFlag = Annotated[
-    int | None, typer.Option(help="Tokens of one answer at most (default: 512, with CUDA 8192).")
 ]
 
 
@@ -60,9 +68,7 @@ BATCH_EPILOG = _epilog(
 def batch(
     sources: Sources = None,
     file: FileFlag = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Methods, comma-separated (default: sdpo,best-of-k,multi-turn).")
-    ] = None,
+    methods: MethodsFlag = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of each problem and method (default: 1).")] = None,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
@@ -79,32 +85,22 @@ def batch(
     screening: Annotated[
         Path | None, typer.Option(help="The screening that --only reads (default: runs/screen).")
     ] = None,
-    attempts: Annotated[int | None, typer.Option(help="Attempts of a run at most (default: 64).")] = None,
-    group_size: Annotated[
-        int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
-    ] = None,
-    tokens: Annotated[int | None, typer.Option(help="Generated tokens of a run at most.")] = None,
-    wall_seconds: Annotated[float | None, typer.Option(help="Seconds of a run at most.")] = None,
+    attempts: AttemptsFlag = None,
+    group_size: GroupSizeFlag = None,
+    tokens: TokensFlag = None,
+    wall_seconds: WallSecondsFlag = None,
     max_tokens: MaxTokensFlag = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: 1.0).")] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Spend whole budgets, also after a success.")
-    ] = False,
+    temperature: TemperatureFlag = None,
+    keep_going: KeepGoingFlag = False,
     model: ModelFlag = None,
-    engine: Annotated[str | None, typer.Option(help="hf, vllm or scripted (default: hf).")] = None,
-    replies: Annotated[Path | None, typer.Option(help="Replies for --engine scripted.")] = None,
+    engine: EngineFlag = None,
+    replies: RepliesFlag = None,
     sandbox: SandboxFlag = None,
-    feedback_mode: Annotated[
-        str | None,
-        typer.Option(help="Tests that feedback may quote: public, paper or all (default: public)."),
-    ] = None,
-    language: Annotated[str | None, typer.Option(help="python or cpp (default: python).")] = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    thinking: Annotated[bool, typer.Option("--thinking", help="Let the model think first.")] = False,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Processor threads of the model; equal results need equal numbers of them."),
-    ] = None,
+    feedback_mode: FeedbackModeFlag = None,
+    language: LanguageFlag = None,
+    system: SystemFlag = None,
+    thinking: ThinkingFlag = False,
+    threads: ThreadsFlag = None,
     in_flight: Annotated[
         int | None, typer.Option(help="Runs under way at once in one process (default: 2).")
     ] = None,
@@ -146,41 +142,33 @@ def batch(
 
     Ctrl-C once ends after the groups under way, twice at once. Exit code 0: every run ended, 4: some failed.
     """
+    flags = flags_of(locals(), without=("file", "no_measure", "dry_run", "as_json"))
     from sdpo_solve import batch_command
-    from sdpo_solve.config import parse_settings
     from sdpo_solve.plan import make_spec, read_toml
 
-    flags: dict[str, Any] = {
-        "sources": sources or None, "methods": methods, "seeds": seeds, "ids": ids,
-        "difficulty": difficulty, "platform": platform, "from_date": from_date, "to_date": to_date,
-        "half": half, "first": first, "include_bad": include_bad or None, "only": only,
-        "screening": screening, "attempts": attempts, "group_size": group_size, "tokens": tokens,
-        "wall_seconds": wall_seconds, "max_tokens": max_tokens, "temperature": temperature,
-        "keep_going": keep_going or None, "model": model, "engine": engine, "replies": replies,
-        "sandbox": sandbox, "feedback_mode": feedback_mode, "language": language, "system": system,
-        "thinking": thinking or None, "threads": threads, "in_flight": in_flight,
-        "merge": merge or None, "tries": tries,
-        "executor": executor, "workers": workers, "address": address,
-        "stream": stream or None,
-        "settings": parse_settings(settings or []), "track": track, "out": out,
-    }  # fmt: skip
     spec = make_spec(read_toml(file) if file else {}, flags, str(file) if file else "batch")
     asked = batch_command.Asked(spec, dry_run=dry_run, measure=not no_measure, as_json=as_json)
     console = Console(stderr=as_json, highlight=False)
     raise typer.Exit(batch_command.run(asked, console, typer.echo))
 
 
+# Flags of `screen` that are no options of a batch.
+_OF_THE_SCREENING = (
+    "file", "attempts", "total", "group_size", "round_size", "ceiling", "teacher", "seed", "as_json",
+)  # fmt: skip
 SCREEN_EPILOG = _epilog(
     "sdpo-solve screen problems --attempts 512",
     "sdpo-solve screen lcb:rows.jsonl --difficulty hard --teacher --out runs/screen-hard",
+    "sdpo-solve screen --file batch.toml",
 )
 
 
 def screen(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
-    ],
+    sources: Sources = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="TOML file of a batch: problems and sampling as there; flags win."),
+    ] = None,
     attempts: Annotated[int, typer.Option(help="Samples of one problem at most.", min=1)] = 512,
     total: Annotated[int | None, typer.Option(help="Samples of this command at most.", min=1)] = None,
     group_size: Annotated[
@@ -206,36 +194,37 @@ def screen(
     first: FirstFlag = None,
     include_bad: IncludeBadFlag = False,
     max_tokens: MaxTokensFlag = None,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
+    temperature: TemperatureFlag = None,
     seed: Annotated[int, typer.Option(help="Seed of the samples.", min=0)] = 0,
     model: ModelFlag = None,
-    engine: Annotated[str, typer.Option(help="hf, vllm or scripted.")] = "hf",
-    replies: Annotated[Path | None, typer.Option(help="Replies for --engine scripted.")] = None,
+    engine: EngineFlag = None,
+    replies: RepliesFlag = None,
     sandbox: SandboxFlag = None,
+    feedback_mode: FeedbackModeFlag = None,
+    language: LanguageFlag = None,
+    system: SystemFlag = None,
+    thinking: ThinkingFlag = False,
+    threads: ThreadsFlag = None,
     settings: SetFlag = None,
-    out: Annotated[Path, typer.Option(help="Directory of the screening.")] = Path("runs/screen"),
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the screening (default: the file's, or runs/screen).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON object.")] = False,
 ) -> None:
     """How often the base model solves each problem, with intervals; marks hard and very hard ones.
 
     Goes on where it stopped; Ctrl-C once ends after the samples under way. `batch --only hard` reads the
-    result. The samples serve no comparison.
+    result, and wants the same model and sampling. The samples serve no comparison.
     """
+    flags = flags_of(locals(), without=_OF_THE_SCREENING)
     from sdpo_solve import screen as screening
     from sdpo_solve import screen_view
-    from sdpo_solve.config import parse_settings
-    from sdpo_solve.plan import make_spec
+    from sdpo_solve.plan import make_screen_spec, read_toml
     from sdpo_solve.screening import Rule, rate_of
 
-    flags = {
-        "sources": sources, "ids": ids, "difficulty": difficulty, "platform": platform,
-        "from_date": from_date, "to_date": to_date, "half": half, "first": first,
-        "include_bad": include_bad or None, "attempts": attempts, "max_tokens": max_tokens,
-        "temperature": temperature, "model": model, "engine": engine, "replies": replies, "sandbox": sandbox,
-        "settings": parse_settings(settings or []), "methods": "best-of-k",
-    }  # fmt: skip
+    spec = make_screen_spec(read_toml(file) if file else {}, flags, str(file) if file else "screen")
     rule = Rule(group_size, attempts, rate_of(ceiling))
-    asked = screening.Asked(make_spec({}, flags, "screen"), out, rule, round_size, total, teacher, seed)
+    asked = screening.Asked(spec, spec.batch.screening, rule, round_size, total, teacher, seed)
     console = Console(stderr=as_json, highlight=False)
     ended = screening.run(asked, console)
     if as_json:
@@ -304,8 +293,8 @@ def bench_batch(
     in_flight: Annotated[str, typer.Option(help="Numbers of runs under way to compare.")] = "1,2",
     max_tokens: MaxTokensFlag = None,
     model: ModelFlag = None,
-    engine: Annotated[str, typer.Option(help="hf, vllm or scripted.")] = "hf",
-    replies: Annotated[Path | None, typer.Option(help="Replies for --engine scripted.")] = None,
+    engine: EngineFlag = None,
+    replies: RepliesFlag = None,
     sandbox: SandboxFlag = None,
     as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
 ) -> None:

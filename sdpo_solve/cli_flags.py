@@ -1,12 +1,14 @@
-"""Flags that several commands share, and the filters of problems as one record. Prints and calls nothing."""
+"""Flags that several commands share, and how what was given becomes options. Prints and calls nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sdpo_solve.config import read_options
+from sdpo_solve.config import as_flag, parse_settings, read_options
 from sdpo_solve.selection import Selection
 
 SOURCES_HELP = "Problem files, folders, lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE."
@@ -32,6 +34,54 @@ ProblemArgument = Annotated[
         metavar="PROBLEM", help="A problem file, or lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE with --ids."
     ),
 ]
+FileFlag = Annotated[
+    Path | None, typer.Option("--file", "-f", help="TOML file with any of these options; flags win.")
+]
+
+# -- a run: what is not given is left to the options' own defaults, or to a file -----------------------------
+
+MethodsFlag = Annotated[
+    str | None, typer.Option(help="Methods, comma-separated (default: sdpo,best-of-k,multi-turn).")
+]
+AttemptsFlag = Annotated[int | None, typer.Option(help="Attempts of a run at most (default: 64).")]
+GroupSizeFlag = Annotated[
+    int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
+]
+TokensFlag = Annotated[int | None, typer.Option(help="Generated tokens of a run at most.")]
+WallSecondsFlag = Annotated[float | None, typer.Option(help="Seconds of a run at most.")]
+MaxTokensFlag = Annotated[
+    int | None, typer.Option(help="Tokens of one answer at most (default: 512, with CUDA 8192).")
+]
+TemperatureFlag = Annotated[float | None, typer.Option(help="Sampling temperature (default: 1.0).")]
+KeepGoingFlag = Annotated[
+    bool, typer.Option("--keep-going", help="Spend the whole budget, also after a success.")
+]
+ModelFlag = Annotated[
+    str | None, typer.Option(help="Model name, hub id or directory; see 'sdpo-solve model list'.")
+]
+EngineFlag = Annotated[
+    str | None, typer.Option(help="What samples: hf (in this process), vllm or scripted (default: hf).")
+]
+RepliesFlag = Annotated[
+    Path | None, typer.Option(help="Replies for --engine scripted, one JSON object a line.")
+]
+FeedbackModeFlag = Annotated[
+    str | None, typer.Option(help="Tests that feedback may quote: public, paper or all (default: public).")
+]
+LanguageFlag = Annotated[
+    str | None, typer.Option(help="Language of the programs: python or cpp (default: python).")
+]
+SystemFlag = Annotated[str | None, typer.Option(help="System message.")]
+ThinkingFlag = Annotated[
+    bool, typer.Option("--thinking", help="Let the model think first, where its template can.")
+]
+ThreadsFlag = Annotated[
+    int | None,
+    typer.Option(help="Processor threads of the model; equal results need equal numbers of them."),
+]
+
+# -- which problems ------------------------------------------------------------------------------------------
+
 IdsFlag = Annotated[
     str | None,
     typer.Option(
@@ -73,11 +123,26 @@ IncludeBadFlag = Annotated[
 ]
 
 
-def selection(**given: Any) -> Selection:
-    """The filters of a command; None stands for a flag that was not given.
+# -- from flags to options -----------------------------------------------------------------------------------
+
+
+def flags_of(given: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """The flags that were given, from a command's arguments by name (its `locals()` before anything else).
+
+    A switch that is off and an empty list were not given. Settings are read by part. Raises ConfigError for a
+    malformed one.
+    """
+    flags = {key: value for key, value in given.items() if key not in without}
+    flags["settings"] = parse_settings(flags.get("settings") or [])
+    return {
+        key: value for key, value in flags.items() if not (value is None or value is False or value == [])
+    }
+
+
+def selection(given: Mapping[str, Any]) -> Selection:
+    """The filters among a command's arguments; None stands for a flag that was not given.
 
     Raises ConfigError for a date that is none.
     """
-    return read_options(
-        Selection, {key: value for key, value in given.items() if value is not None}, "filter"
-    )
+    filters = {key: given[key] for key in Selection.model_fields if given.get(key) is not None}
+    return read_options(Selection, filters, "filter", as_flag)

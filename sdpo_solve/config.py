@@ -6,7 +6,8 @@ Validates shapes and ranges, and names the known options when one is unknown. Bu
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,6 +23,30 @@ OF_SAMPLING = ("max_tokens", "temperature", "thinking")
 OF_LEARNING: Mapping[str, frozenset[str] | None] = {
     "learner": None,
     "sdpo": frozenset({"teacher", "attempt_in_prompt", "reward"}),
+}
+# Flags that are not called as their option is.
+_FLAGS = {"from_date": "--from", "to_date": "--to", "settings": "--set"}
+# Faults as pydantic calls them, or as their names begin, in words that follow "must be".
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_FORMS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "date": "a date such as 2025-02-01",
+    "string_too_short": "a text that is not empty",
+    "string": "a text",
+    "dict": "a table",
+    "mapping": "a table",
+    "model": "a table",
+    "tuple": "a list",
+    "too_short": "a list of at least one",
+    "extra_forbidden": "left out: there is no such option",
 }
 
 
@@ -82,8 +107,10 @@ def is_of_learning(part: str, name: str) -> bool:
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-def read_options(cls: type[OptionsT], given: Mapping[str, Any], part: str) -> OptionsT:
-    """`given` as options of `part`.
+def read_options(
+    cls: type[OptionsT], given: Mapping[str, Any], part: str, named: Callable[[str], str] | None = None
+) -> OptionsT:
+    """`given` as options of `part`; `named` says how the user wrote an option (see `as_flag`).
 
     Raises ConfigError in one line: the key, what is wrong with it, and for an unknown key the known ones.
     """
@@ -96,7 +123,31 @@ def read_options(cls: type[OptionsT], given: Mapping[str, Any], part: str) -> Op
     try:
         return cls(**given)
     except ValidationError as exc:
-        raise ConfigError(_first_line(exc, part)) from None
+        raise ConfigError(_first_line(exc, part, named or (lambda key: f"{part}.{key}"))) from None
+
+
+def as_flag(key: str) -> str:
+    """The flag of a command that sets this option."""
+    return _FLAGS.get(key) or "--" + key.replace("_", "-")
+
+
+def fault_words(fault: Mapping[str, Any]) -> str:
+    """What a value must be, in our words, from one of pydantic's errors."""
+    kind, facts = str(fault["type"]), fault.get("ctx", {})
+    if isinstance(fault.get("input"), float) and math.isnan(fault["input"]):
+        return "must be a number"
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        bound = facts[name]
+        return f"must be {words} {f'{bound:g}' if isinstance(bound, float) else bound}"
+    if kind == "literal_error":
+        return f"must be {facts['expected']}"
+    if kind == "string_pattern_mismatch":
+        return f"must match {facts['pattern']}"
+    for start, words in _FORMS.items():
+        if kind.startswith(start):
+            return f"must be {words}"
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should ")
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -116,8 +167,10 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _first_line(exc: ValidationError, part: str) -> str:
+def _first_line(exc: ValidationError, part: str, named: Callable[[str], str]) -> str:
     first = exc.errors()[0]
-    place = ".".join(str(step) for step in first["loc"]) or "options"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{part}: {place}: {message} (got {first.get('input')!r})"
+    words = fault_words(first)
+    if not first["loc"]:
+        return f"{part}: {words}"
+    name = ".".join([named(str(first["loc"][0])), *map(str, first["loc"][1:])])
+    return f"{name} {words} (got {first.get('input')!r})"

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -54,8 +55,12 @@ class Plan:
     parts: Mapping[str, Options]
 
 
-def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
+def make_plan(
+    options: RunOptions, *, grading_only: bool = False, places: Mapping[str, str] | None = None
+) -> Plan:
     """Check names and options of every part; `grading_only` leaves out what samples and learns.
+
+    `places`: where the settings of a part stand, for messages; those of other parts come from `--set`.
 
     Raises ConfigError for an unknown name or option, and for one that this run would not use.
     """
@@ -76,14 +81,17 @@ def make_plan(options: RunOptions, *, grading_only: bool = False) -> Plan:
             )
     if not grading_only and not options.has_weights:
         _refuse_what_needs_weights(options)
+    places = places or {}
     for part in options.settings:
         if part not in modules:
-            raise ConfigError(f"--set {part}.*: there is no part {part!r} here (known: {', '.join(modules)})")
+            place = places.get(part, f"--set {part}.*")
+            raise ConfigError(f"{place}: there is no part {part!r} here (known: {', '.join(modules)})")
     given = {part: dict(values) for part, values in options.settings.items()}
     if options.group_size is not None and not grading_only:
         _put_group_size(given, options, modules[options.method])
     parts = {
-        part: read_options(module.Options, given.get(part, {}), part) for part, module in modules.items()
+        part: read_options(module.Options, given.get(part, {}), part, partial(_named, places.get(part), part))
+        for part, module in modules.items()
     }
     if "learner" in parts:
         modules[options.method].check(parts[options.method], parts["learner"], not options.keep_going)
@@ -106,6 +114,11 @@ def _refuse_what_needs_weights(options: RunOptions) -> None:
             f"{given[0]} would do nothing: scripted replies have no model behind them that samples and "
             "learns; leave it out, or name one with --model"
         )
+
+
+def _named(place: str | None, part: str, key: str) -> str:
+    """An option of a part as the user wrote it."""
+    return f"{place} {key}" if place else f"--set {part}.{key}"
 
 
 def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:

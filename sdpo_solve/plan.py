@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, as_flag, is_of_learning, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.selection import Names, Selection
 from sdpo_solve.types import Problem
@@ -26,6 +26,13 @@ PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
 _BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
 # Names that a flag or a TOML file uses, where Python cannot.
 _ALIASES = {"from": "from_date", "to": "to_date"}
+# What a screening takes from the options of a batch: which problems, how they are sampled and judged, and
+# where the batch reads its marks.
+_OF_A_SCREENING = {
+    *Selection.model_fields, "sources", "replies", "screening", "model", "engine", "sandbox", "max_tokens",
+    "temperature", "feedback_mode", "language", "system", "thinking", "threads", "settings",
+}  # fmt: skip
+_PARTS_OF_A_SCREENING = ("judge", "sandbox", "engine", "feedback")
 # The methods that sample groups; multi-turn samples one attempt at a time.
 GROUPED = ("sdpo", "best-of-k")
 
@@ -88,6 +95,17 @@ class BatchSpec:
 
     batch: BatchOptions
     run: RunOptions
+    place: str = "batch"
+    """What messages call the place where the options stand."""
+    flagged: frozenset[str] = frozenset()
+    """Parts with settings on the command line, whatever a file says of them."""
+
+    def places_for(self, arm: str) -> dict[str, str]:
+        """Where the settings of the runs of an arm stand in a file, by part (see `parts.make_plan`)."""
+        named = self.batch.arms.get(arm)
+        places = {part: f"[settings.{part}]" for part in self.run.settings if part not in self.flagged}
+        places |= {part: f"[arms.{arm}.settings.{part}]" for part in (named.settings if named else {})}
+        return {part: f"{self.place}: {place}" for part, place in places.items()}
 
     def options_for(self, key: RunKey) -> RunOptions:
         """The options of one run: the shared ones without the parts that its method does not have."""
@@ -154,9 +172,35 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
     if not own_given.get("sources"):
         raise ConfigError(f"{place}: name at least one source of problems")
     shared = {key: value for key, value in given.items() if key in RunOptions.model_fields}
-    spec = BatchSpec(read_options(BatchOptions, own_given, place), read_options(RunOptions, shared, place))
+
+    def named(key: str) -> str:
+        return as_flag(key) if flags.get(key) is not None else f"{place}: {as_flag(key).lstrip('-')}"
+
+    spec = BatchSpec(
+        read_options(BatchOptions, own_given, place, named),
+        read_options(RunOptions, shared, place, named),
+        place,
+        frozenset(flags.get("settings") or {}),
+    )
     _check_methods(spec)
     return _without_idle(spec, flags)
+
+
+def make_screen_spec(
+    from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "screen"
+) -> BatchSpec:
+    """The batch of a file as far as a screening takes it, under flags; `batch.screening` is where it goes.
+
+    Raises ConfigError as `make_spec` does.
+    """
+    given = {_ALIASES.get(key, key): value for key, value in from_file.items()}
+    others = {*BatchOptions.model_fields, *RunOptions.model_fields} - _OF_A_SCREENING
+    kept = {key: value for key, value in given.items() if key not in others}
+    parts = _merged(kept.get("settings", {}), {}, place)
+    kept["settings"] = {part: values for part, values in parts.items() if part in _PARTS_OF_A_SCREENING}
+    return make_spec(
+        kept, {**flags, "methods": "best-of-k", "screening": flags.get("out"), "out": None}, place
+    )
 
 
 def _without_idle(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sdpo_solve import build, feedback, sources
+from sdpo_solve import build, feedback, judge, sources
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.identity import check_out, problem_digest
 from sdpo_solve.plan import BatchSpec, RunKey
@@ -27,7 +27,7 @@ from sdpo_solve.screen_view import ScreenProgress, ScreenView, make_screen_view,
 from sdpo_solve.screening import Look, Rule, Screened, below, choose_looks
 from sdpo_solve.screening_file import Screening, add, append, read_screening
 from sdpo_solve.selection import describe_left_out
-from sdpo_solve.sharing import Gate, Outage, PatientGrader, Turns, interrupts, probe
+from sdpo_solve.sharing import Gate, Outage, PatientGrader, Turns, interrupts, probe, use_threads
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
 from sdpo_solve.untrusted import clean
@@ -93,13 +93,15 @@ def run(asked: Asked, console: Console) -> Ended:
     KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
     """
     check_out(asked.out)
-    plan = build.make_plan(asked.spec.options_for(RunKey(asked.seed, "", "best-of-k")))
+    use_threads(asked.spec.run.threads)
+    key = RunKey(asked.seed, "", "best-of-k")
+    plan = build.make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
     gate, view = Gate(), make_screen_view(console, ScreenProgress(asked.rule))
     with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
         taken = sources.load(asked.spec.batch.sources, asked.spec.batch, workshop.sandbox)
         if taken.left_out:
             console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
-        problems = {problem.id: problem for problem in taken.problems}
+        problems = {problem.id: _as_run(problem, asked) for problem in taken.problems}
         found = _open(asked, workshop, problems)
         view.progress.screened = {name: found.problems[name] for name in problems}
         with view, interrupts(gate, view.on_notice):
@@ -109,17 +111,26 @@ def run(asked: Asked, console: Console) -> Ended:
     return Ended(found, gate.is_closed)
 
 
+def _as_run(problem: Problem, asked: Asked) -> Problem:
+    """The problem as a run of these options and this seed would have it.
+
+    Raises ConfigError where they do not go together.
+    """
+    judge.check_language(problem, asked.spec.run.language)
+    return judge.with_feedback_mode(problem, asked.spec.run.feedback_mode, asked.seed)
+
+
 def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem]) -> Screening:
     """What the file says of these problems; its first line states what the samples were made with."""
     config = _config(asked, workshop)
     before = read_screening(asked.out)
     if not before.config:
         append(asked.out, {"event": "screening", "config": config})
-    for name in before.config:
-        if before.config[name] != config.get(name):
+    for name, said in before.config.items():
+        if said != config.get(name):
             raise ConfigError(
-                f"{asked.out} was screened with {name} = {before.config[name]!r}, now it is "
-                f"{config.get(name)!r}; rates must not mix: choose another --out"
+                f"{asked.out} was screened with {name} = {said!r}, now it is {config.get(name)!r}; "
+                "rates must not mix: choose another --out"
             )
     known = {name: before.problems.get(name, Screened(name)) for name in problems}
     for name, item in known.items():
@@ -133,15 +144,10 @@ def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem
 
 def _config(asked: Asked, workshop: build.Workshop) -> dict[str, Any]:
     """What decides the rates: samples of other settings must not be added up with these."""
-    spec, options = workshop.sampling_spec(), asked.spec.run
     config = {
-        "model": workshop.model().identity if workshop.uses_model else "scripted replies",
-        "engine": options.engine,
-        "max_tokens": spec.max_tokens,
-        "temperature": spec.temperature,
-        "language": options.language,
-        "system": options.system,
-        "thinking": options.thinking,
+        **workshop.sampled_with(),
+        "engine": asked.spec.run.engine,
+        "grader": workshop.grader(),
         "judge": workshop.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
         "teacher": asked.teacher,
         "seed": asked.seed,

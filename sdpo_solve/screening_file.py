@@ -42,6 +42,33 @@ def read_marks(out: Path) -> Screening:
     return found
 
 
+def check_marks(
+    found: Screening, out: Path, sampled_with: Mapping[str, Any], digests: Mapping[str, str]
+) -> None:
+    """Refuse marks for runs that sample otherwise, or for problems that are not those that were screened.
+
+    `digests`: of the problems chosen, as the screening had them. Public tests or all of them, what is solved
+    is the same; `paper` counts half. Raises ConfigError naming every difference.
+    """
+    now = {**sampled_with, "feedback_mode": _counted(sampled_with["feedback_mode"])}
+    then = {**found.config, "feedback_mode": _counted(found.config.get("feedback_mode", ""))}
+    differing = [name for name in now if name in then and then[name] != now[name]]
+    remedy = "screen as the runs will sample (into another --out), or name the problems with --ids"
+    if differing:
+        said = ", ".join(f"{name} = {then[name]!r}, here it is {now[name]!r}" for name in differing)
+        raise ConfigError(f"--only: {out} was screened with {said}; {remedy}")
+    changed = [name for name, digest in digests.items() if digest != found.problems[name].digest]
+    if changed:
+        names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise ConfigError(
+            f"--only: the text or tests of {names} have changed since {out} was screened; {remedy}"
+        )
+
+
+def _counted(feedback_mode: str) -> str:
+    return "paper" if feedback_mode == "paper" else "public or all"
+
+
 def read_screening(out: Path) -> Screening:
     """What the file says so far; nothing where there is no file. A torn last line is forgiven.
 
@@ -60,7 +87,7 @@ def read_screening(out: Path) -> Screening:
         try:
             event = json.loads(line)
             if event["event"] == "screening":
-                config = event["config"]
+                config = {"feedback_mode": "public", **event["config"]}  # early files do not say it
             else:
                 before = problems.get(event["problem"], Screened(event["problem"]))
                 problems[before.problem] = add(before, event)

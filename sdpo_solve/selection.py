@@ -190,15 +190,16 @@ def _check_known(selection: Selection, seen: Sequence[Candidate], source: str) -
     if (selection.from_date or selection.to_date) and not any(candidate.day for candidate in seen):
         raise ConfigError(f"{source}: these problems carry no date to select by")
     wanted_known = (
-        ("id", selection.ids, [name for c in seen for name in (c.id, c.other_name) if name]),
+        ("id", selection.ids, [c.id for c in seen]),
         ("difficulty", selection.difficulty, [c.difficulty for c in seen if c.difficulty]),
         ("platform", selection.platform, [c.platform for c in seen if c.platform]),
     )
     for what, wanted, known in wanted_known:
+        other_names = [c.other_name for c in seen if c.other_name] if what == "id" else []
         for name in wanted:
-            if name in known:
+            if name in known or name in other_names:
                 continue
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, [*known, *other_names], n=1)
             values = sorted(set(known))
             some = ", ".join(values) if 0 < len(values) <= 12 else f"{len(values) or 'no'} others"
             hint = f"did you mean {near[0]!r}?" if near else f"it has {some}"

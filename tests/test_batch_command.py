@@ -124,8 +124,29 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
     assert not list((folder / "marks").rglob("journal.jsonl"))
     with pytest.raises(ConfigError, match=r"screened with system = None, now it is 'Be brief.'"):
         invoke(*flags, "--system", "Be brief.")
+    only = ("batch", "problems", "--screening", "marks", "--no-measure", "--dry-run", "--only")
+    with pytest.raises(ConfigError, match=r"marks was screened with system = None, here it is 'Be brief.'"):
+        invoke(*only, "0.9", "--system", "Be brief.")
+    assert "say-0" in invoke(*only, "0.9").stdout
+    path = folder / "problems" / "say-0.json"
+    path.write_text(path.read_text().replace("Print 0.", "Print 0 only."))
+    with pytest.raises(ConfigError, match="text or tests of say-0 have changed since marks was screened"):
+        invoke(*only, "0.9")
     with pytest.raises(ConfigError, match="leave none of its problems that are marked so"):
         invoke("batch", "problems", "--only", "hard", "--screening", "marks")
+
+
+def test_a_paper_mode_batch_is_screened_by_its_file(folder: Path) -> None:
+    (folder / "b.toml").write_text(
+        'sources = "problems"\nfeedback-mode = "paper"\nscreening = "marks"\nonly = "0.9"\nattempts = 3\n'
+    )
+    invoke("screen", "--file", "b.toml", "--attempts", "3", "--group-size", "3")
+    found = read_screening(folder / "marks")
+    assert found.config["feedback_mode"] == "paper"
+    assert (found.problems["say-0"].base, found.problems["say-1"].base) == (Counts(3, 0), Counts(3, 1))
+    assert "say-0" in invoke("batch", "--file", "b.toml", "--no-measure", "--dry-run").stdout
+    with pytest.raises(ConfigError, match="feedback_mode = 'paper', here it is 'public or all'"):
+        invoke("batch", "--file", "b.toml", "--feedback-mode", "public", "--no-measure", "--dry-run")
 
 
 def test_the_teacher_answers_where_the_student_failed(folder: Path) -> None:

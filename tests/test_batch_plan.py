@@ -9,7 +9,7 @@ from parts import PROBLEM
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.parts import make_plan
-from sdpo_solve.plan import RunKey, list_runs, make_spec, read_toml
+from sdpo_solve.plan import RunKey, list_runs, make_screen_spec, make_spec, read_toml
 
 OLD = replace(PROBLEM, id="old", meta={"difficulty": "easy", "contest_date": "2025-01-04T00:00:00"})
 NEW = replace(PROBLEM, id="new", meta={"difficulty": "hard", "contest_date": "2025-03-01T00:00:00"})
@@ -58,7 +58,7 @@ def test_flags_win_over_the_file_and_what_neither_says_is_the_default(tmp_path: 
         ({"attemps": 3}, "has no option 'attemps'"),
         ({"method": "sdpo"}, "it is called 'methods'"),
         ({"seed": 1}, "it is called 'seeds'"),
-        ({"seeds": 0}, "greater than or equal to 1"),
+        ({"seeds": 0}, "batch: seeds must be at least 1"),
         ({"methods": "sdpo,sdpo"}, "names sdpo twice"),
         ({"methods": "multi-turn", "group_size": 8}, "none of these methods samples groups"),
         ({"methods": "best-of-k", "settings": {"learner": {"lr": 1}}}, "none of these methods learns"),
@@ -72,6 +72,28 @@ def test_flags_win_over_the_file_and_what_neither_says_is_the_default(tmp_path: 
 def test_what_cannot_be_meant_is_refused(given: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         make_spec({"sources": "problems", **given}, {})
+
+
+def test_a_mistake_goes_by_the_flag_or_by_its_place_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text(
+        'sources = "p"\nfrom = "May"\nmethods = ["best-of-k", "x"]\n[settings.lerner]\nlr = 1\n'
+        "[arms.x]\nmethod = 'best-of-k'\nsettings.judge.boxes = 0\n"
+    )
+    given = read_toml(tmp_path / "b.toml")
+    with pytest.raises(ConfigError, match=r"^b\.toml: from must be a date such as 2025-02-01 \(got 'May'\)"):
+        make_spec(given, {}, "b.toml")
+    with pytest.raises(ConfigError, match=r"^--from must be a date"):
+        make_spec(given, {"from_date": "June"}, "b.toml")
+    got = make_spec(given, {"from_date": "2025-02-01"}, "b.toml")
+    with pytest.raises(ConfigError, match=r"^b\.toml: \[settings\.lerner\]: there is no part 'lerner'"):
+        make_plan(got.options_for(RunKey(0, "inc", "best-of-k")), places=got.places_for("best-of-k"))
+    got = make_spec({**given, "settings": {}}, {"from_date": "2025-02-01"}, "b.toml")
+    with pytest.raises(ConfigError, match=r"^b\.toml: \[arms\.x\.settings\.judge\] boxes must be at least 1"):
+        make_plan(got.options_for(RunKey(0, "inc", "x")), places=got.places_for("x"))
+    flags = {"from_date": "2025-02-01", "settings": {"judge": {"boxes": 0}}}
+    got = make_spec({**given, "settings": {}}, flags, "b.toml")
+    with pytest.raises(ConfigError, match=r"^--set judge\.boxes must be at least 1 \(got 0\)"):
+        make_plan(got.options_for(RunKey(0, "inc", "best-of-k")), places=got.places_for("best-of-k"))
 
 
 def test_a_batch_without_a_source_is_refused() -> None:
@@ -168,6 +190,31 @@ def test_the_readmes_file_of_options_is_one(tmp_path: Path) -> None:
     got = make_spec(read_toml(path), {})
     assert (got.batch.seeds, got.run.attempts, got.run.group_size) == (5, 128, 16)
     assert got.run.settings == {"learner": {"lr": 1e-4}}
+
+
+def test_a_screening_takes_problems_and_sampling_from_a_batchs_file_and_leaves_the_rest(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "batch.toml"
+    path.write_text(
+        'sources = "problems"\nmethods = ["sdpo", "x"]\nonly = "hard"\nscreening = "marks"\nout = "runs"\n'
+        'attempts = 9\ngroup-size = 3\nmax-tokens = 77\nlanguage = "cpp"\nfrom = 2025-02-01\n'
+        "[settings.learner]\nlr = 1\n[settings.judge]\nboxes = 3\n[arms.x]\nmethod = 'sdpo'\n"
+    )
+    got = make_screen_spec(read_toml(path), {"thinking": True, "max_tokens": 78, "settings": {}}, "b.toml")
+    assert (got.batch.methods, got.batch.arms, got.batch.only, got.batch.out) == (
+        ("best-of-k",),
+        {},
+        None,
+        None,
+    )
+    assert (got.batch.screening, got.batch.from_date) == (Path("marks"), datetime.date(2025, 2, 1))
+    assert (got.run.max_tokens, got.run.language, got.run.thinking) == (78, "cpp", True)
+    assert got.run.settings == {"judge": {"boxes": 3}}
+    assert make_screen_spec(read_toml(path), {"out": Path("there")}).batch.screening == Path("there")
+    assert make_screen_spec({}, {"sources": ["p"]}).batch.screening == Path("runs/screen")
+    with pytest.raises(ConfigError, match=r"b\.toml has no option 'attemps'"):
+        make_screen_spec({**read_toml(path), "attemps": 3}, {}, "b.toml")
 
 
 def test_the_experiments_file_can_be_run_in_stages() -> None:

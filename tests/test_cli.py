@@ -97,7 +97,10 @@ def test_an_output_that_nobody_reads_is_not_an_answer(place: Place, arguments: t
             "--set learner.lr would do nothing",
         ),
         (("run", "inc.json", "--replies", "inc.json"), "--replies is for --engine scripted"),
-        (("run", "inc.json", "--attempts", "0"), "attempts: Input should be greater than or equal to 1"),
+        (("run", "inc.json", "--attempts", "0"), "--attempts must be at least 1 (got 0)"),
+        (("run", "inc.json", "--feedback-mode", "x"), "--feedback-mode must be 'public', 'paper' or 'all'"),
+        (("run", "inc.json", "--from", "May"), "--from must be a date such as 2025-02-01 (got 'May')"),
+        (("run", "inc.json", "--set", "learner.lr=-1"), "--set learner.lr must be "),
         (("run", "inc.json", "--set", "learner.lrr=1"), "learner has no option 'lrr'; did you mean lr?"),
         (
             ("run", "inc.json", "--method", "best-of-k", "--set", "learner.lr=1"),

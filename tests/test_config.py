@@ -2,7 +2,8 @@
 
 import pytest
 
-from sdpo_solve.config import RunOptions, parse_settings, read_options
+from sdpo_solve import judge
+from sdpo_solve.config import RunOptions, as_flag, parse_settings, read_options
 from sdpo_solve.errors import ConfigError
 
 
@@ -29,9 +30,26 @@ def test_an_unknown_option_is_refused_with_the_nearest_known_one() -> None:
         read_options(RunOptions, {"atempts": 3}, "run")
 
 
-def test_a_value_out_of_range_is_refused_in_one_line() -> None:
-    with pytest.raises(
-        ConfigError, match="run: attempts: Input should be greater than or equal to 1"
-    ) as caught:
-        read_options(RunOptions, {"attempts": 0}, "run")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"attempts": 0}, "--attempts must be at least 1 (got 0)"),
+        ({"seed": 2**31}, "--seed must be less than 2147483648 (got 2147483648)"),
+        ({"temperature": float("nan")}, "--temperature must be a number (got nan)"),
+        ({"temperature": 11}, "--temperature must be at most 10 (got 11)"),
+        ({"attempts": "x"}, "--attempts must be a whole number (got 'x')"),
+        ({"wall_seconds": "x"}, "--wall-seconds must be a number (got 'x')"),
+        ({"feedback_mode": "some"}, "--feedback-mode must be 'public', 'paper' or 'all' (got 'some')"),
+        ({"thinking": 3}, "--thinking must be true or false (got 3)"),
+        ({"settings": 3}, "--set must be a table (got 3)"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line_by_the_name_of_its_flag(given: dict, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_options(RunOptions, given, "run", as_flag)
+    assert str(caught.value) == said
+
+
+def test_an_option_of_a_part_goes_by_the_part() -> None:
+    with pytest.raises(ConfigError, match=r"^judge\.boxes must be at least 1 \(got 0\)$"):
+        read_options(judge.Options, {"boxes": 0}, "judge")

@@ -23,7 +23,7 @@ from sdpo_solve.screening import (
     rate_of,
     worth,
 )
-from sdpo_solve.screening_file import append, read_marks, read_screening
+from sdpo_solve.screening_file import Screening, append, check_marks, read_marks, read_screening
 
 
 def group(problem: str, n: int, solved: int) -> dict:
@@ -202,7 +202,7 @@ def test_the_file_adds_up_and_forgives_a_torn_last_line(tmp_path: Path) -> None:
     assert read_screening(tmp_path).problems["a"].base == Counts(16, 0)
     append(tmp_path, group("a", 300, 0))
     found = read_screening(tmp_path)
-    assert found.config == {"model": "m"}
+    assert found.config == {"feedback_mode": "public", "model": "m"}
     assert found.problems["a"].base == Counts(316, 0)
     assert found.problems["a"].tokens == 14
     assert found.named(HARD_RATE) == {"a"}
@@ -218,3 +218,33 @@ def test_a_foreign_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "screening.jsonl").write_text('{"event": "screening", "config": {}}\nhello\n')
     with pytest.raises(ConfigError, match="line 2"):
         read_screening(tmp_path)
+
+
+SAMPLED = {"model": "m", "max_tokens": 512, "temperature": 1.0, "language": "python", "system": None,
+           "thinking": False, "feedback_mode": "public"}  # fmt: skip
+
+
+def test_marks_serve_only_runs_that_sample_as_the_screening_did(tmp_path: Path) -> None:
+    found = Screening({**SAMPLED, "engine": "hf", "seed": 3}, {"a": Screened("a", digest="d")})
+    check_marks(found, tmp_path, SAMPLED, {"a": "d"})
+    check_marks(found, tmp_path, {**SAMPLED, "feedback_mode": "all"}, {"a": "d"})
+    for changed in ({"max_tokens": 77}, {"model": "n"}, {"thinking": True}, {"feedback_mode": "paper"}):
+        with pytest.raises(ConfigError, match=next(iter(changed))):
+            check_marks(found, tmp_path, {**SAMPLED, **changed}, {"a": "d"})
+    with pytest.raises(
+        ConfigError, match=r"max_tokens = 512, here it is 77.*temperature = 1\.0, here it is 0\.5"
+    ):
+        check_marks(found, tmp_path, {**SAMPLED, "max_tokens": 77, "temperature": 0.5}, {"a": "d"})
+    with pytest.raises(
+        ConfigError, match=r"the text or tests of a have changed since .* name the problems with"
+    ):
+        check_marks(found, tmp_path, SAMPLED, {"a": "e"})
+
+
+def test_an_early_screening_that_says_less_is_taken_at_its_word(tmp_path: Path) -> None:
+    append(tmp_path, {"event": "screening", "config": {"model": "m", "max_tokens": 128}})
+    found = read_screening(tmp_path)
+    assert found.config["feedback_mode"] == "public"
+    check_marks(found, tmp_path, {**SAMPLED, "max_tokens": 128, "thinking": True}, {})
+    with pytest.raises(ConfigError, match="feedback_mode = 'public or all', here it is 'paper'"):
+        check_marks(found, tmp_path, {**SAMPLED, "max_tokens": 128, "feedback_mode": "paper"}, {})

@@ -140,3 +140,13 @@ def test_the_halves_are_disjoint_and_whole_and_stay_what_they_are() -> None:
     assert 20 <= len(dev) <= 40
     fewer = {p.id for p in select(rows[::3], Selection(half="dev"), "source").problems}
     assert fewer == dev & {f"p{n}" for n in range(0, 60, 3)}
+
+
+def test_a_wrong_id_is_told_how_many_problems_there_are_and_not_how_many_names() -> None:
+    rows = [Candidate(lambda: PROBLEM, f"row-{n}", f"Title of {n}") for n in range(20)]
+    with pytest.raises(ConfigError, match="no problem has the id 'nope'; it has 20 others"):
+        select(rows, Selection(ids=("nope",)), "source")
+    with pytest.raises(ConfigError, match=r"did you mean 'Title of 3'\?"):
+        select(rows, Selection(ids=("Title af 3",)), "source")
+    with pytest.raises(ConfigError, match=r"it has row-0, row-1$"):
+        select(rows[:2], Selection(ids=("nope",)), "source")

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sdpo_solve.asserts import parse
+from sdpo_solve.config import fault_words
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.selection import Candidate
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
@@ -328,7 +329,7 @@ def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoRetur
         _refuse(name, place, f"got {given}", "write a function's name, or Class.method")
     if fault["type"] == "string_type":
         _refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
-    _refuse(name, place, f"got {given}", str(fault["msg"]))
+    _refuse(name, place, f"got {given}", f"it {fault_words(fault)}")
 
 
 def _known_keys(model: type[BaseModel], steps: list[str | int]) -> list[str]:
