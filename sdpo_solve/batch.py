@@ -308,3 +308,21 @@ def left_to_spend(batch: Batch, costs: Mapping[str, Cost]) -> Estimate | None:
     """The most that the runs which are not finished may still cost."""
     finished = set(standing(batch).finished)
     return estimate([key for key in batch.keys if key not in finished], costs, batch.spec.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What runs may spend by their options alone, without any measurement."""
+
+    attempts: int
+    tokens: int
+
+
+def most_to_spend(batch: Batch) -> Bound:
+    """The bound of the runs that are not finished."""
+    workshop, options = build.Workshop(batch.plan, replies=batch.spec.batch.replies), batch.spec.run
+    n_runs = len(batch.keys) - len(standing(batch).finished)
+    run_tokens = options.attempts * workshop.sampling_spec().max_tokens
+    if options.tokens is not None:
+        run_tokens = min(run_tokens, options.tokens)
+    return Bound(n_runs * options.attempts, n_runs * run_tokens)

@@ -11,8 +11,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,7 @@ from sdpo_solve.batch import (
     LocalExecutor,
     left_to_spend,
     measure,
+    most_to_spend,
     prepare,
     run_batch,
     standing,
@@ -40,6 +42,9 @@ from sdpo_solve.selection import describe_left_out
 from sdpo_solve.sharing import Gate, busy_line, interrupts
 from sdpo_solve.statistics import visible_speed_up
 from sdpo_solve.untrusted import clean
+
+if TYPE_CHECKING:
+    from sdpo_solve.cluster import RayExecutor
 
 _SHOWN_FAILED = 20
 _MEASURING = "measuring two small groups of each method (--no-measure leaves the estimate out) ..."
@@ -81,10 +86,10 @@ def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     gate = Gate()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
-        wanted = asked.measure and _can_measure(batch)
-        if wanted and unmeasured(batch):
+        known = not unmeasured(batch)
+        if asked.measure and not known:
             console.print(Text(_MEASURING, style="dim"))
-        costs = measure(batch, executor, gate) if wanted else {}
+        costs = measure(batch, _for_measuring(executor), gate) if asked.measure or known else {}
         print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
         if asked.dry_run:
             return 0
@@ -113,19 +118,22 @@ def default_out(spec: BatchSpec) -> Path:
     return Path("runs") / f"batch-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
-def _executor(batch: Batch, stack: ExitStack) -> Executor:
+def _executor(batch: Batch, stack: ExitStack) -> LocalExecutor | RayExecutor:
     options = batch.spec.batch
     if options.executor == "ray":
         from sdpo_solve import cluster
 
+        cluster.load_ray()  # a plan that cannot be carried out is none
         return cluster.RayExecutor(options.workers, options.address, options.stream)
     return stack.enter_context(LocalExecutor(batch))
 
 
-def _can_measure(batch: Batch) -> bool:
-    """On a cluster only what lies on disk is known; the driver may have no accelerator."""
-    done = standing(batch)
-    return batch.spec.batch.executor == "local" or bool(done.finished or done.begun)
+def _for_measuring(executor: LocalExecutor | RayExecutor) -> Executor:
+    """One worker of a cluster is measured: the driver may have no accelerator. It sends its files, since the
+    short runs lie where only the driver looks."""
+    if isinstance(executor, LocalExecutor):
+        return executor
+    return replace(executor, n_workers=1, stream=True)
 
 
 # -- pages ---------------------------------------------------------------------------------------------------
@@ -155,22 +163,33 @@ def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
         table.add_row("", clean(describe_left_out(batch.left_out)))
     table.add_row("budget", _budget(spec))
     table.add_row("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
-    for row in _cost_rows(cost, batch.out):
+    for row in _cost_rows(cost, batch):
         table.add_row(*row)
     table.add_row("out", clean(str(batch.out)))
     console.print(table)
 
 
-def _cost_rows(cost: Estimate | None, out: Path) -> list[tuple[str, str]]:
-    if cost is None:
-        return [("cost", "not measured")]
-    if not cost.attempts:
-        return [("cost", "nothing left to do")]
+def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
+    out = batch.out
     free_bytes = shutil.disk_usage(
         next(path for path in (out, *out.absolute().parents) if path.exists())
     ).free
+    if cost is None:
+        most = most_to_spend(batch)
+        if not most.attempts:
+            return [("cost", "nothing left to do")]
+        return [
+            ("cost", f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time was not measured"),
+            ("disk", f"{_size(free_bytes)} free"),
+        ]
+    if not cost.attempts:
+        return [("cost", "nothing left to do")]
+    where = "here" if batch.spec.batch.executor == "local" else "on one worker"
     rows = [
-        ("cost", f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {clock(cost.seconds)} here"),
+        (
+            "cost",
+            f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {clock(cost.seconds)} {where}",
+        ),
         ("", f"(by {cost.measured} measured attempts; runs that are solved end earlier)"),
         ("disk", f"at most {_size(cost.disk_bytes)}, {_size(free_bytes)} free"),
     ]

@@ -210,7 +210,7 @@ def _how(event: Mapping[str, Any]) -> str:
         again = "to be tried again" if event["may_retry"] else "no try left" if event["kept"] else "given up"
         return f"failed, {again}: {clean(str(event['error']))}"
     if event["status"] == "stopped":
-        return "stopped; the same command goes on"
+        return "stopped"
     kept = "kept, " if event["kept"] else ""
     if event["solved"]:
         return f"{kept}solved at attempt {event['discovery_time']} ({spent})"

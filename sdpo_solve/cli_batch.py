@@ -52,6 +52,8 @@ SandboxFlag = Annotated[
     str | None, typer.Option(help="docker, bubblewrap, or auto: the first that works (default: auto).")
 ]
 
+INTERRUPTED = 130
+
 
 def _epilog(*lines: str) -> str:
     return "Examples:\n\n" + "\n\n".join(lines)
@@ -149,7 +151,10 @@ def batch(
     spec = make_spec(read_toml(file) if file else {}, flags, str(file) if file else "batch")
     asked = batch_command.Asked(spec, dry_run=dry_run, measure=not no_measure, as_json=as_json)
     console = Console(stderr=as_json, highlight=False)
-    raise typer.Exit(batch_command.run(asked, console, typer.echo))
+    code = batch_command.run(asked, console, typer.echo)
+    if code == INTERRUPTED:
+        raise SystemExit(code)  # it has said the way on
+    raise typer.Exit(code)
 
 
 # Flags of `screen` that are no options of a batch.
@@ -230,7 +235,7 @@ def screen(
     if as_json:
         typer.echo(json.dumps(screen_view.as_record(ended.found)))
     if ended.stopped:
-        raise typer.Exit(130)
+        raise SystemExit(INTERRUPTED)  # it has said the way on
 
 
 EXPORT_EPILOG = _epilog(

@@ -119,7 +119,7 @@ class RayExecutor:
     stream: bool = False
 
     def __call__(self, batch: Batch, keys: Sequence[RunKey], sink: Sink, gate: Gate) -> Executed:
-        ray = _ray()
+        ray = load_ray()
         started = not ray.is_initialized()
         if started:
             _connect(ray, self.address)
@@ -314,7 +314,8 @@ def _actor_class(ray: Any, batch: Batch, n_workers: int | None, *, stream: bool)
     return _Actors(actor_class, batch, wanted, stream)
 
 
-def _ray() -> Any:
+def load_ray() -> Any:
+    """The package `ray`. Raises PrerequisiteError where it is missing."""
     try:
         import ray
         import ray.exceptions

@@ -1,6 +1,7 @@
 """The commands as a person uses them, on scripted replies and a real sandbox."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from batches import make_problems
 from typer.testing import CliRunner, Result
 
 from sdpo_solve import cli_batch
-from sdpo_solve.errors import ConfigError, EngineError
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.screening import Counts
 from sdpo_solve.screening_file import read_screening
 
@@ -44,6 +45,23 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(folder: Path) -> None:
     assert "at most 180 attempts" in said
     assert "24 measured attempts" in said
     assert not (folder / "runs").exists()
+
+
+def test_what_was_not_measured_has_a_bound_all_the_same(folder: Path) -> None:
+    flags = ("batch", "problems", "--attempts", "6", "--no-measure", "--dry-run", "--out", "runs")
+    said = " ".join(invoke(*flags).stdout.split())
+    assert "at most 36 attempts and 18,432 tokens; time was not measured" in said  # 2 x 3 x 6, 512 each
+    assert "disk" in said
+    assert "and 600 tokens" in " ".join(invoke(*flags, "--tokens", "100").stdout.split())
+    assert not (folder / "runs").exists()
+
+
+def test_a_plan_for_ray_notices_that_it_is_not_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PrerequisiteError, match=r"pip install 'sdpo-solve\[ray\]'"):
+        invoke("batch", "problems", "--attempts", "6", "--executor", "ray", "--no-measure", "--dry-run")
 
 
 def test_a_file_of_options_runs_and_goes_on_and_what_was_found_is_exported(folder: Path) -> None:

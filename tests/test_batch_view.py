@@ -116,9 +116,9 @@ def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
     never, begun = ended(4, status="stopped", attempts=0), ended(5, status="stopped", attempts=8)
     for event in (STARTED, never, begun):
         view.on_event(event)
-    assert said.getvalue().splitlines() == ["0/4  inc/sdpo/seed-5: stopped; the same command goes on"]
+    assert said.getvalue().splitlines() == ["0/4  inc/sdpo/seed-5: stopped"]
     assert log_line(never) is None
-    assert log_line(begun) == "inc/sdpo/seed-5 ended: stopped; the same command goes on"
+    assert log_line(begun) == "inc/sdpo/seed-5 ended: stopped"
 
 
 def test_tensorboard_keeps_the_figures_of_a_batch(tmp_path: Path) -> None:

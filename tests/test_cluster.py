@@ -61,6 +61,18 @@ def test_two_workers_give_the_runs_of_one_process(folder: Path) -> None:
     assert journals(folder / "there") == journals(folder / "here")
 
 
+def test_a_plan_for_ray_is_measured_on_one_of_its_workers(folder: Path) -> None:
+    """The short runs lie in a directory of the driver's alone, as on a cluster without a shared path."""
+    flags = ("--attempts", "24", "--methods", "sdpo", "--executor", "ray", "--workers", "2", "--dry-run")
+    before = (folder / "said").read_text()
+    assert start(folder, *flags, "--out", "plan").wait(WAIT_S) == 0, (folder / "said").read_text()
+    said = " ".join((folder / "said").read_text().removeprefix(before).split())
+    assert "on one worker" in said
+    assert "(by 8 measured attempts" in said
+    assert "disk at most" in said
+    assert not (folder / "plan").exists()
+
+
 def test_workers_without_a_shared_path_send_their_runs_home(folder: Path) -> None:
     """Each keeps its runs in a directory of its own; what arrives is what one process wrote, files and all."""
     flags = ("--executor", "ray", "--workers", "2", "--stream")
