@@ -152,10 +152,9 @@ def runs(
     ),
 ) -> None:
     """List the runs on disk: what became of them, what they spent, and when they last said something."""
-    from sdpo_solve.runs import read_runs
-    from sdpo_solve.story import list_runs
+    from sdpo_solve.story import list_runs, read_lines
 
-    Console(highlight=False).print(list_runs(read_runs([source]), source))
+    Console(highlight=False).print(list_runs(read_lines([source]), source))
 
 
 def show(

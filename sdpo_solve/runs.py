@@ -7,15 +7,20 @@ show programs read those again (`attempt_texts`). Changes nothing on disk and co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sdpo_solve.errors import ConfigError, JournalError, UserError
-from sdpo_solve.events import FILE_NAME, arm_name, not_of_this_version, read_events
+from sdpo_solve.events import (
+    FILE_NAME,
+    arm_name,
+    not_of_this_version,
+    read_events,
+)
 from sdpo_solve.progress import mark
 
 ACCEPTED = "accepted"
@@ -244,23 +249,31 @@ def only_reading() -> Iterator[None]:
         raise UserError(f"cannot read {str(exc).removeprefix('cannot read ')}") from None
 
 
+_Run = TypeVar("_Run")
+
+
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found(Generic[_Run]):
     """Runs that were read, and one error for each journal that could not be."""
 
-    runs: tuple[RunRecord, ...]
+    runs: tuple[_Run, ...]
     damaged: tuple[JournalError, ...]
 
 
-def read_runs(sources: Sequence[Path]) -> Found:
+def read_runs(sources: Sequence[Path]) -> Found[RunRecord]:
     """Every run in or under `sources`; journals that name no run yet are left out.
 
     Raises ConfigError for a path that is not a directory.
     """
+    return read_all(sources, read_run)
+
+
+def read_all(sources: Sequence[Path], read: Callable[[Path], _Run | None]) -> Found[_Run]:
+    """What `read` makes of every run directory in or under `sources`; raises as `read_runs` does."""
     runs, damaged = [], []
     for run_dir in find_run_dirs(sources):
         try:
-            run = read_run(run_dir)
+            run = read(run_dir)
         except JournalError as exc:
             damaged.append(exc)
             continue

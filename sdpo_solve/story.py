@@ -10,6 +10,7 @@ import difflib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,19 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.events import FILE_NAME
+from sdpo_solve.events import FILE_NAME, check_lines, last_event, read_events
 from sdpo_solve.follow import being_written
 from sdpo_solve.progress import LEGEND
-from sdpo_solve.runs import AttemptTexts, Found, RunRecord, RunStatus, UpdateRow, attempt_texts, read_run
+from sdpo_solve.runs import (
+    AttemptTexts,
+    Found,
+    RunRecord,
+    RunStatus,
+    UpdateRow,
+    attempt_texts,
+    read_all,
+    read_run,
+)
 from sdpo_solve.sheets import Sheet
 from sdpo_solve.ui import clock
 from sdpo_solve.untrusted import clean
@@ -48,7 +58,50 @@ def load_run(run_dir: Path) -> RunRecord:
 # -- runs ----------------------------------------------------------------------------------------------------
 
 
-def list_runs(found: Found, root: Path) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run in one line."""
+
+    run_dir: Path
+    header: Mapping[str, Any]
+    status: RunStatus
+    discovery_time: int | None
+    n_attempts: int
+    elapsed_s: float
+    last_event_time: float
+
+
+def read_line(run_dir: Path) -> RunLine | None:
+    """The run in short; of a finished journal only the first and last lines are read, the others looked at.
+
+    None where it does not name a run yet. Raises JournalError for a damaged journal, where the damage shows
+    at the ends of a line; `read_run` finds what lies within one.
+    """
+    path = run_dir / FILE_NAME
+    started, last = next(read_events(path), None), last_event(path)
+    needed = {"discovery_time", "attempts", "elapsed_s", "time"}
+    if started and last and last["event"] == "run_finished" and needed <= last.keys():
+        check_lines(path)
+        solved = last["discovery_time"] is not None
+        return RunLine(
+            run_dir, started[0], RunStatus.SOLVED if solved else RunStatus.UNSOLVED, last["discovery_time"],
+            last["attempts"], last["elapsed_s"], last["time"],
+        )  # fmt: skip
+    run = read_run(run_dir)
+    if run is None:
+        return None
+    first = run.first.index if run.first else None
+    return RunLine(
+        run_dir, run.header, run.status, first, len(run.attempts), run.elapsed_s, run.last_event_time
+    )
+
+
+def read_lines(sources: Sequence[Path]) -> Found[RunLine]:
+    """Every run in or under `sources` in short; raises as `read_runs` does."""
+    return read_all(sources, read_line)
+
+
+def list_runs(found: Found[RunLine], root: Path) -> RenderableType:
     """One line a run: where, what became of it, what it spent, and how long ago it last said something.
 
     Below them one line for each journal that cannot be read.
@@ -63,9 +116,9 @@ def list_runs(found: Found, root: Path) -> RenderableType:
         status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))
         if run.run_dir / FILE_NAME in written:
             status = Text("running", style="bold")
-        elif run.first is not None:
-            status.append(f" at {run.first.index}")
-        attempts = f"{len(run.attempts)}/{limit}" if limit else str(len(run.attempts))
+        elif run.discovery_time is not None:
+            status.append(f" at {run.discovery_time}")
+        attempts = f"{run.n_attempts}/{limit}" if limit else str(run.n_attempts)
         inside = run.run_dir.relative_to(root) if run.run_dir.is_relative_to(root) else run.run_dir
         name = str(inside if inside.parts else run.run_dir)
         sheet.add([name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time)])

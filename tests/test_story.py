@@ -10,8 +10,17 @@ from rich.console import Console, RenderableType
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.health import Health
 from sdpo_solve.learner.options import Options
-from sdpo_solve.runs import read_run, read_runs
-from sdpo_solve.story import compare, diff_text, list_runs, load_run, tell, tell_attempt
+from sdpo_solve.runs import RunStatus, read_run
+from sdpo_solve.story import (
+    compare,
+    diff_text,
+    list_runs,
+    load_run,
+    read_line,
+    read_lines,
+    tell,
+    tell_attempt,
+)
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202e"
 
@@ -22,11 +31,25 @@ def shown(renderable: RenderableType, width: int = 80) -> str:
     return console.file.getvalue()
 
 
+def test_the_short_reading_of_a_run_agrees_with_the_long_one(tmp_path: Path) -> None:
+    for seed, made in enumerate((Made(solved_at=(3,)), Made(), Made(fails_after=4), Made(stops_after=4))):
+        run_dir = make(tmp_path / str(seed), made)
+        short, long = read_line(run_dir), read_run(run_dir)
+        first = long.first.index if long.first else None
+        assert (short.status, short.discovery_time, short.n_attempts) == (
+            long.status,
+            first,
+            len(long.attempts),
+        )
+        assert short.elapsed_s == long.elapsed_s
+    assert read_line(tmp_path / "0" / "inc" / "sdpo" / "seed-0").status is RunStatus.SOLVED
+
+
 def test_the_list_names_every_run_and_what_became_of_it(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(3,)))
     make(tmp_path, Made(method="best-of-k"))
     make(tmp_path, Made(method="multi-turn", fails_after=4))
-    text = shown(list_runs(read_runs([tmp_path]), tmp_path))
+    text = shown(list_runs(read_lines([tmp_path]), tmp_path))
     rows = {line.split()[0]: line.split()[1:4] for line in text.splitlines()[1:]}
     assert rows["inc/sdpo/seed-0"] == ["solved", "at", "3"]
     assert rows["inc/best-of-k/seed-0"][:2] == ["unsolved", "8/8"]
@@ -35,10 +58,13 @@ def test_the_list_names_every_run_and_what_became_of_it(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_is_a_line_of_the_list_wherever_the_damage_is(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(3,)))
-    places = [damage(make(tmp_path, Made(seed=seed)), line) for seed, line in ((1, 1), (2, 4))]
-    lines = shown(list_runs(read_runs([tmp_path]), tmp_path), width=200).splitlines()
+    places = [damage(make(tmp_path, Made(seed=seed)), line) for seed, line in ((1, 1), (2, 4), (3, 12))]
+    other = make(tmp_path, Made(seed=4)) / "journal.jsonl"  # not as we write it, and whole
+    other.write_text(other.read_text().replace('{"event": "attempt"', '{ "event": "attempt"'))
+    lines = shown(list_runs(read_lines([tmp_path]), tmp_path), width=200).splitlines()
     assert lines[1].split()[:4] == ["inc/sdpo/seed-0", "solved", "at", "3"]
-    assert lines[2:] == [f"damaged: {place}" for place in places]
+    assert lines[2].split()[:2] == ["inc/sdpo/seed-4", "unsolved"]
+    assert lines[3:] == [f"damaged: {place}" for place in places]
 
 
 @pytest.mark.parametrize("on_collapse", ["rollback", "freeze", "restart", "ignore"])
@@ -121,7 +147,7 @@ def test_nothing_written_by_a_model_reaches_the_terminal_raw(tmp_path: Path) -> 
         tell(run),
         tell_attempt(run, 1),
         compare(run, run),
-        list_runs(read_runs([tmp_path]), tmp_path),
+        list_runs(read_lines([tmp_path]), tmp_path),
     ):
         text = shown(renderable)
         assert "\x1b" not in text
