@@ -89,8 +89,25 @@ SCRIPTED = {"run", "batch", "screen"}
 GRADED = {"grade", "check"}
 # They look at, or make ready, the machine that the tests need anyway.
 MACHINE = {"doctor", "setup", "model pull"}
-# Measurements that take minutes of a quiet machine, and one that needs weights: run by their own tests.
+# It needs a run that has learned: run by its own tests.
 ELSEWHERE = {"explain"}
+# Measurements, which take minutes of a quiet machine: run with a tiny model and these sizes over their own. A
+# missed target is an answer too.
+TINY = ("--model", "tiny")
+MEASURES: dict[str, tuple[str, ...]] = {
+    "bench sampling": (*TINY, "--samples", "4", "--rows", "2", "--max-tokens", "6", "--rounds", "1"),
+    "bench update": (
+        *TINY, "--attempts", "2", "--question-tokens", "20", "--feedback-tokens", "10", "--answer-tokens", "10",
+        "--rounds", "1",
+    ),
+    "bench forgetting": ("--first", "2", "--samples", "2"),
+    "bench lesson": ("--group-size", "2", "--updates", "1"),
+    "bench batch": (
+        *TINY, "--attempts", "2", "--group-size", "2", "--max-tokens", "8", "--in-flight", "1",
+    ),
+    "bench plan": ("--problems", "4", "--seeds", "1"),
+    "bench grading": ("--rounds", "1"),
+}  # fmt: skip
 
 
 def of(*groups: set[str]) -> list[pytest.param]:
@@ -104,13 +121,15 @@ def of(*groups: set[str]) -> list[pytest.param]:
 
 
 def takes_minutes(words: list[str]) -> bool:
-    """A whole batch of runs, and every hostile program of `doctor --sandbox`."""
-    return ("--seeds" in words and "--dry-run" not in words) or words[:2] == ["doctor", "--sandbox"]
+    """A whole batch of runs, every hostile program of `doctor --sandbox`, a process for each form of an update,
+    and a `docker run` an attempt."""
+    several = "--seeds" in words and words[0] != "bench" and "--dry-run" not in words
+    return several or words[:2] in (["doctor", "--sandbox"], ["bench", "update"], ["bench", "grading"])
 
 
 def test_every_command_is_in_one_of_the_groups() -> None:
-    known = PLAIN | SCRIPTED | GRADED | MACHINE | ELSEWHERE
-    assert {" ".join(path) for path in COMMANDS if path[0] != "bench"} == known
+    known = PLAIN | SCRIPTED | GRADED | MACHINE | ELSEWHERE | set(MEASURES)
+    assert {" ".join(path) for path in COMMANDS} == known
 
 
 ROW = {
@@ -164,6 +183,7 @@ def invoke(words: list[str], codes: tuple[int, ...] = (0,)) -> Result:
     expanded = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
     result = CliRunner().invoke(app, expanded)
     assert result.exit_code in codes, f"{result.output}\n{result.exception!r}"
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     return result
 
 
@@ -199,3 +219,17 @@ def test_examples_that_grade(place: Path, words: list[str]) -> None:
 def test_examples_that_look_after_the_machine(place: Path, words: list[str]) -> None:
     # That something is missing (another model, another runtime) is an answer of `doctor` too.
     invoke(words, (0, 3) if words[0] == "doctor" else (0,))
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("words", of(set(MEASURES)))
+def test_examples_that_measure(place: Path, words: list[str]) -> None:
+    save_tiny_model(place / "tiny")
+    (place / "problems" / "other.json").write_bytes((ROOT / "problems" / "word-lengths.json").read_bytes())
+    if {"RUN", "RUNS"} & set(words):  # one that failed, learned, and then solved its problem
+        (place / "mixed").write_text('{"text": "no"}\n' * 2 + (place / "replies").read_text())
+        learned = "--engine scripted --replies mixed --attempts 4 --group-size 2 --max-tokens 8 --keep-going"
+        invoke(["run", "problems/letter-tally.json", *TINY, *learned.split(), "--out", "learned"])
+        words = ["learned" if word in ("RUN", "RUNS") else word for word in words]
+    result = invoke([*words, *MEASURES[" ".join(words[:2])]], (0, 1))
+    assert json.loads(result.stdout) if "--json" in words else len(result.stdout.splitlines()) > 1
