@@ -1,8 +1,8 @@
 """The command line: parse, call, print. Nothing else is decided here but the exit codes.
 
-Exit codes: 0 solved or done, 1 budget spent or not solved, 2 the user's mistake or a journal that cannot be
-read, 3 something missing on this machine, 4 the run failed, 70 a fault of this program (with its traceback),
-130 interrupted, 141 nobody reads its output any more, 143 ended by SIGTERM.
+Exit codes: 0 solved or done, 1 budget spent or not solved, 2 the user's mistake, or a damaged journal where a
+command only reads it, 3 something missing on this machine, 4 the run failed, 70 a fault of this program (with
+its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations

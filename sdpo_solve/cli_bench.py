@@ -141,13 +141,15 @@ def forgetting(
     """
     from sdpo_solve import bench_forgetting as bench
     from sdpo_solve.config import read_options
+    from sdpo_solve.runs import only_reading
     from sdpo_solve.selection import Selection
 
     flags = {"ids": ids, "half": half, "first": first}
     chosen = read_options(Selection, {name: x for name, x in flags.items() if x is not None}, "bench")
     asked = bench.Asked(run, tuple(sources), chosen, samples, version, sandbox)
     err = Console(stderr=True, highlight=False)
-    found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    with only_reading():
+        found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
     if as_json:
         typer.echo(json.dumps(found.record()))
     else:
@@ -184,6 +186,7 @@ def lesson(
     """
     from sdpo_solve import bench_lesson as bench
     from sdpo_solve.config import parse_settings
+    from sdpo_solve.runs import only_reading
 
     given, varied = parse_settings(settings or []), parse_settings(vary or [])
     if others := {*given, *varied} - {"learner"}:
@@ -195,7 +198,8 @@ def lesson(
     rows = bench.settings_of(given.get("learner", {}), values)
     asked = bench.Asked(tuple(runs), tuple(references or ()), tuple(rows), group_size, updates)
     err = Console(stderr=True, highlight=False)
-    found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    with only_reading():
+        found = bench.measure(asked, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
     if as_json:
         typer.echo(json.dumps(found.record()))
     else:

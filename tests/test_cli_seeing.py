@@ -82,6 +82,8 @@ def test_mistakes_are_one_line_and_exit_2(place: Path, arguments: list[str], sai
         "watch runs/first/inc/sdpo",
         "report runs/first/inc/sdpo",
         "export runs/first --method sdpo",
+        "bench lesson runs/first/inc/sdpo",
+        "bench forgetting runs/first/inc/sdpo problems",
     ],
 )
 def test_a_damaged_journal_is_named_and_exits_2_where_nothing_ran(place: Path, line: str) -> None:

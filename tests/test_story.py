@@ -82,6 +82,13 @@ def test_a_collapse_is_counted_and_told_whatever_followed(tmp_path: Path, on_col
     assert "collapses 1 (times a health rule saw" in text
 
 
+def test_a_journal_from_before_there_were_notices_is_read(tmp_path: Path) -> None:
+    path = make(tmp_path, Made()) / "journal.jsonl"
+    path.write_text(path.read_text().replace(', "notices": []', ""))
+    assert "notices" not in path.read_text()
+    assert [update.notices for update in read_run(path.parent).updates] == [()]
+
+
 def test_a_group_that_taught_nothing_is_told_and_is_no_collapse(tmp_path: Path) -> None:
     notice = "nothing could be learned for 3 groups: no attempt had a teacher"
     run = read_run(make(tmp_path, Made(notices=(notice,), metrics={"frozen": 0.0})))
