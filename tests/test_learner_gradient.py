@@ -104,14 +104,16 @@ def test_sizes_change_nothing(host: AdaptedModel, sizes: dict[str, int]) -> None
     assert other.sums.n == whole.sums.n == 34
 
 
+@pytest.mark.parametrize("mask_scores", [0, 1 << 19])
 def test_long_rows_take_torchs_kernels_to_the_same_gradient(
-    host: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+    host: AdaptedModel, mask_scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers both shorter and longer than the question: behind a mask, and as a square without one."""
     from sdpo_solve.learner import attention
 
     short = packed(host, lessons(), LossSettings())
     monkeypatch.setattr(attention, "_SHORT_SCORES", 0)
+    monkeypatch.setattr(attention, "_MASK_SCORES", mask_scores)
     assert relative_error(packed(host, lessons(), LossSettings()).gradients, short.gradients) < 1e-5
     long = [longer(lesson) for lesson in lessons()]
     wanted = plain_gradient(host, "key", long, LossSettings(), 1.0)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 # Up to this many scores (heads x queries x keys) the plain form is the faster one on a CPU.
 _SHORT_SCORES = 1 << 22
+# A mask costs its size in float32, and more time than it saves where it is larger than this (queries x keys).
+_MASK_SCORES = 1 << 19
 # Where rows are padded and attend in one call, unless that would more than double their tokens.
 _TOGETHER_ON = frozenset({"cuda"})
 _MOST_PADDING = 2
@@ -117,9 +119,9 @@ def _torch_attention(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -
     before = n_keys - n_queries
     if before == 0:
         return attention(q, k, v, is_causal=True, scale=scale)
-    if q.device.type == "cpu" and before <= n_queries:
-        # A mask would be queries x keys in float32, which long answers have no room for. Queries that nobody
-        # asks, in the prefix's places, make it the square that needs none.
+    if q.device.type == "cpu" and before <= n_queries and n_queries * n_keys > _MASK_SCORES:
+        # Long answers have no room for a mask. Queries that nobody asks, in the prefix's places, make it the
+        # square that needs none.
         square = torch.nn.functional.pad(q, (0, 0, before, 0))
         return attention(square, k, v, is_causal=True, scale=scale)[:, :, before:]
     mask = _mask(now, n_queries, n_keys, q.device)
