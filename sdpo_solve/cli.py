@@ -40,6 +40,7 @@ from sdpo_solve.cli_flags import (
     PlatformFlag,
     ProblemArgument,
     RepliesFlag,
+    RuntimeFlag,
     SandboxFlag,
     SetFlag,
     SystemFlag,
@@ -50,6 +51,7 @@ from sdpo_solve.cli_flags import (
     WallSecondsFlag,
     flags_of,
     selection,
+    with_runtime,
 )
 from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError, SdpoSolveError, UserError
 from sdpo_solve.untrusted import clean
@@ -124,6 +126,7 @@ def run(
     engine: EngineFlag = None,
     replies: RepliesFlag = None,
     sandbox: SandboxFlag = "auto",
+    runtime: RuntimeFlag = None,
     feedback_mode: FeedbackModeFlag = None,
     language: LanguageFlag = None,
     system: SystemFlag = None,
@@ -171,6 +174,7 @@ def grade(
     problem: ProblemArgument,
     program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="The program to judge.")],
     sandbox: SandboxFlag = "auto",
+    runtime: RuntimeFlag = None,
     settings: SetFlag = None,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
@@ -185,7 +189,9 @@ def grade(
     which = selection(locals())
     from sdpo_solve import commands
 
-    graded = commands.grade_one(problem, which, program, sandbox=sandbox, settings=settings or [])
+    graded = commands.grade_one(
+        problem, which, program, sandbox=sandbox, settings=with_runtime(settings, runtime)
+    )
     if as_json:
         typer.echo(json.dumps(commands.verdict_json(graded.verdict)))
     else:
@@ -202,6 +208,7 @@ def grade(
 def check(
     problems: Annotated[list[str], typer.Argument(metavar="PROBLEM...", help=SOURCES_HELP)],
     sandbox: SandboxFlag = "auto",
+    runtime: RuntimeFlag = None,
     settings: SetFlag = None,
     ids: IdsFlag = None,
     difficulty: DifficultyFlag = None,
@@ -219,7 +226,9 @@ def check(
     from sdpo_solve import commands
 
     console = Console(highlight=False)
-    counts = commands.check_all(problems, which, sandbox=sandbox, settings=settings or [], console=console)
+    counts = commands.check_all(
+        problems, which, sandbox=sandbox, settings=with_runtime(settings, runtime), console=console
+    )
     raise typer.Exit(2 if counts.unreadable else 1 if counts.failing else 0)
 
 
@@ -260,7 +269,7 @@ def setup(
         "sdpo-solve doctor",
         "sdpo-solve doctor --model qwen2.5-coder-0.5b",
         "sdpo-solve doctor --sandbox",
-        "sdpo-solve doctor --sandbox --backend docker --set sandbox.runtime=runsc",
+        "sdpo-solve doctor --sandbox --runtime runsc",
     )
 )
 def doctor(
@@ -274,6 +283,7 @@ def doctor(
     only: Annotated[
         str | None, typer.Option(help="With --sandbox: programs named like one of these, comma-separated.")
     ] = None,
+    runtime: RuntimeFlag = None,
     at_a_time: Annotated[int, typer.Option(help="With --sandbox: programs judged at a time.", min=1)] = 2,
     settings: SetFlag = None,
 ) -> None:
@@ -287,10 +297,12 @@ def doctor(
         from sdpo_solve.sandbox_trial import examine_sandbox
 
         names = [name.strip() for name in (only or "").split(",") if name.strip()]
-        good = examine_sandbox(backend, settings or [], at_a_time=at_a_time, only=names, console=console)
+        good = examine_sandbox(
+            backend, with_runtime(settings, runtime), at_a_time=at_a_time, only=names, console=console
+        )
         raise typer.Exit(0 if good else 1)
-    if settings or only or backend != "auto":
-        raise ConfigError("--backend, --only and --set go with --sandbox")
+    if settings or runtime or only or backend != "auto":
+        raise ConfigError("--backend, --runtime, --only and --set go with --sandbox")
     from sdpo_solve import commands
 
     raise typer.Exit(0 if commands.examine(model=model, console=console) else 3)

@@ -28,6 +28,10 @@ SetFlag = Annotated[
         help="Set an option of a part, e.g. learner.lr=1e-4 (repeatable).",
     ),
 ]
+RuntimeFlag = Annotated[
+    str | None,
+    typer.Option("--runtime", help="Docker's OCI runtime, such as runsc for gVisor; means --sandbox docker."),
+]
 ProblemArgument = Annotated[
     str,
     typer.Argument(
@@ -129,14 +133,19 @@ IncludeBadFlag = Annotated[
 def flags_of(given: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
     """The flags that were given, from a command's arguments by name (its `locals()` before anything else).
 
-    A switch that is off and an empty list were not given. Settings are read by part. Raises ConfigError for a
-    malformed one.
+    A switch that is off and an empty list were not given. Settings, with what --runtime sets, are read by
+    part. Raises ConfigError for a malformed one.
     """
     flags = {key: value for key, value in given.items() if key not in without}
-    flags["settings"] = parse_settings(flags.get("settings") or [])
+    flags["settings"] = parse_settings(with_runtime(flags.get("settings"), flags.pop("runtime", None)))
     return {
         key: value for key, value in flags.items() if not (value is None or value is False or value == [])
     }
+
+
+def with_runtime(settings: list[str] | None, runtime: str | None) -> list[str]:
+    """What --set and --runtime say, as texts of --set."""
+    return [*(settings or []), *([f"sandbox.runtime={runtime}"] if runtime else [])]
 
 
 def selection(given: Mapping[str, Any]) -> Selection:

@@ -238,7 +238,8 @@ def examine(*, model: str | None, console: Console) -> bool:
     """Print what is here and what is missing; true where nothing is."""
     checks = [*machine.check_machine(), _check_model(model)]
     for check in checks:
-        mark = Text("✓ ", style="green") if check.ok else Text("✗ ", style="red")
+        bad = Text("✗ ", style="red") if check.needed else Text("– ", style="dim")
+        mark = Text("✓ ", style="green") if check.ok else bad
         console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
@@ -246,7 +247,7 @@ def examine(*, model: str | None, console: Console) -> bool:
     path = models.config_dir(name)
     if path is not None:
         _print_memory(name, path, console)
-    return all(check.ok for check in checks)
+    return all(check.ok or not check.needed for check in checks)
 
 
 def _print_memory(name: str, path: Path, console: Console) -> None:
@@ -282,7 +283,8 @@ def _check_model(name: str | None) -> machine.Check:
     try:
         found = models.resolve(name)
     except PrerequisiteError:
-        return machine.Check("model", False, f"{name} is not on this disk", f"sdpo-solve model pull {name}")
+        remedy = f"run: sdpo-solve model pull {name}"
+        return machine.Check("model", False, f"{name} is not on this disk", remedy)
     return machine.Check("model", True, f"{found.name} at {found.path}", "")
 
 

@@ -64,6 +64,7 @@ def make_plan(
 
     Raises ConfigError for an unknown name or option, and for one that this run would not use.
     """
+    options = _with_sandbox(options)
     modules: dict[str, Any] = {"judge": judge}
     if options.sandbox != "auto":
         modules["sandbox"] = plugin("sandboxes", options.sandbox)
@@ -119,6 +120,24 @@ def _refuse_what_needs_weights(options: RunOptions) -> None:
 def _named(place: str | None, part: str, key: str) -> str:
     """An option of a part as the user wrote it."""
     return f"{place} {key}" if place else f"--set {part}.{key}"
+
+
+def _with_sandbox(options: RunOptions) -> RunOptions:
+    """`auto` with options of one sandbox alone means that sandbox.
+
+    Raises ConfigError where the options do not say which.
+    """
+    given = options.settings.get("sandbox", {})
+    if options.sandbox != "auto" or not given:
+        return options
+    known = {name: set(plugin("sandboxes", name).Options.model_fields) for name in plugin_names("sandboxes")}
+    able = [name for name, fields in known.items() if set(given) <= fields]
+    if len(able) == 1:
+        return options.model_copy(update={"sandbox": able[0]})
+    if able:
+        raise ConfigError(f"--set sandbox.{min(given)}: say of which with --sandbox {' or '.join(able)}")
+    every = sorted(set().union(*known.values()))
+    raise ConfigError(f"no sandbox has the options {', '.join(sorted(given))} (known: {', '.join(every)})")
 
 
 def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:

@@ -12,13 +12,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.images import image_folder, image_tag
-from sdpo_solve.sandboxes.docker import connect
+from sdpo_solve.sandboxes import bubblewrap
+from sdpo_solve.sandboxes.docker import connect, engine_is_elsewhere, engine_remedy
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -35,12 +36,13 @@ _DEBIAN_RELEASE = "bookworm"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `remedy` is what to run; empty where all is well."""
+    """One thing looked at. `remedy` is what to do; empty where all is well. What is not `needed` may fail."""
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
+    needed: bool = True
 
 
 # -- looking -------------------------------------------------------------------------------------------------
@@ -52,7 +54,7 @@ def check_engine() -> Check:
     try:
         client = connect()
     except PrerequisiteError as exc:
-        return Check(name, False, str(exc).partition(";")[0], _engine_remedy())
+        return Check(name, False, str(exc).partition(";")[0], engine_remedy())
     try:
         return Check(name, True, f"version {client.version()['Version']}")
     finally:
@@ -62,7 +64,7 @@ def check_engine() -> Check:
 def check_image(language: str = "python") -> Check:
     """Whether the language's image is there, as its Dockerfile now stands."""
     name = f"sandbox image ({language})"
-    remedy = "sdpo-solve setup" if language == "python" else f"sdpo-solve setup --language {language}"
+    remedy = "run: sdpo-solve setup" + ("" if language == "python" else f" --language {language}")
     try:
         client = connect()
     except PrerequisiteError:
@@ -75,9 +77,33 @@ def check_image(language: str = "python") -> Check:
         client.close()
 
 
-def check_machine(languages: Sequence[str] = ("python",)) -> list[Check]:
-    """All of the above, in the order in which to mend them."""
-    return [check_engine(), *(check_image(language) for language in languages)]
+def check_bubblewrap() -> Check:
+    """Whether bubblewrap makes boxes here, for this user."""
+    try:
+        sandbox = bubblewrap.build(bubblewrap.Options(boxes_ready=0))
+    except PrerequisiteError as exc:
+        detail, _, remedy = str(exc).rpartition("; ")
+        return Check("bubblewrap", False, detail, remedy)
+    try:
+        return Check("bubblewrap", True, sandbox.identity().removeprefix("bubblewrap (").replace(")", "", 1))
+    finally:
+        sandbox.close()
+
+
+def check_machine() -> list[Check]:
+    """All of the above, in the order in which to mend them: one of the two sandboxes must work, C++ may."""
+    docker, boxes, cpp = [check_engine(), check_image()], check_bubblewrap(), check_image("cpp")
+    if boxes.ok:
+        docker = [_spared(check, "not needed while bubblewrap works") for check in docker]
+    if all(check.ok for check in docker):
+        boxes = _spared(boxes, "not needed while Docker works")
+    elif not boxes.ok:
+        boxes = replace(boxes, remedy=f"or, without Docker, {boxes.remedy}")
+    return [*docker, boxes, _spared(cpp, "for --language cpp in Docker")]
+
+
+def _spared(check: Check, why: str) -> Check:
+    return check if check.ok else replace(check, needed=False, remedy=f"{why}; {check.remedy}")
 
 
 def image_exists(client: APIClient, name: str) -> bool:
@@ -111,34 +137,32 @@ def ensure_docker_engine(say: Say) -> None:
 
 
 def _may_install() -> bool:
-    local = not os.environ.get("DOCKER_HOST", "").startswith(("tcp://", "ssh://"))
-    return local and os.geteuid() == 0 and shutil.which("apt-get") is not None
-
-
-def _engine_remedy() -> str:
-    if os.environ.get("DOCKER_HOST"):
-        return f"DOCKER_HOST is {os.environ['DOCKER_HOST']}: start that engine, or unset it"
-    if shutil.which("dockerd") is None:
-        return "sdpo-solve setup (as root, on Debian or Ubuntu); elsewhere: https://docs.docker.com/engine/install"
-    if os.geteuid() != 0 and Path("/var/run/docker.sock").exists():
-        return "let this user reach it: sudo usermod -aG docker $USER, then log in again"
-    return "start it: sudo systemctl start docker (without systemd, as root: sdpo-solve setup)"
+    return not engine_is_elsewhere() and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def _start_engine(say: Say) -> None:
     if Path("/run/systemd/system").is_dir():
         say("Starting the Docker engine: systemctl start docker")
         _run(["systemctl", "start", "docker"])
-    else:
-        say(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
-        with _ENGINE_LOG.open("ab") as log:
-            subprocess.Popen(
-                ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            ).returncode = 0  # it outlives us; nobody waits for it
+        _await_engine("see: journalctl -u docker", lambda: False)
+        return
+    say(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
+    with _ENGINE_LOG.open("ab") as log:
+        daemon = subprocess.Popen(
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        _await_engine(f"see {_ENGINE_LOG}", lambda: daemon.poll() is not None)
+    finally:
+        daemon.returncode = daemon.returncode or 0  # it outlives us; nobody waits for it
+
+
+def _await_engine(where: str, given_up: Callable[[], bool]) -> None:
+    """Raises PrerequisiteError once it is clear that no engine will answer; `where` says why."""
     deadline = time.monotonic() + _ENGINE_START_S
     while not check_engine().ok:
-        if time.monotonic() > deadline:
-            raise PrerequisiteError(f"the Docker engine does not start; see {_ENGINE_LOG}")
+        if given_up() or time.monotonic() > deadline:
+            raise PrerequisiteError(f"the Docker engine does not start; {where}")
         time.sleep(0.5)
 
 

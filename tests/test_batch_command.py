@@ -14,7 +14,7 @@ from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.screening import Counts
 from sdpo_solve.screening_file import read_screening
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow]
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
@@ -82,6 +82,7 @@ def test_a_file_of_options_runs_and_goes_on_and_what_was_found_is_exported(folde
     assert found[1] == {"question_id": "say-1", "code_list": ["print(1)"]}
 
 
+@pytest.mark.slow
 def test_runs_of_another_grader_are_not_added_to_a_batch(folder: Path) -> None:
     flags = (
         "batch",
@@ -112,13 +113,15 @@ def test_problems_that_the_language_cannot_state_are_refused_first(folder: Path)
 
 
 def test_failed_runs_exit_4_and_are_listed_with_what_to_do(folder: Path) -> None:
-    flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "90", "--group-size", "30")
-    result = invoke(*flags, "--keep-going", "--no-measure", "--out", "runs")
+    (folder / "replies").write_text(json.dumps({"text": "no code"}) + "\n")
+    flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "2", "--group-size", "2")
+    result = invoke(*flags, "--no-measure", "--out", "runs")
     assert result.exit_code == 4
     assert "failed: say-0/best-of-k/seed-0" in result.stdout
     assert "larger --tries" in result.stdout
 
 
+@pytest.mark.slow
 def test_json_lines_tell_the_whole_batch(folder: Path) -> None:
     flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "6", "--no-measure", "--json")
     lines = [json.loads(line) for line in invoke(*flags, "--out", "runs").stdout.splitlines()]
@@ -130,6 +133,7 @@ def test_json_lines_tell_the_whole_batch(folder: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
     flags = ("screen", "problems", "--attempts", "12", "--group-size", "3", "--out", "marks")
     invoke(*flags, "--total", "6")
@@ -154,6 +158,7 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
         invoke("batch", "problems", "--only", "hard", "--screening", "marks")
 
 
+@pytest.mark.slow
 def test_a_paper_mode_batch_is_screened_by_its_file(folder: Path) -> None:
     (folder / "b.toml").write_text(
         'sources = "problems"\nfeedback-mode = "paper"\nscreening = "marks"\nonly = "0.9"\nattempts = 3\n'
@@ -167,6 +172,7 @@ def test_a_paper_mode_batch_is_screened_by_its_file(folder: Path) -> None:
         invoke("batch", "--file", "b.toml", "--feedback-mode", "public", "--no-measure", "--dry-run")
 
 
+@pytest.mark.slow
 def test_the_teacher_answers_where_the_student_failed(folder: Path) -> None:
     flags = ("screen", "problems", "--ids", "say-1", "--attempts", "3", "--group-size", "3", "--out", "marks")
     result = invoke(*flags, "--teacher", "--ceiling", "0.5", "--json")

@@ -91,6 +91,18 @@ def test_an_output_that_nobody_reads_is_not_an_answer(place: Place, arguments: t
         ),
         (("run", "inc.json", "--engine", "magic"), "unknown engine 'magic'"),
         (("run", "inc.json", "--sandbox", "host"), "unknown sandbox 'host'"),
+        (
+            ("grade", "inc.json", "inc.json", "--set", "sandbox.parallel=1"),
+            "say of which with --sandbox bubblewrap or docker",
+        ),
+        (
+            ("check", "inc.json", "--runtime", "runsc", "--set", "sandbox.separate=uid"),
+            "no sandbox has the options runtime, separate",
+        ),
+        (
+            ("check", "inc.json", "--sandbox", "bubblewrap", "--runtime", "runsc"),
+            "sandbox has no option 'runtime'",
+        ),
         (("run", "inc.json", "--engine", "scripted"), "needs --replies FILE"),
         (
             ("run", "inc.json", "--engine", "scripted", "--replies", "x", "--set", "learner.lr=1e-3"),
@@ -139,13 +151,31 @@ def test_doctor_says_what_a_model_takes_and_whether_it_fits(place: Place) -> Non
     assert "GB here: fits" in said
 
 
-def test_no_docker_engine_is_exit_code_3_with_the_command(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("flags", [("--sandbox", "docker"), ("--runtime", "runsc")], ids=" ".join)
+def test_no_docker_engine_is_exit_code_3_with_what_to_do(
+    place: Place, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
+    """Also where only `--runtime` asks for Docker: bubblewrap has none and is not tried instead."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    done = place("grade", "inc.json", "inc.json", "--sandbox", "docker")
+    done = place("grade", "inc.json", "inc.json", *flags)
     assert done.returncode == 3
-    assert "sdpo-solve setup" in one_line(done.stderr)
+    assert one_line(done.stderr) == (
+        "sdpo-solve: no Docker engine answers (No such file or directory); "
+        "DOCKER_HOST is unix:///nowhere/docker.sock: start that engine, or unset it"
+    )
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("flags", [("--runtime", "nope"), ("--set", "sandbox.runtime=nope")], ids=" ".join)
+def test_a_runtime_unknown_to_docker_is_exit_code_3_and_a_known_one_is_used(
+    place: Place, flags: tuple[str, ...]
+) -> None:
+    (place.path / "inc.py").write_text("def inc(x):\n    return x + 1\n")
+    done = place("grade", "inc.json", "inc.py", *flags)
+    assert done.returncode == 3
+    assert "the Docker engine has no runtime 'nope' (known: " in one_line(done.stderr)
+    known = [flag.replace("nope", "runc") for flag in flags]
+    assert place("grade", "inc.json", "inc.py", *known).returncode == 0
 
 
 def test_help_and_version(place: Place) -> None:

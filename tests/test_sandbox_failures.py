@@ -23,8 +23,8 @@ from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
 
 LIMITS = Limits(time_s=20.0, memory_mb=128)
 SLEEP = Program("import time; time.sleep(30)")
+slow = pytest.mark.slow
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.docker,
     # docker-py leaves the sockets of failed connections to the collector, which comes when it comes.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -69,6 +69,7 @@ def test_a_container_removed_from_outside(boxes: docker.DockerSandbox) -> None:
     assert still_works(boxes)
 
 
+@slow
 def test_a_process_of_the_box_killed_by_the_host(boxes: docker.DockerSandbox) -> None:
     def kill() -> None:
         for name in own_containers(os.getpid()):
@@ -81,12 +82,14 @@ def test_a_process_of_the_box_killed_by_the_host(boxes: docker.DockerSandbox) ->
     assert still_works(boxes)
 
 
+@slow
 def test_waiting_boxes_removed_from_outside_are_replaced(boxes: docker.DockerSandbox) -> None:
     assert boxes.wait_ready()
     subprocess.run(["docker", "rm", "-f", *own_containers(os.getpid())], check=True, capture_output=True)
     assert still_works(boxes)
 
 
+@slow
 def test_the_image_deleted_while_in_use() -> None:
     name = f"sdpo-solve-test-deleted:{os.getpid()}"
     dockerfile = f"FROM {image_tag('python')}\nLABEL test={os.getpid()}\n"
@@ -103,6 +106,7 @@ def test_the_image_deleted_while_in_use() -> None:
         sandbox.close()
 
 
+@slow
 def test_no_file_descriptors_left(boxes: docker.DockerSandbox) -> None:
     assert boxes.wait_ready()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -128,8 +132,17 @@ def test_a_missing_image_says_what_to_run() -> None:
 
 def test_an_absent_engine_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-    with pytest.raises(PrerequisiteError, match=r"no Docker engine answers .*run: sdpo-solve setup"):
+    with pytest.raises(PrerequisiteError) as caught:
         docker.build(docker.Options())
+    assert str(caught.value) == (
+        "no Docker engine answers (No such file or directory); "
+        "DOCKER_HOST is unix:///nonexistent/docker.sock: start that engine, or unset it"
+    )
+
+
+def test_a_runtime_that_the_engine_does_not_know_is_named_with_those_it_knows() -> None:
+    with pytest.raises(PrerequisiteError, match=r"the Docker engine has no runtime 'nope' \(known: .*runc"):
+        docker.build(docker.Options(runtime="nope"))
 
 
 # -- the end of this process, gentle or not ------------------------------------------------------------------
@@ -171,7 +184,7 @@ def children(pid: int) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("how", ["exit", "run"])
+@pytest.mark.parametrize("how", [pytest.param("exit", marks=slow), "run"])
 @pytest.mark.parametrize("which", ["docker", "bubblewrap"])
 def test_no_box_outlives_its_client(which: str, how: str) -> None:
     """`exit`: it ends without closing the sandbox. `run`: it is killed with SIGKILL in the middle of a test."""
@@ -275,6 +288,7 @@ def fill(path: Path) -> None:
             file.write(bytes(1 << 20))
 
 
+@slow
 def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
     data = Path(engine.args[engine.args.index("--data-root") + 1])  # type: ignore[union-attr,index,arg-type,call-overload]
     sandbox = docker.build(docker.Options(boxes_ready=0, parallel=1))
@@ -291,6 +305,7 @@ def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
         sandbox.close()
 
 
+@slow
 def test_the_engine_stopped_in_mid_run(engine: subprocess.Popen[bytes]) -> None:
     sandbox = docker.build(docker.Options(boxes_ready=1, parallel=1))
     try:

@@ -1,4 +1,7 @@
-"""The honest programs are solved, the hostile ones are not, and neither leaves anything on the host."""
+"""The honest programs are solved, the hostile ones are not, and neither leaves anything on the host.
+
+Those of QUICK run with every check; the others, most of which take their whole time limit, are `slow`.
+"""
 
 import os
 import subprocess
@@ -13,9 +16,18 @@ from sdpo_solve.judge import Judge
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._pooled import PooledSandbox
 
-pytestmark = pytest.mark.slow
-
 TRIALS = trials.load()
+# The most telling of each kind that end at once; `ignores_signals` stands for those that must be ended.
+QUICK = {
+    "hostile": (
+        "double_fork", "endless_stdout", "exit_zero", "forges_frames", "ignores_signals", "kills_everyone",
+        "lies_about_equality", "memory_in_one_gulp", "patches_the_runner", "search_memory", "symlinks", "traces",
+    ),
+    "honest": (
+        "for_line_in_stdin", "leaves_marks_in_files", "module_level_global", "numpy_arrays",
+        "output_kept_until_exit",
+    ),
+}  # fmt: skip
 OPTIONS = {"boxes_ready": 2, "parallel": 2}
 BACKENDS: dict[str, Callable[[], PooledSandbox]] = {
     "docker": lambda: docker.build(docker.Options(**OPTIONS)),
@@ -35,16 +47,27 @@ class Ran:
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.docker) for name in BACKENDS])
 def ran(request: pytest.FixtureRequest) -> Ran:
+    """Of the trials those that are asked for: the marks, and what is named on the command line, decide."""
     before = host()
     try:
         sandbox = BACKENDS[request.param]()
     except PrerequisiteError as exc:
         pytest.skip(str(exc))
     try:
-        results = trials.run(Judge(sandbox), TRIALS, at_a_time=2)
+        results = trials.run(Judge(sandbox), wanted(request), at_a_time=2)
     finally:
         sandbox.close()
     return Ran({result.trial.name: result for result in results}, before, host())
+
+
+def wanted(request: pytest.FixtureRequest) -> list[trials.Trial]:
+    calls = (getattr(item, "callspec", None) for item in request.session.items if item.path == request.path)
+    names = {call.params["trial"].name for call in calls if call is not None and "trial" in call.params}
+    return [trial for trial in TRIALS if trial.name in names]
+
+
+def kind(trial: trials.Trial) -> str:
+    return "honest" if trial.honest else "hostile"
 
 
 def host() -> set[str]:
@@ -59,7 +82,15 @@ def host() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "trial", TRIALS, ids=lambda trial: f"{'honest' if trial.honest else 'hostile'}-{trial.name}"
+    "trial",
+    [
+        pytest.param(
+            trial,
+            id=f"{kind(trial)}-{trial.name}",
+            marks=[] if trial.name in QUICK[kind(trial)] else [pytest.mark.slow],
+        )
+        for trial in TRIALS
+    ],
 )
 def test_trial(ran: Ran, trial: trials.Trial) -> None:
     result = ran.results[trial.name]
@@ -76,3 +107,5 @@ def test_every_kind_says_what_it_does() -> None:
         assert trial.about.endswith("."), trial.name
     assert sum(trial.honest for trial in TRIALS) >= 30
     assert sum(not trial.honest for trial in TRIALS) >= 60
+    for which, names in QUICK.items():
+        assert set(names) <= {trial.name for trial in TRIALS if kind(trial) == which}

@@ -11,21 +11,45 @@ from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.images import image_folder, image_tag
 
 
-def test_without_an_engine_every_check_fails_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_sandbox_every_check_fails_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    checks = setup.check_machine(("python", "cpp"))
-    assert [check.ok for check in checks] == [False, False, False]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checks = setup.check_machine()
+    assert [(check.ok, check.needed) for check in checks] == [*[(False, True)] * 3, (False, False)]
     assert [check.remedy for check in checks] == [
         "DOCKER_HOST is tcp://127.0.0.1:9: start that engine, or unset it",
-        "sdpo-solve setup",
-        "sdpo-solve setup --language cpp",
+        "run: sdpo-solve setup",
+        "or, without Docker, run: sudo apt-get install bubblewrap",
+        "for --language cpp in Docker; run: sdpo-solve setup --language cpp",
     ]
 
 
-def test_an_engine_elsewhere_is_never_installed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bubblewrap_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not setup.check_bubblewrap().ok:
+        pytest.skip("bubblewrap does not work here")
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    engine, image, boxes, _ = setup.check_machine()
+    assert (engine.ok, image.ok, boxes.ok) == (False, False, True)
+    assert not engine.needed
+    assert not image.needed
+    assert engine.remedy.startswith("not needed while bubblewrap works; ")
+
+
+@pytest.mark.docker
+def test_docker_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engine, image, boxes, _ = setup.check_machine()
+    assert (engine.ok, image.ok, boxes.ok, boxes.needed) == (True, True, False, False)
+    assert boxes.remedy == "not needed while Docker works; run: sudo apt-get install bubblewrap"
+
+
+@pytest.mark.parametrize("place", ["tcp://127.0.0.1:9", "unix:///nowhere/docker.sock"])
+def test_an_engine_elsewhere_is_never_installed_here(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", place)
     said: list[str] = []
-    with pytest.raises(PrerequisiteError, match=r"DOCKER_HOST is tcp://127\.0\.0\.1:9: start that engine"):
+    with pytest.raises(PrerequisiteError, match=f"DOCKER_HOST is {place}: start that engine"):
         setup.ensure_docker_engine(said.append)
     assert said == []
 
@@ -74,7 +98,7 @@ def test_what_is_there_is_not_made_again() -> None:
     setup.ensure_images(said.append)
     assert said[0].startswith("The Docker engine answers (version ")
     assert said[1:] == [f"The sandbox image {image_tag('python')} is there."]
-    assert all(check.ok and not check.remedy for check in setup.check_machine())
+    assert all(check.ok and not check.remedy for check in setup.check_machine() if check.needed)
 
 
 @pytest.mark.docker

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import socket
 import struct
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 _LABEL = "sdpo-solve.box"
+_SOCKET = "/var/run/docker.sock"
 # Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
 # test may start is then watched by the runner.
 _RUNTIME_TASKS = 2048
@@ -42,7 +45,7 @@ class Options(BoxOptions):
 
 
 def build(options: Options) -> DockerSandbox:
-    """Raises PrerequisiteError when no engine answers or the image is missing."""
+    """Raises PrerequisiteError when no engine answers, or it lacks the image or the runtime."""
     return DockerSandbox(options)
 
 
@@ -54,14 +57,55 @@ def connect() -> APIClient:
 
     client = None
     try:
+        _knock()
         client = docker.from_env(timeout=120, max_pool_size=64).api
         client.ping()
         return client
     except (DockerException, RequestException, OSError) as exc:
-        cause = _one_line(exc)
+        cause = _last_cause(exc)
     if client is not None:
         client.close()
-    raise PrerequisiteError(f"no Docker engine answers ({cause}); {_remedy('python')}")
+    raise PrerequisiteError(f"no Docker engine answers ({cause}); {engine_remedy()}")
+
+
+def _knock() -> None:
+    """Raises OSError where nobody listens; docker-py would leave the socket of a failed connection open."""
+    place = os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
+    if place.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(place.removeprefix("unix://"))
+
+
+def engine_is_elsewhere() -> bool:
+    """Whether the environment names another engine than this machine's usual one."""
+    return os.environ.get("DOCKER_HOST") not in (None, "", f"unix://{_SOCKET}")
+
+
+def engine_remedy() -> str:
+    """What to do where no engine answers."""
+    if engine_is_elsewhere():
+        return f"DOCKER_HOST is {os.environ['DOCKER_HOST']}: start that engine, or unset it"
+    if shutil.which("dockerd") is None:
+        return (
+            "run: sdpo-solve setup (as root, on Debian or Ubuntu); "
+            "elsewhere: https://docs.docker.com/engine/install"
+        )
+    if os.geteuid() != 0 and Path(_SOCKET).exists():
+        return "let this user reach it: sudo usermod -aG docker $USER, then log in again"
+    return "start it: sudo systemctl start docker (without systemd, as root: sdpo-solve setup)"
+
+
+def _last_cause(exc: BaseException) -> str:
+    """What the operating system said, below all that libraries wrapped around it; else their own words."""
+    from requests.exceptions import RequestException
+
+    words = _one_line(exc)
+    below: BaseException | None = exc
+    while below is not None:
+        if isinstance(below, OSError) and not isinstance(below, RequestException):
+            words = below.strerror or _one_line(below)
+        below = below.__cause__ or below.__context__
+    return words.replace(";", ",")
 
 
 def _remedy(language: str) -> str:
@@ -76,7 +120,12 @@ class DockerSandbox(PooledSandbox):
         self._docker_options = options
         self._client = connect()
         self._image_ids: dict[str, str] = {}
-        self._image(options.language)
+        try:
+            self._check_runtime()
+            self._image(options.language)
+        except PrerequisiteError:
+            self._client.close()
+            raise
         self.open()
 
     def start_box(self, language: str, memory_mb: int) -> _Box:
@@ -93,6 +142,22 @@ class DockerSandbox(PooledSandbox):
         """See `protocols.Sandbox`."""
         super().close()
         self._client.close()
+
+    def _check_runtime(self) -> None:
+        """Raises PrerequisiteError where the engine would not know the runtime."""
+        runtime = self._docker_options.runtime
+        if runtime is None:
+            return
+        engine = self._client.info()
+        if runtime in engine["Runtimes"]:
+            return
+        if "." in runtime and int(engine["ServerVersion"].split(".")[0]) >= 23:
+            return  # a shim of containerd's, which such an engine starts without having it registered
+        known = ", ".join(sorted(name for name in engine["Runtimes"] if "." not in name))
+        raise PrerequisiteError(
+            f"the Docker engine has no runtime {runtime!r} (known: {known}); "
+            'register it under "runtimes" in /etc/docker/daemon.json and restart the engine'
+        )
 
     def _image(self, language: str) -> str:
         """The id of the language's image. Raises PrerequisiteError when it is not there."""
@@ -293,5 +358,5 @@ class _Box:
             self._client.remove_container(self._id, force=True, v=True)
 
 
-def _one_line(exc: Exception) -> str:
+def _one_line(exc: BaseException) -> str:
     return " ".join(str(exc).split())[:300] or type(exc).__name__
