@@ -25,13 +25,19 @@ from sdpo_solve.images import image_tag
 from sdpo_solve.sandboxes import docker
 from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
 
-N_ATTEMPTS = 16
-N_TESTS = 20
 MAX_RATIO = 1.5
 MAX_BOX_WAIT_MS = 50.0
 _PROGRAM_MS = 10
 _LOUD = "while True: print('x' * 65536)"
 _LIMITS = Limits(time_s=6.0, memory_mb=128)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is run; the targets are meant for the default."""
+
+    attempts: int = 16
+    tests: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +73,35 @@ def as_record(figures: Sequence[Figure]) -> dict[str, Any]:
     return {"figures": [{**asdict(figure), "ok": figure.ok} for figure in figures]}
 
 
-def run(say: Callable[[str], None] = lambda _: None, n_repeats: int = 3) -> list[Figure]:
+def run(
+    say: Callable[[str], None] = lambda _: None, n_repeats: int = 3, size: Size | None = None
+) -> list[Figure]:
     """All figures; of each time the best of `n_repeats`, because other work on the machine only adds to it.
 
     Raises PrerequisiteError without Docker, SandboxError when a box breaks.
     """
+    size = size or Size()
     code, load = _program(), os.getloadavg()[0]  # containers share one slice: a loaded machine distorts
-    options = docker.Options(boxes_ready=N_ATTEMPTS, parallel=os.cpu_count() or 1)
+    options = docker.Options(boxes_ready=size.attempts, parallel=os.cpu_count() or 1)
     sandbox = docker.build(options)
     try:
         boxed_s: list[float] = []
         bare_s: list[float] = []
         waits_ms: list[float] = []
         for repeat in range(n_repeats):
-            size = f"{N_ATTEMPTS} attempts x {N_TESTS} tests of {_PROGRAM_MS} ms"
-            say(f"{size}, round {repeat + 1} of {n_repeats}")
-            bare_s.append(_bare(code))
+            what = f"{size.attempts} attempts x {size.tests} tests of {_PROGRAM_MS} ms"
+            say(f"{what}, round {repeat + 1} of {n_repeats}")
+            bare_s.append(_bare(code, size))
             if not sandbox.wait_ready(120):
                 raise PrerequisiteError("boxes do not start within two minutes; run: sdpo-solve doctor")
-            boxed_s.append(_boxed(sandbox, code))
-            waits_ms += [1000 * wait_s for wait_s in list(sandbox.waits_s)[-N_ATTEMPTS:]]
+            boxed_s.append(_boxed(sandbox, code, size))
+            waits_ms += [1000 * wait_s for wait_s in list(sandbox.waits_s)[-size.attempts :]]
         say("programs that print for ever")
-        growth_mb = _loud_growth_mb(sandbox)
+        growth_mb = _loud_growth_mb(sandbox, size)
     finally:
         sandbox.close()
-    say(f"{N_ATTEMPTS} attempts with one docker run each")
-    cold_s = _docker_run(code)
+    say(f"{size.attempts} attempts with one docker run each")
+    cold_s = _docker_run(code, size)
     best = min(bare_s)
     return [
         Figure("load average before", load, "processes"),
@@ -102,7 +111,7 @@ def run(say: Callable[[str], None] = lambda _: None, n_repeats: int = 3) -> list
         Figure("warm boxes / bare subprocesses", min(boxed_s) / best, "x", MAX_RATIO),
         Figure("docker run / warm boxes", cold_s / min(boxed_s), "x"),
         Figure("wait for a box, median", statistics.median(waits_ms), "ms", MAX_BOX_WAIT_MS),
-        Figure(f"host memory for {N_ATTEMPTS} loud attempts", growth_mb, "MiB", _loud_bound_mb(options)),
+        Figure(f"host memory for {size.attempts} loud attempts", growth_mb, "MiB", _loud_bound_mb(options)),
     ]
 
 
@@ -120,7 +129,7 @@ def _at_once(work: Callable[[int], object], n: int, workers: int) -> float:
     return time.monotonic() - began
 
 
-def _bare(code: str) -> float:
+def _bare(code: str, size: Size) -> float:
     """Every test as a bare process, on all processors."""
 
     def one(n: int) -> None:
@@ -128,35 +137,35 @@ def _bare(code: str) -> float:
             [sys.executable, "-s", "-P", "-c", code], input=b"1\n", capture_output=True, check=True
         )
 
-    return _at_once(one, N_ATTEMPTS * N_TESTS, os.cpu_count() or 1)
+    return _at_once(one, size.attempts * size.tests, os.cpu_count() or 1)
 
 
-def _boxed(sandbox: docker.DockerSandbox, code: str) -> float:
+def _boxed(sandbox: docker.DockerSandbox, code: str, size: Size) -> float:
     """The same tests, one warm box an attempt."""
     program = Program(code)
 
     def one(n: int) -> None:
-        results = sandbox.run(program, [BoxInput("1\n")] * N_TESTS, _LIMITS)
+        results = sandbox.run(program, [BoxInput("1\n")] * size.tests, _LIMITS)
         assert all(result.status is RunStatus.OK for result in results), results[0]
 
-    return _at_once(one, N_ATTEMPTS, 2)
+    return _at_once(one, size.attempts, 2)
 
 
-def _docker_run(code: str) -> float:
+def _docker_run(code: str, size: Size) -> float:
     """One container an attempt, made when it is needed, all tests in it by a shell loop."""
-    loop = f"for i in $(seq {N_TESTS}); do echo 1 | python3 -c '{code}'; done"
+    loop = f"for i in $(seq {size.tests}); do echo 1 | python3 -c '{code}'; done"
     command = ["docker", "run", "--rm", "--network", "none", image_tag("python"), "sh", "-c", loop]
 
     def one(n: int) -> None:
         subprocess.run(command, capture_output=True, check=True)
 
-    return _at_once(one, N_ATTEMPTS, os.cpu_count() or 1)
+    return _at_once(one, size.attempts, os.cpu_count() or 1)
 
 
-def _loud_growth_mb(sandbox: docker.DockerSandbox) -> float:
+def _loud_growth_mb(sandbox: docker.DockerSandbox, size: Size) -> float:
     """How far this process's peak memory rises while programs print for ever."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _at_once(lambda _: sandbox.run(Program(_LOUD), [BoxInput()] * 4, _LIMITS), N_ATTEMPTS, 4)
+    _at_once(lambda _: sandbox.run(Program(_LOUD), [BoxInput()] * 4, _LIMITS), size.attempts, 4)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
