@@ -6,6 +6,8 @@ import pytest
 
 from sdpo_solve.journal import Journal
 
+pytest.register_assert_rewrite("behaviours")
+
 
 @pytest.fixture(autouse=True)
 def close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
