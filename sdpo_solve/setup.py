@@ -29,6 +29,7 @@ Say = Callable[[str], None]
 _ENGINE_PACKAGES = ("docker.io", "iptables")
 _ENGINE_LOG = Path("/var/log/sdpo-solve-dockerd.log")
 _ENGINE_START_S = 60
+_ENGINE_ENDED_S = 2
 _REGISTRY_S = 20
 _DEBIAN_MIRROR = "http://deb.debian.org/debian"
 _DEBIAN_RELEASE = "bookworm"
@@ -144,26 +145,31 @@ def _start_engine(say: Say) -> None:
     if Path("/run/systemd/system").is_dir():
         say("Starting the Docker engine: systemctl start docker")
         _run(["systemctl", "start", "docker"])
-        _await_engine("see: journalctl -u docker", lambda: False)
+        if not _engine_comes_up(lambda: True):
+            raise PrerequisiteError("the Docker engine does not start; see: journalctl -u docker")
         return
     say(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
     with _ENGINE_LOG.open("ab") as log:
         daemon = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    try:
-        _await_engine(f"see {_ENGINE_LOG}", lambda: daemon.poll() is not None)
-    finally:
-        daemon.returncode = daemon.returncode or 0  # it outlives us; nobody waits for it
+    came_up = _engine_comes_up(lambda: daemon.poll() is None)
+    daemon.returncode = 0  # it outlives us; nobody waits for it
+    if not came_up:
+        last = (_ENGINE_LOG.read_text("utf-8", "replace").splitlines() or ["it says nothing"])[-1]
+        raise PrerequisiteError(f"the Docker engine does not start ({last}); see {_ENGINE_LOG}")
 
 
-def _await_engine(where: str, given_up: Callable[[], bool]) -> None:
-    """Raises PrerequisiteError once it is clear that no engine will answer; `where` says why."""
-    deadline = time.monotonic() + _ENGINE_START_S
+def _engine_comes_up(alive: Callable[[], bool]) -> bool:
+    """Wait for it; for a daemon that has ended only a moment, in which another's may answer."""
+    began = ended = time.monotonic()
     while not check_engine().ok:
-        if given_up() or time.monotonic() > deadline:
-            raise PrerequisiteError(f"the Docker engine does not start; {where}")
+        now = time.monotonic()
+        ended = now if alive() else ended
+        if now > min(began + _ENGINE_START_S, ended + _ENGINE_ENDED_S):
+            return False
         time.sleep(0.5)
+    return True
 
 
 # -- images --------------------------------------------------------------------------------------------------
@@ -184,21 +190,31 @@ def ensure_image(language: str, say: Say, base: str | None = None) -> str:
     The base is `base` where given, else what the Dockerfile names where a registry has it, else a Debian made
     here by debootstrap (root only). Raises PrerequisiteError.
     """
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
     client = connect()
     try:
-        name = image_tag(language)
-        if image_exists(client, name):
-            say(f"The sandbox image {name} is there.")
-            return name
-        if base is None and not _registry_has(client, _default_base(language)):
-            say("No registry answers for the official base image; making a Debian base with debootstrap.")
-            base = _ensure_debian_base(client, language, say)
-        say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
-        _build(client, image_folder(language), name, {"BASE": base} if base else {})
-        say(f"Built {name}.")
-        return name
+        return _make_image(client, language, say, base)
+    except (DockerException, RequestException) as exc:
+        words = " ".join(str(exc).split())
+        raise PrerequisiteError(f"the sandbox image {image_tag(language)} cannot be made: {words}") from None
     finally:
         client.close()
+
+
+def _make_image(client: APIClient, language: str, say: Say, base: str | None) -> str:
+    name = image_tag(language)
+    if image_exists(client, name):
+        say(f"The sandbox image {name} is there.")
+        return name
+    if base is None and not _registry_has(client, _default_base(language)):
+        say("No registry answers for the official base image; making a Debian base with debootstrap.")
+        base = _ensure_debian_base(client, language, say)
+    say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
+    _build(client, image_folder(language), name, {"BASE": base} if base else {})
+    say(f"Built {name}.")
+    return name
 
 
 def _default_base(language: str) -> str:

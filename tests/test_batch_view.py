@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from sdpo_solve.batch_view import BatchProgress, PlainBatchView, frame, log_line
 from sdpo_solve.broadcast import Broadcast, LogFile, json_lines
 from sdpo_solve.crew import RunSummary
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.plan import RunKey
 from sdpo_solve.trackers import feed, figures_of, make
 
@@ -122,7 +123,6 @@ def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
 
 
 def test_tensorboard_keeps_the_figures_of_a_batch(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the tracker's own package is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (tracker,) = make(["tensorboard"], tmp_path, {"seeds": 2})
@@ -135,3 +135,43 @@ def test_tensorboard_keeps_the_figures_of_a_batch(tmp_path: Path) -> None:
     kept.Reload()
     rates = [(point.step, point.value) for point in kept.Scalars("batch/sdpo/discovery_rate")]
     assert rates == [(0, 0.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+
+
+HOSTED = """
+calls = []
+def init(*, project, name, config): calls.append(("init", project, name, config))
+def log(data): calls.append(("log", data))
+def finish(): calls.append(("finish",))
+"""
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_hosted_trackers_begin_log_and_finish_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """On a module with their interface: the real ones want an account, or a server of their own."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / f"{name}.py").write_text(HOSTED)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (tracker,) = make([name], tmp_path / "first", {"seeds": 2})
+    calls = sys.modules.pop(name).calls
+    receive = feed(tracker)
+    for event in [STARTED, ended(0, solved=True, discovery_time=1), ended(1, status="stopped")]:
+        receive(event)
+    tracker.finish()
+    tracker.finish()
+    assert calls == [
+        ("init", "sdpo-solve", "first", {"seeds": 2}),
+        ("log", {"batch/sdpo/finished": 1, "batch/sdpo/discovery_rate": 1.0}),
+        ("finish",),
+    ]
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
+def test_a_tracker_whose_package_is_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(PrerequisiteError, match=f"the tracker needs {name} .*; pip install {name}$"):
+        make([name], tmp_path, {})

@@ -140,6 +140,19 @@ def test_an_absent_engine_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def test_an_environment_that_changes_meanwhile_fails_no_call(
+    boxes: docker.DockerSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `os.environ` does where another thread takes a variable out while proxies are looked for in it."""
+
+    def changed() -> dict[str, str]:
+        raise KeyError("PYTEST_CURRENT_TEST")
+
+    monkeypatch.setattr("requests.utils.getproxies", changed)
+    assert still_works(boxes)
+    assert still_works(boxes)
+
+
 def test_a_runtime_that_the_engine_does_not_know_is_named_with_those_it_knows() -> None:
     with pytest.raises(PrerequisiteError, match=r"the Docker engine has no runtime 'nope' \(known: .*runc"):
         docker.build(docker.Options(runtime="nope"))

@@ -254,6 +254,23 @@ def test_a_box_that_died_while_waiting_is_not_handed_out() -> None:
     pool.close()
 
 
+def test_a_box_that_cannot_be_ended_costs_no_worker() -> None:
+    class Stubborn(FakeBox):
+        def end(self) -> None:
+            super().end()
+            raise KeyError("a variable that went")
+
+    pool = Pool(Stubborn, 2)
+    for _ in range(20):
+        with pool.box():
+            pass
+    assert pool.wait_ready(5)
+    assert all(thread.is_alive() for thread in pool._threads)
+    for box in pool._ready:
+        box.end = lambda: None  # type: ignore[method-assign]
+    pool.close()
+
+
 @pytest.mark.parametrize(
     ("fault", "raised"),
     [

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
@@ -130,7 +130,8 @@ class Pool(Generic[BoxT]):
             if used is None:
                 self._start_one()
             else:
-                used.end()
+                with suppress(Exception):  # a worker that dies would leave callers waiting for ever
+                    used.end()
                 with self._change:
                     self._change.notify_all()
 

@@ -59,6 +59,9 @@ def connect() -> APIClient:
     try:
         _knock()
         client = docker.from_env(timeout=120, max_pool_size=64).api
+        # A socket has no proxy, and requests would read the whole environment at every call: from several
+        # threads, where one that changes it meanwhile makes that fail with a KeyError.
+        client.trust_env = not client.base_url.startswith("http+docker://")
         client.ping()
         return client
     except (DockerException, RequestException, OSError) as exc:
