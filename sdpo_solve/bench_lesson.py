@@ -68,12 +68,14 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One problem: `told` is what the frozen teacher itself gives its right answers, nats an answer."""
+    """One problem. `told_right`, `told_wrong`: what reading a failure's feedback gives right answers and that
+    failed answer, without learning; nats an answer, means."""
 
     problem: str
     n_right: int
     of_reference: bool
-    told: float
+    told_right: float
+    told_wrong: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +205,21 @@ def _material(
             )
         answers = [tuple(host.tokenizer(f"```python\n{reference.rstrip()}\n```")["input_ids"])]
     right = [Row(question, answer) for answer in answers]
-    failed = [
-        Row(question, e.sample.token_ids_T) for e in examples if e.teacher_prompt and e.sample.token_ids_T
-    ]
-    lesson = Lesson(problem, len(answers), not found, _told(examples, right, host))
+    taught = [e for e in examples if e.teacher_prompt is not None and e.sample.token_ids_T]
+    if not taught:
+        raise ConfigError(
+            f"{problem}: all of the first {wanted} attempts solved it; there is nothing to learn"
+        )
+    failed = [Row(question, e.sample.token_ids_T) for e in taught]
+    lesson = Lesson(
+        problem,
+        len(answers),
+        not found,
+        told_right=_mean([_told(e, right, host) for e in taught[:_TOLD]]),
+        told_wrong=_mean(
+            [_told(e, [row], host) for e, row in zip(taught[:_TOLD], failed[:_TOLD], strict=True)]
+        ),
+    )
     spec = SamplingSpec(1, float(source.header["config"]["options"]["temperature"]))
     groups = [examples[i : i + asked.group_size] for i in range(0, wanted, asked.group_size)]
     return _Material(lesson, groups, right, failed, spec)
@@ -218,19 +231,20 @@ def _plain_attempts(state: State) -> list[Attempt]:
     return [a for a in state.history if a.sample.policy.version == 0 and a.sample.prompt == first]
 
 
-def _told(examples: Sequence[Example], right: Sequence[Row], host: AdaptedModel) -> float:
-    """Mean change of a right answer's log-prob, nats, by reading the feedback of a failed attempt."""
+def _told(example: Example, rows: Sequence[Row], host: AdaptedModel) -> float:
+    """Mean change of an answer's log-prob, nats, by reading the feedback of a failed attempt."""
     from sdpo_solve.learner.packing import Row
     from sdpo_solve.prompts import encode_chat
 
-    prompts = list(dict.fromkeys(e.teacher_prompt for e in examples if e.teacher_prompt is not None))[:_TOLD]
-    rows = [
-        Row(tuple(encode_chat(host.tokenizer, p)), row.completion_ids_T) for p in prompts for row in right
-    ]
+    assert example.teacher_prompt is not None
+    prompt_ids = tuple(encode_chat(host.tokenizer, example.teacher_prompt))
+    told = [Row(prompt_ids, row.completion_ids_T) for row in rows]
     with host.base_active() as model:
-        told = sum(sum(row) for row in _logprobs(model, rows)) / len(rows)
-        plain = sum(sum(row) for row in _logprobs(model, right)) / len(right)
-    return told - plain
+        changes = [
+            sum(new) - sum(old)
+            for new, old in zip(_logprobs(model, told), _logprobs(model, rows), strict=True)
+        ]
+    return _mean(changes)
 
 
 # -- one setting ---------------------------------------------------------------------------------------------
@@ -304,30 +318,34 @@ def page(found: Found) -> Group:
     lessons = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     lessons.add_column("problem", overflow="fold")
     lessons.add_column("right answers")
-    lessons.add_column("told", justify="right")
+    for column in ("told: right", "wrong", "apart"):
+        lessons.add_column(column, justify="right")
     for lesson in found.lessons:
         kind = "its reference" if lesson.of_reference else f"{lesson.n_right} of the runs"
-        lessons.add_row(clean(lesson.problem), kind, f"{lesson.told:+.2f}")
+        told = (lesson.told_right, lesson.told_wrong, lesson.told_right - lesson.told_wrong)
+        lessons.add_row(clean(lesson.problem), kind, *(f"{nats:+.2f}" for nats in told))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("setting", overflow="fold")
-    for column in ("right", "wrong", "helped", "drift", "halted"):
+    for column in ("right", "wrong", "apart", "helped", "drift", "halted"):
         table.add_column(column, justify="right")
     for setting in dict.fromkeys(effect.setting for effect in found.effects):
         own = [effect for effect in found.effects if effect.setting == setting]
-        helped = sum(effect.gain > max(0.0, effect.wrong) for effect in own)
+        helped = sum(effect.gain > effect.wrong for effect in own)
         table.add_row(
             clean(setting),
             f"{_mean([e.gain for e in own]):+.2f}",
             f"{_mean([e.wrong for e in own]):+.2f}",
+            f"{_mean([e.gain - e.wrong for e in own]):+.2f}",
             f"{helped}/{len(own)}",
             f"{_mean([e.drift for e in own]):.4f}",
             str(sum(len(e.notices) for e in own)),
         )
     lines = (
         f"{found.updates} x {found.group_size} attempts of the base; every setting starts from the base",
-        "told: log-prob of a right answer with the feedback read, against without, nats",
-        "right, wrong: the same change by learning, of right answers and of failed ones",
-        "helped: problems whose right answers gained, and more than the failed ones",
+        "right, wrong: change of the log-prob of a right and of a failed answer, nats:",
+        "above by reading the feedback of a failure, below by learning from failures",
+        "apart: right against wrong, what the odds of a success gain; helped: problems",
+        "where that is above 0",
         "drift: KL to the base, nats a token; halted: steps that a rule of health stopped",
     )
     return Group(lessons, Text(), table, Text(), *(Text(line, style="dim") for line in lines))

@@ -54,7 +54,7 @@ def test_every_setting_starts_from_the_base_and_a_larger_rate_moves_further(samp
     assert abs(some["gain"]) < abs(more["gain"])
     (lesson,) = said["lessons"]
     assert (lesson["problem"], lesson["of_reference"], lesson["n_right"]) == ("letter-tally", True, 1)
-    assert lesson["told"] != 0
+    assert lesson["told_right"] != lesson["told_wrong"]
 
 
 def test_the_same_setting_twice_gives_the_same_figures(sampled: str) -> None:
@@ -97,7 +97,7 @@ def test_each_varied_value_stands_alone_in_its_place() -> None:
 
 
 def test_the_page_gives_means_over_problems_and_counts_those_that_were_helped() -> None:
-    lessons = (Lesson("a", 3, False, 4.0), Lesson("b", 1, True, -1.0))
+    lessons = (Lesson("a", 3, False, 4.0, 1.5), Lesson("b", 1, True, -1.0, -4.0))
     effects = (
         Effect("a", "lr=1e-3", 2.0, -1.0, 0.02, ()),
         Effect("b", "lr=1e-3", -1.0, -3.0, 0.04, ("update skipped",)),
@@ -105,6 +105,6 @@ def test_the_page_gives_means_over_problems_and_counts_those_that_were_helped() 
     console = Console(file=io.StringIO(), width=80, color_system=None)
     console.print(page(Found("m", 8, 3, lessons, effects)))
     lines = console.file.getvalue().splitlines()
-    assert lines[1].split() == ["a", "3", "of", "the", "runs", "+4.00"]
-    assert lines[2].split() == ["b", "its", "reference", "-1.00"]
-    assert lines[5].split() == ["lr=1e-3", "+0.50", "-2.00", "1/2", "0.0300", "1"]
+    assert lines[1].split() == ["a", "3", "of", "the", "runs", "+4.00", "+1.50", "+2.50"]
+    assert lines[2].split() == ["b", "its", "reference", "-1.00", "-4.00", "+3.00"]
+    assert lines[5].split() == ["lr=1e-3", "+0.50", "-2.00", "+2.50", "2/2", "0.0300", "1"]
