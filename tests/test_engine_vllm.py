@@ -239,16 +239,18 @@ def listen_to_the_probe(engine: Any, calls: list[str], monkeypatch: pytest.Monke
 @pytest.mark.filterwarnings("ignore")
 def test_every_swap_is_followed_by_the_probe(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base too: at first, and when a batch goes on to its next problem; what has not changed is not
-    asked again."""
+    asked again. The probe's own token is nobody's progress."""
     engine, calls = started.engine, []
     engine._swap(Policy("swapper", 0))
     listen_to_the_probe(engine, calls, monkeypatch)
+    monkeypatch.setattr(engine, "_progress", lambda n_tokens, n_done: calls.append("sample"))
     adapted = Policy("swapper", 1, started.first.adapter_dir)
     next_problem = Policy("next", 0)
     for policy in (Policy("swapper", 0), next_problem, adapted, adapted, next_problem, next_problem):
         engine.sample([ASK], [0], policy, SamplingSpec(2))
         calls.append("|")
-    assert " ".join(calls) == "probe | | probe | | probe | |"
+    once, again = "probe sample |", "sample |"
+    assert " ".join(calls) == " ".join([once, again, once, again, once, again])
 
 
 @pytest.mark.vllm

@@ -110,7 +110,7 @@ class VllmEngine:
         ]
         with _engine_errors():
             self._load(policy, woken=self._wake())
-            outputs = self._generate([ids[prompt] for prompt in prompts_G], params_G)
+            outputs = self._generate([ids[prompt] for prompt in prompts_G], params_G, self._progress)
             self._rest()
         return [
             self._sample(prompt, ids[prompt], output.outputs[0], policy)
@@ -129,7 +129,9 @@ class VllmEngine:
 
     # -- requests ------------------------------------------------------------------------------------------
 
-    def _generate(self, ids_G: Sequence[tuple[int, ...]], params_G: Sequence[Any]) -> list[Any]:
+    def _generate(
+        self, ids_G: Sequence[tuple[int, ...]], params_G: Sequence[Any], progress: TokenProgress | None = None
+    ) -> list[Any]:
         """One finished request output a prompt, in order; what is left of them is aborted on an interrupt."""
         engine = self.llm.llm_engine
         names = [str(self._n_requests + index) for index in range(len(ids_G))]
@@ -146,8 +148,8 @@ class VllmEngine:
                     if output.finished:
                         outputs[output.request_id] = output
                         n_tokens += len(output.outputs[0].token_ids)
-                        if self._progress is not None:
-                            self._progress(n_tokens, len(outputs))
+                        if progress is not None:
+                            progress(n_tokens, len(outputs))
         except BaseException:
             engine.abort_request([name for name in names if name not in outputs])
             raise
