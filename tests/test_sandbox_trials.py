@@ -17,15 +17,16 @@ from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._pooled import PooledSandbox
 
 TRIALS = trials.load()
-# The most telling of each kind that end at once; `ignores_signals` stands for those that must be ended.
+# The most telling of each kind that end at once. That limits end what runs into them, the contract's tests say.
 QUICK = {
     "hostile": (
-        "double_fork", "endless_stdout", "exit_zero", "forges_frames", "ignores_signals", "kills_everyone",
-        "lies_about_equality", "memory_in_one_gulp", "patches_the_runner", "search_memory", "symlinks", "traces",
+        "docker_socket", "double_fork", "endless_stdout", "exit_zero", "fills_tmp", "forges_frames",
+        "kills_everyone", "lies_about_equality", "memory_in_one_gulp", "patches_the_runner", "search_memory",
+        "traces",
     ),
     "honest": (
-        "for_line_in_stdin", "leaves_marks_in_files", "module_level_global", "numpy_arrays",
-        "output_kept_until_exit",
+        "for_line_in_stdin", "leaves_marks_in_files", "module_level_global", "output_kept_until_exit",
+        "returns_dict_of_numpy_integers",
     ),
 }  # fmt: skip
 OPTIONS = {"boxes_ready": 2, "parallel": 2}
