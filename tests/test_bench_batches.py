@@ -75,7 +75,7 @@ def test_shares_of_scripted_replies_are_a_table(tmp_path: Path, monkeypatch: pyt
         "orchestrator",
     ]
     assert row.split()[:2] == ["3", "1"]
-    assert row.split()[-4:-2] == ["0.0", "%"]  # nothing learns
+    assert row.count("%") == 4  # shares of the time, which no test can foretell
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,x", "-1", "1.5"])
