@@ -168,7 +168,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
     with gzip.open(tmp_path / "MbppPlus.jsonl.gz", "wt") as file:
         file.writelines(json.dumps({**MBPP, "task_id": f"Mbpp/{n}"}) + "\n" for n in range(2, 22))
-    (tmp_path / "batch.toml").write_text('sources = "problems"\nout = "runs/of-file"\n')
+    (tmp_path / "batch.toml").write_text('sources = "problems"\nseeds = 1\nout = "runs/of-file"\n')
     program = f"print(3)\n{json.loads(path.read_text())['reference']}"
     (tmp_path / "answer.py").write_text(program)
     reply = json.dumps({"text": f"```python\n{program}\n```"})
