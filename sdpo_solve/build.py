@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve import feedback, judge, models
+from sdpo_solve.config import RunOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.identity import (
@@ -183,7 +184,7 @@ class Workshop:
         run_dir = out / name
         grader = self.judge()  # checks the sandbox before the weights are loaded
         config = {"grader": self.grader(), **self._config(problem)}
-        check_config(run_dir, config)
+        check_config(run_dir, config, self._defaults())
         journal = Journal(run_dir, f"{out.name}/{name}", listeners)
         try:
             spec = self.sampling_spec()
@@ -213,7 +214,7 @@ class Workshop:
     def check(self, problem: Problem, out: Path) -> None:
         """Raises ConfigError where `out` holds this run with other options; what grades is not asked."""
         problem = judge.with_feedback_mode(problem, self.plan.run.feedback_mode, self.plan.run.seed)
-        check_config(out / run_name(problem, self.plan.run), self._config(problem))
+        check_config(out / run_name(problem, self.plan.run), self._config(problem), self._defaults())
 
     def check_graders(self, graders: Mapping[Path, Mapping[str, Any]]) -> None:
         """Raises ConfigError where a run, by its directory, was graded by something else than would now."""
@@ -290,6 +291,13 @@ class Workshop:
             "problem": {"id": problem.id, "digest": problem_digest(problem)},
             "model": self.model().identity if self.uses_model else "scripted replies",
         }
+
+    def _defaults(self) -> dict[str, Any]:
+        """The options of `_config` as they are where nobody sets them."""
+        parts = {
+            name: type(part).model_construct().model_dump(mode="json") for name, part in self.plan.parts.items()
+        }
+        return {"options": RunOptions().model_dump(mode="json", exclude={"settings"}), "parts": parts}
 
     def _header(self, problem: Problem, config: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
         options = self.plan.run

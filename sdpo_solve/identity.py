@@ -90,16 +90,19 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
     return found
 
 
-def check_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+def check_config(
+    run_dir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> None:
     """Refuse to go on with a run that was begun with other options, model or grader.
 
-    A `config` without `grader` says nothing of it, and neither did the files of early versions.
+    A `config` without `grader` says nothing of it, and neither did the files of early versions. `defaults`: the
+    part of `config` that has defaults; a run begun before there was such an option had that value.
     Raises ConfigError naming the first difference.
     """
     before = read_config(run_dir)
     if before is None:
         return
-    old, new = _flat(before), _flat(json.loads(json.dumps(config)))
+    old, new = _flat(defaults or {}) | _flat(before), _flat(json.loads(json.dumps(config)))
     passed_over = list(_DECIDE_NOTHING)
     if "grader" in before:  # it says what came of these options
         passed_over += ["options.sandbox", "parts.sandbox."]

@@ -281,6 +281,21 @@ def test_other_options_do_not_mix_with_an_old_run(place: Place) -> None:
 
 
 @pytest.mark.docker
+def test_a_run_that_was_begun_before_there_was_an_option_goes_on_with_its_default(place: Place) -> None:
+    place.replies(WRONG, WRONG, WRONG)
+    one_by_one = ("--method", "best-of-k", "--group-size", "1", "--attempts", "2")
+    assert place.run(*one_by_one).returncode == 1
+    path = place.path / "out/inc/best-of-k/seed-0/config.json"
+    written = json.loads(path.read_text())
+    del written["parts"]["feedback"]["total_chars"], written["options"]["thinking"]
+    path.write_text(json.dumps(written))
+    assert place.run(*one_by_one).returncode == 1
+    done = place.run(*one_by_one, "--set", "feedback.total_chars=777")
+    assert done.returncode == 2
+    assert "parts.feedback.total_chars = 2000, now it is 777" in one_line(done.stderr)
+
+
+@pytest.mark.docker
 def test_what_grades_cannot_change_in_the_middle_of_a_run(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

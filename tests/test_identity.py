@@ -62,6 +62,17 @@ def test_who_does_not_know_the_grader_yet_compares_the_rest(tmp_path: Path) -> N
         check_grader(tmp_path, GRADER, {**GRADER, "identity": "docker (default runtime), image sha256:2"})
 
 
+def test_a_run_of_before_an_option_was_there_had_its_default(tmp_path: Path) -> None:
+    judge = {"boxes": 2, "retries": 2, "newer": 7}
+    defaults = {"parts": {"judge": {"boxes": 1, "retries": 1, "newer": 7}}}
+    run_dir = begun(tmp_path)
+    check_config(run_dir, {**CONFIG, "parts": {"judge": judge}}, defaults)
+    with pytest.raises(ConfigError, match=r"parts\.judge\.newer = 7, now it is 8"):
+        check_config(run_dir, {**CONFIG, "parts": {"judge": {**judge, "newer": 8}}}, defaults)
+    with pytest.raises(ConfigError, match=r"parts\.judge\.retries = 2, now it is 1"):
+        check_config(run_dir, {**CONFIG, "parts": {"judge": {**judge, "retries": 1}}}, defaults)
+
+
 def test_a_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     check_out(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
