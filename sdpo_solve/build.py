@@ -295,7 +295,8 @@ class Workshop:
     def _defaults(self) -> dict[str, Any]:
         """The options of `_config` as they are where nobody sets them."""
         parts = {
-            name: type(part).model_construct().model_dump(mode="json") for name, part in self.plan.parts.items()
+            name: type(part).model_construct().model_dump(mode="json")
+            for name, part in self.plan.parts.items()
         }
         return {"options": RunOptions().model_dump(mode="json", exclude={"settings"}), "parts": parts}
 

@@ -90,13 +90,11 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
     return found
 
 
-def check_config(
-    run_dir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-) -> None:
+def check_config(run_dir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
     """Refuse to go on with a run that was begun with other options, model or grader.
 
-    A `config` without `grader` says nothing of it, and neither did the files of early versions. `defaults`: the
-    part of `config` that has defaults; a run begun before there was such an option had that value.
+    A `config` without `grader` says nothing of it, and neither did the files of early versions. `defaults`:
+    the options as they are where nobody sets them; a run begun before there was an option had that value.
     Raises ConfigError naming the first difference.
     """
     before = read_config(run_dir)

@@ -19,10 +19,10 @@ The rest of Table 12 are options of a run: `--group-size 16 --temperature 1 --ma
 Qwen/Qwen3-8B`; no thinking, no warm-up and a constant rate are what there is. Prompts have no limit of 2048
 tokens here; the caps of feedback keep the teacher's short.
 
-**The preset `default`** rests on what two updates do to answers that the model gave itself
-(`sdpo-solve bench lesson`; 2026-11-26, Qwen2.5-Coder-0.5B, float32, 8 failed attempts an update, from the base).
-*right* and *wrong* are the changes in log-probability, in nats an answer, of answers that pass the tests and of
-those that fail; *drift* is the KL divergence from the base in nats a token. letter-tally: 3 right answers, solved
+**The preset `default`** rests on what two updates do to answers that the model gave itself (`sdpo-solve bench
+lesson`; 2026-11-26, Qwen2.5-Coder-0.5B, float32, 8 failed attempts an update, from the base). *right* and
+*wrong* are the changes in log-probability, in nats an answer, of answers that pass the tests and of those
+that fail; *drift* is the KL divergence from the base in nats a token. letter-tally: 3 right answers, solved
 by 6 of 64 samples of the base. day-clock: 1 right answer, by 1 of 24.
 
 | Setting | letter-tally: right | wrong | drift | day-clock: right | wrong | drift |
@@ -42,14 +42,15 @@ by 6 of 64 samples of the base. day-clock: 1 right answer, by 1 of 24.
 | `lr` 1e-4, `alpha` 0.5 | +0.03 | -4.95 | 0.101 | +1.54 | -3.38 | 0.032 |
 | `lr` 1e-4, one update of 16 | +0.28 | -3.49 | 0.071 | +0.52 | -2.25 | 0.026 |
 
-What it says: every setting makes failed answers rarer, and faster than right ones; but from 2e-4 on the right
-ones become rarer too, and a discovery needs them more likely in absolute terms. So 5e-5 stays. Rank and the
-averaged teacher make no difference in two updates; a live teacher chases itself; two updates of 8 teach more than
-one of 16. Attention alone moves the model least for what it gains on one of the two problems, not on the other.
+What it says: every setting makes failed answers rarer, and faster than right ones; but faster rates make
+right ones rarer too, and a discovery needs them likelier in absolute terms. 5e-5 is the one that gained on
+both. Rank and the averaged teacher make no difference in two updates; a live teacher chases itself; two
+updates of 8 teach more than one of 16. Attention alone moves the model least for what it gains on one of the
+two problems, not on the other.
 
-What it does not say: two problems, one draw of failures each, and two updates. Over 7 updates on 29 problems of
-MBPP+ (group 16; `problems/discovery/pilot`) 5e-5 moved the model by 0.014 nats a token only, since there the
-teacher differed by 0.04 nats a token from its student; no rule of health had to act in 114 updates.
+What it does not say: two problems, one draw of failures each, and two updates. Over 7 updates on 29 problems
+of MBPP+ (group 16; `problems/discovery/pilot`) 5e-5 moved the model by 0.014 nats a token only, since there
+the teacher differed by 0.04 nats a token from its student; no rule of health had to act in 114 updates.
 """
 
 from __future__ import annotations
