@@ -43,10 +43,11 @@ by 6 of 64 samples of the base. day-clock: 1 right answer, by 1 of 24.
 | `lr` 1e-4, one update of 16 | +0.28 | -3.49 | 0.071 | +0.52 | -2.25 | 0.026 |
 
 What it says: every setting makes failed answers rarer, and faster than right ones; but faster rates make
-right ones rarer too, and a discovery needs them likelier in absolute terms. 5e-5 is the one that gained on
-both. Rank and the averaged teacher make no difference in two updates; a live teacher chases itself; two
-updates of 8 teach more than one of 16. Attention alone moves the model least for what it gains on one of the
-two problems, not on the other.
+right ones rarer too (from 1e-4 on one problem, from 4e-4 on both), and a discovery needs them likelier in
+absolute terms. 5e-5 is the only rate at which they gained on both problems. Rank and the averaged teacher
+make no difference in two updates; a live teacher chases itself; two updates of 8 teach more than one of 16.
+At 1e-4 attention alone, `alpha` 0.5 and one update of 16 gained on both as well, none of them more than 5e-5
+on both; attention alone moved the model least.
 
 What it does not say: two problems, one draw of failures each, and two updates. Over 7 updates on 29 problems
 of MBPP+ (group 16; `problems/discovery/pilot`) 5e-5 moved the model by 0.014 nats a token only, since there
