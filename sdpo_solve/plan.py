@@ -183,7 +183,7 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
         frozenset(flags.get("settings") or {}),
     )
     _check_methods(spec)
-    return _without_idle(spec, flags)
+    return _without_idle(spec, flags, from_file.get("methods", PAPER_ARMS))
 
 
 def make_screen_spec(
@@ -203,8 +203,8 @@ def make_screen_spec(
     )
 
 
-def _without_idle(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
-    """Refuses what no method reads; where flags run some methods of a file, drops what it says for others.
+def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: str | Sequence[str]) -> BatchSpec:
+    """Refuses what no method reads; where flags run some arms of a file, drops what it says for others.
 
     Raises ConfigError.
     """
@@ -217,10 +217,19 @@ def _without_idle(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
         if flags.get("group_size") is not None or not is_part_of_a_file:
             raise ConfigError("group-size: none of these methods samples groups; leave it out")
         spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
-    if "learner" in spec.run.settings and "sdpo" not in methods:
-        if "learner" in (flags.get("settings") or {}) or not is_part_of_a_file:
-            raise ConfigError("settings of the learner: none of these methods learns")
-        settings = {part: values for part, values in spec.run.settings.items() if part != "learner"}
+    by_flag = flags.get("settings") or {}
+    is_read = "learner" in by_flag or not is_part_of_a_file
+    if "learner" in spec.run.settings and "sdpo" not in methods and is_read:
+        raise ConfigError("settings of the learner: none of these methods learns")
+    if is_part_of_a_file:
+        names = arms_of_file.split(",") if isinstance(arms_of_file, str) else arms_of_file
+        others = {spec.method_of(name.strip()) for name in names} - methods
+        others |= set() if "sdpo" in methods else {"learner"}
+        settings = {
+            part: values
+            for part, values in spec.run.settings.items()
+            if part not in others or part in by_flag
+        }
         spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
     if not spec.run.has_weights and flags.get("engine") is not None:
         spec = _without_weights(spec, flags)

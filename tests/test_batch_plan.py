@@ -29,6 +29,13 @@ def test_a_flag_may_run_one_method_of_a_file_that_says_more() -> None:
     assert got.run.group_size is None
     assert got.run.settings == {}
     assert make_spec(FILE, {"methods": "sdpo"}).run.settings == FILE["settings"]
+    both = {"learner": {"lr": 1e-4}, "sdpo": {"told_attempts": 2}}
+    for methods in (["sdpo", "multi-turn"], "sdpo, multi-turn", ["tells", "multi-turn"]):
+        told = {**FILE, "methods": methods, "settings": both, "arms": {"tells": {}}}
+        assert make_spec(told, {"methods": "multi-turn"}).run.settings == {}
+        assert make_spec(told, {"methods": "sdpo"}).run.settings == both
+        by_flag = {"methods": "multi-turn", "settings": {"sdpo": {"told_attempts": 4}}}
+        assert "sdpo" in make_spec(told, by_flag).run.settings  # and refused with the run's other options
 
 
 @pytest.mark.parametrize("flags", [{"group_size": 4}, {"settings": {"learner": {"lr": 1e-3}}}])
