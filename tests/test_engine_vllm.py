@@ -94,6 +94,23 @@ def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
     assert inside.exitcode == -signal.SIGKILL
 
 
+def test_pythons_own_helper_outlives_what_is_guarded() -> None:
+    code = """
+        from multiprocessing import resource_tracker
+        from sdpo_solve.engines._guardian import Guardian
+        guardian = Guardian()
+        with guardian.marking():
+            resource_tracker.ensure_running()
+        print(guardian.pids())
+        guardian.close()
+        print(resource_tracker._resource_tracker._check_alive())
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["[]", "True"]
+
+
 def test_the_guardian_acts_when_we_are_killed() -> None:
     code = """
         import subprocess, time

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 _VARIABLE = "SDPO_SOLVE_GUARDED"
@@ -42,6 +43,8 @@ class Guardian:
     @contextmanager
     def marking(self) -> Iterator[None]:
         """What is started within is guarded. Stay within until it runs."""
+        # Python's own helper is ours, not the engine's: it must outlive what is guarded.
+        resource_tracker.ensure_running()
         os.environ[_VARIABLE] = self._mark
         try:
             with _own_sessions():
