@@ -183,7 +183,9 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
         frozenset(flags.get("settings") or {}),
     )
     _check_methods(spec)
-    return _without_idle(spec, flags, from_file.get("methods", PAPER_ARMS))
+    arms_of_file = {"methods": from_file.get("methods", PAPER_ARMS)}
+    of_file = read_options(BatchOptions, {**own_given, **arms_of_file}, place, lambda key: f"{place}: {key}")
+    return _without_idle(spec, flags, of_file.methods)
 
 
 def make_screen_spec(
@@ -203,7 +205,7 @@ def make_screen_spec(
     )
 
 
-def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: str | Sequence[str]) -> BatchSpec:
+def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: Sequence[str]) -> BatchSpec:
     """Refuses what no method reads; where flags run some arms of a file, drops what it says for others.
 
     Raises ConfigError.
@@ -217,20 +219,16 @@ def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: str |
         if flags.get("group_size") is not None or not is_part_of_a_file:
             raise ConfigError("group-size: none of these methods samples groups; leave it out")
         spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
-    by_flag = flags.get("settings") or {}
-    is_read = "learner" in by_flag or not is_part_of_a_file
-    if "learner" in spec.run.settings and "sdpo" not in methods and is_read:
-        raise ConfigError("settings of the learner: none of these methods learns")
+    settings = dict(spec.run.settings)
     if is_part_of_a_file:
-        names = arms_of_file.split(",") if isinstance(arms_of_file, str) else arms_of_file
-        others = {spec.method_of(name.strip()) for name in names} - methods
-        others |= set() if "sdpo" in methods else {"learner"}
-        settings = {
-            part: values
-            for part, values in spec.run.settings.items()
-            if part not in others or part in by_flag
-        }
-        spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
+        of_others = {"learner", *(spec.method_of(arm) for arm in arms_of_file)} - methods
+        if "sdpo" in methods:
+            of_others.remove("learner")
+        for part in of_others - set(flags.get("settings") or {}):
+            settings.pop(part, None)
+    if "learner" in settings and "sdpo" not in methods:
+        raise ConfigError("settings of the learner: none of these methods learns")
+    spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
     if not spec.run.has_weights and flags.get("engine") is not None:
         spec = _without_weights(spec, flags)
     return spec

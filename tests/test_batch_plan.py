@@ -36,6 +36,8 @@ def test_a_flag_may_run_one_method_of_a_file_that_says_more() -> None:
         assert make_spec(told, {"methods": "sdpo"}).run.settings == both
         by_flag = {"methods": "multi-turn", "settings": {"sdpo": {"told_attempts": 4}}}
         assert "sdpo" in make_spec(told, by_flag).run.settings  # and refused with the run's other options
+    with pytest.raises(ConfigError, match=r"^b\.toml: methods must be a list \(got 3\)"):
+        make_spec({**FILE, "methods": 3}, {"methods": "sdpo"}, "b.toml")
 
 
 @pytest.mark.parametrize("flags", [{"group_size": 4}, {"settings": {"learner": {"lr": 1e-3}}}])

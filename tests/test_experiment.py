@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from sdpo_solve.selection import half_of
 
 ROOT = Path(__file__).parent.parent
 PILOT = ROOT / "problems" / "discovery" / "pilot"
+TOLD = ROOT / "problems" / "discovery" / "told"
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -64,16 +64,15 @@ def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> Non
 
 
 def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
-    told = ROOT / "problems" / "discovery" / "told"
     found: dict[str, dict[str, dict[str, object]]] = {}
-    with zipfile.ZipFile(told / "results.zip") as file:
+    with zipfile.ZipFile(TOLD / "results.zip") as file:
         for name in file.namelist():
             if name.endswith("journal.jsonl"):
                 _, problem, arm, *_ = Path(name).parts
                 events = [json.loads(line) for line in file.read(name).decode().splitlines()]
                 n_solved = sum(e["n_solved"] for e in events if e["event"] == "group")
                 found.setdefault(problem, {})[arm] = {**events[-1], "n_solved": n_solved}
-    assert set(found) == set(plan.read_toml(told / "batch.toml")["ids"])
+    assert set(found) == set(plan.read_toml(TOLD / "batch.toml")["ids"])
     section = (ROOT / "README.md").read_text("utf-8").split("### Where it does pay")[1].split("\n## ")[0]
     said = rows(section)
     for problem, arms in found.items():
@@ -85,28 +84,18 @@ def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None
 
 
 def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None:
-    told = ROOT / "problems" / "discovery" / "told"
-    plain: Counter[str] = Counter()
-    with_feedback: Counter[str] = Counter()
-    n: Counter[str] = Counter()
-    n_told: Counter[str] = Counter()
-    for line in (told / "screening.jsonl").read_text("utf-8").splitlines():
-        event = json.loads(line)
-        if event["event"] == "group":
-            problem = event["problem"]
-            plain[problem] += event["solved"]
-            n[problem] += event["n"]
-            with_feedback[problem] += event["teacher_solved"]
-            n_told[problem] += event["teacher_n"]
-    hard = {problem for problem in n if not plain[problem]}
-    chosen = {problem for problem in hard if with_feedback[problem]}
-    assert chosen == set(plan.read_toml(told / "batch.toml")["ids"])
+    screened = read_screening(TOLD).problems
+    hard = {name for name, item in screened.items() if not item.base.solved}
+    chosen = {name for name in hard if screened[name].teacher.solved}
+    assert chosen == set(plan.read_toml(TOLD / "batch.toml")["ids"])
     readme = (ROOT / "README.md").read_text("utf-8")
     for group, name in (
         (hard, "16 without a success in 10 to 16 plain samples"),
-        (n.keys() - hard, "the other 10"),
+        (screened.keys() - hard, "the other 10"),
     ):
         cells = rows(readme)[name]
-        assert cells[0] == f"{sum(plain[p] for p in group)} of {sum(n[p] for p in group)}"
-        told_of = f"{sum(with_feedback[p] for p in group)} of {sum(n_told[p] for p in group)}"
+        base = [screened[problem].base for problem in group]
+        teacher = [screened[problem].teacher for problem in group]
+        assert cells[0] == f"{sum(x.solved for x in base)} of {sum(x.n for x in base)}"
+        told_of = f"{sum(x.solved for x in teacher)} of {sum(x.n for x in teacher)}"
         assert cells[1].startswith(told_of)
