@@ -73,7 +73,7 @@ def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None
                 n_solved = sum(e["n_solved"] for e in events if e["event"] == "group")
                 found.setdefault(problem, {})[arm] = {**events[-1], "n_solved": n_solved}
     assert set(found) == set(plan.read_toml(TOLD / "batch.toml")["ids"])
-    section = (ROOT / "README.md").read_text("utf-8").split("### Where it does pay")[1].split("\n## ")[0]
+    section = (ROOT / "README.md").read_text("utf-8").split("### What may pay")[1].split("\n## ")[0]
     said = rows(section)
     for problem, arms in found.items():
         base, ours = arms["best-of-k"], arms["sdpo-told"]
