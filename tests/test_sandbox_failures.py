@@ -182,6 +182,14 @@ def gone(seen: Callable[[], object], within_s: float = 15.0) -> bool:
     return True
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there; a zombie has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def children(pid: int) -> set[int]:
     """Every process below `pid`."""
     found, parents = set(), {pid}
@@ -232,6 +240,10 @@ def test_a_bubblewrap_box_killed_from_outside() -> None:
         for runner in {pid for monitor in monitors for pid in children(monitor)}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(runner, signal.SIGKILL)
+        # The box that stood ready was killed too, and is known to be dead once its monitor has ended.
+        until = time.monotonic() + 20
+        while any(map(runs, monitors)) and time.monotonic() < until:
+            time.sleep(0.01)
 
     try:
         assert error_of(sandbox, kill).startswith("the box was removed from outside")
