@@ -110,9 +110,7 @@ def batch(
     ] = None,
     merge: Annotated[
         bool,
-        typer.Option(
-            "--merge", help="Sample for runs without an adapter together; rounding may change tokens."
-        ),
+        typer.Option("--merge", help="Sample for the runs in flight together; rounding may change tokens."),
     ] = False,
     tries: Annotated[
         int | None, typer.Option(help="Times a failing run is tried, over all commands (default: 2).")

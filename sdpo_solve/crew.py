@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,8 +17,9 @@ from typing import Any, Literal
 from sdpo_solve.errors import RunError
 from sdpo_solve.events import FILE_NAME, last_event
 from sdpo_solve.journal import Listener
+from sdpo_solve.merging import MergingEngine
 from sdpo_solve.plan import RunKey
-from sdpo_solve.sharing import MergingEngine, Outage, PatientGrader, Stopped, TurnEngine, TurnMethod, Turns
+from sdpo_solve.sharing import Outage, PatientGrader, Stopped, TurnEngine, TurnMethod, Turns
 from sdpo_solve.solve import Run, solve, write_solution
 from sdpo_solve.types import Outcome, OutcomeStatus
 
@@ -103,7 +105,9 @@ class Crew:
         if n_failures >= tries:
             return replace(_unfinished(key, run, journal.state.failures[-1]), kept=True)
         try:
-            outcome = solve(self._shared(run))
+            shared = self._shared(run)
+            with shared.engine.taking_part() if isinstance(shared.engine, MergingEngine) else nullcontext():
+                outcome = solve(shared)
             write_solution(run)
         except Stopped:
             return replace(_unfinished(key, run), status="stopped")

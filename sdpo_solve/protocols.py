@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sdpo_solve.types import (
     Attempt,
@@ -76,6 +77,34 @@ class Engine(Protocol):
         """Free weights and processes. Safe to call twice."""
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyMix:
+    """The causal LM with K policies side by side; `choose` says which of them each row of a pass uses.
+
+    `choose` takes a tensor of B policy numbers, and holds until it is called again.
+    """
+
+    model: Any
+    choose: Callable[[torch.Tensor], None]
+
+
+@runtime_checkable
+class MixingEngine(Engine, Protocol):
+    """An engine whose samples of one call may come from different policies."""
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        """One sample a prompt, in order, each from exactly its policy.
+
+        Raises EngineError as `sample` does.
+        """
+
+
 class PolicyHost(Protocol):
     """The base weights in this process with their adapters, shared by the learner and `engines/hf.py`."""
 
@@ -90,6 +119,12 @@ class PolicyHost(Protocol):
         """The causal LM (logits as `model(...).logits`) with exactly that policy's weights, in eval mode.
 
         Raises EngineError where the policy is not held.
+        """
+
+    def policies_active(self, policies_K: Sequence[Policy]) -> AbstractContextManager[PolicyMix]:
+        """The causal LM with the weights of several policies side by side, for sampling.
+
+        Raises EngineError where one of them is not held.
         """
 
 

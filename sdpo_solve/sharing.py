@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import FrameType
 
-from sdpo_solve.errors import EngineError, SandboxError
+from sdpo_solve.errors import SandboxError
 from sdpo_solve.protocols import Engine, Grader, Method, Sandbox
 from sdpo_solve.types import (
     Attempt,
@@ -305,70 +305,7 @@ class PatientGrader:
                         raise
 
 
-# -- sampling together ---------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False, slots=True)
-class _Request:
-    prompts_G: Sequence[Prompt]
-    seeds_G: Sequence[int]
-    policy: Policy
-    samples_G: list[Sample] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MergingEngine:
-    """Lets requests that wait at the same time, and need no adapter, go through the engine as one call.
-
-    Implements `protocols.Engine`. Rows keep their own seeds; in another batch rounding may differ.
-    """
-
-    engine: Engine
-    turns: Turns
-    waiting: dict[SamplingSpec, list[_Request]] = field(default_factory=dict)
-    guard: threading.Lock = field(default_factory=threading.Lock)
-
-    def sample(
-        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
-    ) -> list[Sample]:
-        if policy.adapter_dir is not None:
-            with self.turns.use(self.turns.engine, "sampling"):
-                return self.engine.sample(prompts_G, seeds_G, policy, spec)
-        request = _Request(prompts_G, seeds_G, policy)
-        with self.guard:
-            self.waiting.setdefault(spec, []).append(request)
-        with self.turns.use(self.turns.engine, "sampling"):
-            if request.samples_G is None:
-                self._serve(request, spec)
-        assert request.samples_G is not None
-        return request.samples_G
-
-    def identity(self) -> str:
-        return self.engine.identity()
-
-    def close(self) -> None:
-        self.engine.close()
-
-    def _serve(self, own: _Request, spec: SamplingSpec) -> None:
-        """Sample for all that wait; where that fails, for `own` alone: an error ends its own run."""
-        with self.guard:
-            requests = self.waiting.pop(spec, [])
-        if own not in requests:  # taken by a call that did not come back
-            requests.append(own)
-        try:
-            self._sample(requests, spec)
-        except EngineError:
-            with self.guard:
-                others = [request for request in requests if request is not own]
-                self.waiting.setdefault(spec, []).extend(others)
-            self._sample([own], spec)
-
-    def _sample(self, requests: Sequence[_Request], spec: SamplingSpec) -> None:
-        prompts_G = [prompt for request in requests for prompt in request.prompts_G]
-        seeds_G = [seed for request in requests for seed in request.seeds_G]
-        samples = iter(self.engine.sample(prompts_G, seeds_G, requests[0].policy, spec))
-        for request in requests:
-            request.samples_G = [replace(next(samples), policy=request.policy) for _ in request.seeds_G]
+# -- in words ----------------------------------------------------------------------------------------------
 
 
 def busy_line(shares: Mapping[str, float]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from hosts import save_adapter
 from tiny_model import make_tokenizer, save_tiny_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -227,6 +228,34 @@ def test_a_recorded_step_samples_from_the_same_distribution(
         plain = hf.HfEngine(host, hf.Options(batch_rows=6), batch_of=Batch)
         unrecorded = plain.sample(prompts, range(18), Policy("run", 0), SamplingSpec(40, 1.5))
         assert [s.token_ids_T for s in samples] == [s.token_ids_T for s in unrecorded]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_recorded_steps_keep_the_policies_of_a_batch_apart(
+    model_dir: Path, tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that was recorded for one choice of policies serves every later one, refilled slots too."""
+    policies = [Policy("run", 0)]
+    policies += [Policy("run", n, save_adapter(model_dir, tmp_path / str(n), n, rank=4 * n)) for n in (1, 2)]
+    host = AdaptedModel.load(model_dir, "cuda", dtype)
+    steps, recordings = [], []
+    monkeypatch.setattr(SlotBatch, "step", _counted(steps, SlotBatch.step))
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", _counted(recordings, torch.cuda.CUDAGraph.replay))
+    prompts = [Prompt((Message("user", "a" * n),)) for n in (1, 40, 11)] * 6
+    asked = [policies[n // 2 % 3] for n in range(18)]
+    engine = hf.HfEngine(host, hf.Options(batch_rows=6))
+    samples = engine.sample_mixed(prompts, range(18), asked, SamplingSpec(40, 1.5))
+    assert len(recordings) > len(steps) / 2
+    for sample in samples:
+        offs = {policy.key: 0.0 for policy in policies}
+        for policy in policies:
+            with host.policy_active(policy) as model:
+                right = forced_logprobs(model, sample.prompt_ids, sample.token_ids_T, 1.5)
+            pairs = zip(sample.logprobs_T, right, strict=True)
+            offs[policy.key] = sum(abs(a - b) for a, b in pairs) / len(right)
+        assert offs[sample.policy.key] < (1e-4 if dtype == torch.float32 else 0.05)
+        assert min(offs, key=lambda key: offs[key]) == sample.policy.key
 
 
 def _counted(calls: list[int], method: Any) -> Any:

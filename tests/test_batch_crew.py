@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,14 @@ from parts import ReadGrader, SayEngine, answer, make_run
 
 from sdpo_solve.crew import Crew, Desk, RunSummary, Threads
 from sdpo_solve.errors import ConfigError, EngineError, SandboxError
+from sdpo_solve.merging import MergingEngine
 from sdpo_solve.plan import RunKey
-from sdpo_solve.sharing import MergingEngine, Meter, Outage, Stopped, Turns
+from sdpo_solve.sharing import Meter, Outage, Stopped, Turns
 from sdpo_solve.solve import solve
-from sdpo_solve.types import Budget, Policy, SamplingSpec
+from sdpo_solve.types import Budget, Message, Policy, Prompt, Sample, SamplingSpec
 
+PROMPTS = [Prompt((Message("user", "say"),))]
+SPEC = SamplingSpec(8)
 KEYS = [RunKey(seed, name, "count") for seed in range(2) for name in ("a", "b", "c")]
 
 
@@ -249,6 +252,83 @@ def test_an_error_in_a_merged_call_hits_only_the_run_it_belongs_to() -> None:
     for thread in threads:
         thread.join()
     assert got == {n: "prompt too long" if n == 3 else f"said {n}" for n in range(6)}
+
+
+class MixedEngine(SayEngine):
+    """Writes down the policies of each call."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda seed, policy, n: f"said {seed}")
+        self.mixes: list[set[str]] = []
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        self.mixes.append({policy.key for policy in policies_G})
+        return [
+            self.sample([prompt], [seed], policy, spec)[0]
+            for prompt, seed, policy in zip(prompts_G, seeds_G, policies_G, strict=True)
+        ]
+
+
+def learning_run(
+    merging: MergingEngine,
+    number: int,
+    n_groups: int,
+    learn_s: float,
+    group: list[int],
+    ready: Callable[[], object] = int,
+) -> None:
+    with merging.taking_part():
+        ready()
+        for version in range(n_groups):
+            policy = Policy(f"run {number}", version, Path("adapter") if version else None)
+            seeds = [100 * number + version]
+            group += [int(s.text.removeprefix("said ")) for s in merging.sample(PROMPTS, seeds, policy, SPEC)]
+            with merging.turns.use(merging.turns.weights, "learning"):
+                time.sleep(learn_s)
+
+
+def test_runs_that_learn_sample_together_group_by_group() -> None:
+    """Three runs of 4, 4 and 2 groups that learn in turns: 4 calls, not 10, and none waits for one that left."""
+    engine = MixedEngine()
+    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    groups: list[list[int]] = [[], [], []]
+    starts = threading.Barrier(3)
+
+    def go(number: int, n_groups: int) -> None:
+        learning_run(merging, number, n_groups, 0.05 * (1 + number), groups[number], starts.wait)
+
+    threads = [threading.Thread(target=go, args=(number, n)) for number, n in enumerate((4, 4, 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert groups == [[0, 1, 2, 3], [100, 101, 102, 103], [200, 201]]
+    want = [{f"run {run}@{version}" for run in range(3 if version < 2 else 2)} for version in range(4)]
+    assert engine.mixes == want
+
+
+def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:
+    engine = MixedEngine()
+    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    with merging.taking_part():  # a run that grades for the whole test
+        got: list[int] = []
+        learning_run(merging, 1, 2, 0.0, got)
+    assert got == [100, 101]
+
+
+def test_an_engine_of_one_policy_a_call_merges_only_what_needs_no_adapter() -> None:
+    engine = SayEngine(lambda seed, policy, n: f"said {seed}")
+    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    with merging.taking_part():
+        got: list[int] = []
+        learning_run(merging, 1, 3, 0.0, got)
+    assert got == [100, 101, 102]
 
 
 def test_a_merged_batch_gives_the_runs_of_an_unmerged_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Knows tensors, not prompts or policies. Axes: `_B` rows of the batch, `_V` vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ class Row:
     prompt_ids: tuple[int, ...]
     seed: int
     max_tokens: int
+    policy: int = 0
+    """Which of the policies of the batch it is sampled from."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: Finish | None = None
@@ -50,40 +52,61 @@ class Row:
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What decodes a batch. `choose` hears before each pass which policy each row uses; None: one for all."""
+
+    model: Any
+    device: torch.device
+    temperature: float
+    choose: Callable[[torch.Tensor], None] | None = None
+
+    def choose_for(self, rows: Sequence[Row]) -> None:
+        """Let each row of the next pass use its own policy."""
+        import torch
+
+        if self.choose is not None:
+            self.choose(torch.tensor([row.policy for row in rows], device=self.device))
+
+
 class Prefills:
     """The caches of prompts, all tokens but the last, which is a row's newest; each is computed once."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self._model, self._device = model, device
-        self._cache_argument = cache_argument(model)
-        self._caches: dict[tuple[int, ...], Any] = {}
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._cache_argument = cache_argument(decoder.model)
+        self._caches: dict[tuple[int, tuple[int, ...]], Any] = {}
 
-    def of(self, prompt_ids: tuple[int, ...]) -> Any:
+    def of(self, row: Row) -> Any:
+        """The cache of the row's prompt under the row's policy."""
         import torch
         from transformers import DynamicCache
 
-        if prompt_ids not in self._caches:
+        key = (row.policy, row.prompt_ids)
+        if key not in self._caches:
             cache = DynamicCache()
-            ids = torch.tensor([prompt_ids[:-1]], device=self._device)
-            self._model(input_ids=ids, **{self._cache_argument: cache}, use_cache=True, logits_to_keep=1)
-            self._caches[prompt_ids] = cache
-        return self._caches[prompt_ids]
+            ids = torch.tensor([row.prompt_ids[:-1]], device=self._decoder.device)
+            self._decoder.choose_for([row])
+            self._decoder.model(
+                input_ids=ids, **{self._cache_argument: cache}, use_cache=True, logits_to_keep=1
+            )
+            self._caches[key] = cache
+        return self._caches[key]
 
 
 class Batch:
     """Rows that are decoded together, right-aligned in one cache: row r uses its last `n_cached` columns."""
 
-    def __init__(self, model: Any, device: torch.device, temperature: float) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         self.rows: list[Row] = []
-        self._model = model
-        self._device = device
-        self._temperature = temperature
+        self._decoder = decoder
+        self._device = decoder.device
         self._cache: Any = None
-        self._cache_argument = cache_argument(model)
-        self._prefills = Prefills(model, device)
+        self._cache_argument = cache_argument(decoder.model)
+        self._prefills = Prefills(decoder)
         # One masked column keeps a mask alive where all rows are of one length: on a CPU transformers then
         # shares key-value heads without copies, ten times as fast as torch's own sharing without a mask.
-        self._spare = 1 if device.type == "cpu" else 0
+        self._spare = 1 if decoder.device.type == "cpu" else 0
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Put rows into the batch; each distinct prompt is prefilled once in the batch's life."""
@@ -93,7 +116,7 @@ class Batch:
             return
         for row in rows:
             row.draw_uniforms()
-        parts = [self._prefills.of(row.prompt_ids) for row in rows]
+        parts = [self._prefills.of(row) for row in rows]
         self.rows += rows
         self._cache = stacked(parts if self._cache is None else [self._cache, *parts], self._width())
 
@@ -105,7 +128,7 @@ class Batch:
         import torch
 
         logits_BV = self._forward()
-        logprobs_BV = torch.log_softmax(logits_BV.float() / self._temperature, dim=-1)
+        logprobs_BV = torch.log_softmax(logits_BV.float() / self._decoder.temperature, dim=-1)
         uniforms_B = torch.tensor(
             [row.uniforms[len(row.token_ids)] for row in self.rows], dtype=torch.float64, device=self._device
         )
@@ -139,7 +162,8 @@ class Batch:
         columns_L = torch.arange(width, device=self._device)
         mask_BL = (columns_L >= width - 1 - cached_B[:, None]).long()
         newest_B1 = torch.tensor([[row.newest] for row in self.rows], device=self._device)
-        output = self._model(
+        self._decoder.choose_for(self.rows)
+        output = self._decoder.model(
             input_ids=newest_B1,
             attention_mask=mask_BL,
             position_ids=cached_B[:, None],

@@ -20,7 +20,7 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from sdpo_solve.engines._cache import states
-from sdpo_solve.engines._rows import Prefills, Row, drawn_ids, require_finite
+from sdpo_solve.engines._rows import Decoder, Prefills, Row, drawn_ids, require_finite
 from sdpo_solve.engines._scoring import cache_argument
 
 _ATTENTION = "sdpo_slots"
@@ -30,12 +30,11 @@ _BLOCK_COLUMNS = 256
 class SlotBatch:
     """Rows in slots; the same calls as `_rows.Batch`."""
 
-    def __init__(self, model: Any, device: torch.device, temperature: float) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         self.rows: list[Row] = []
-        self._model = model
-        self._prefills = Prefills(model, device)
+        self._prefills = Prefills(decoder)
         self._slots: list[Row | None] = []
-        self._step = _Step(model, device, temperature)
+        self._step = _Step(decoder)
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Put rows into free slots, or into new ones where those do not suffice."""
@@ -43,7 +42,7 @@ class SlotBatch:
             return
         for row in rows:
             row.draw_uniforms()
-        prefilled = [self._prefills.of(row.prompt_ids) for row in rows]
+        prefilled = [self._prefills.of(row) for row in rows]
         free = [index for index, row in enumerate(self._slots) if row is None]
         if len(free) < len(rows) or not self._step.fits(max(row.n_cached for row in rows)):
             self._rearrange(n_more=len(rows), n_columns=max(row.n_cached for row in [*self.rows, *rows]))
@@ -92,13 +91,13 @@ class SlotBatch:
 class _Step:
     """One decoding step over B slots of W columns: its tensors, and the graph that replays it."""
 
-    def __init__(self, model: Any, device: torch.device, temperature: float) -> None:
-        self._model, self._device, self._temperature = model, device, temperature
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self._device = decoder, decoder.device
         self._cache = DynamicCache()
         self._layers: list[_SlotLayer] = []
-        self._cache_argument = cache_argument(model)
+        self._cache_argument = cache_argument(decoder.model)
         self._graph: Any = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._can_record = self._stream is not None
         self._is_warm = False
         self.remake([], 0, 0)
@@ -120,6 +119,7 @@ class _Step:
             return torch.zeros(shape, dtype=dtype, device=self._device)
 
         self._newest_B1, self._position_B1, self._going_B1 = (zeros(n_slots, 1) for _ in range(3))
+        self._policy_B = zeros(n_slots)
         self._uniforms_B = zeros(n_slots, dtype=torch.float64)
         self._found_2B = zeros(2, n_slots, dtype=torch.float64)
         self._columns_W = torch.arange(self._n_columns, device=self._device)
@@ -137,11 +137,12 @@ class _Step:
 
     def line_up(self, slots: Sequence[Row | None]) -> None:
         """Tell the device which token of which slot comes next; an empty slot stands still."""
-        lines = [(0, 0, 0) if row is None else (row.newest, row.n_cached, 1) for row in slots]
-        facts = torch.tensor(lines, dtype=torch.long).view(-1, 3).to(self._device)
+        lines = [(0, 0, 0, 0) if row is None else (row.newest, row.n_cached, 1, row.policy) for row in slots]
+        facts = torch.tensor(lines, dtype=torch.long).view(-1, 4).to(self._device)
         self._newest_B1.copy_(facts[:, :1])
         self._position_B1.copy_(facts[:, 1:2])
-        self._going_B1.copy_(facts[:, 2:])
+        self._going_B1.copy_(facts[:, 2:3])
+        self._policy_B.copy_(facts[:, 3])
 
     def run(self, uniforms: Sequence[float]) -> tuple[list[int], list[float]]:
         """Token ids and log-probs of all slots, and the device made ready for the step after."""
@@ -186,15 +187,17 @@ class _Step:
             self._n_slots, self._n_columns, dtype=self._layers[0].storage[0].dtype, device=self._device
         )
         mask_BW.masked_fill_(self._columns_W > self._position_B1, -torch.inf)
-        with _slot_attention(self._model), _kernels(self._device):
-            output = self._model(
+        if self._decoder.choose is not None:
+            self._decoder.choose(self._policy_B)
+        with _slot_attention(self._decoder.model), _kernels(self._device):
+            output = self._decoder.model(
                 input_ids=self._newest_B1,
                 position_ids=self._position_B1,
                 **{self._cache_argument: self._cache},
                 use_cache=True,
                 slot_mask=mask_BW[:, None, None],
             )
-        logprobs_BV = torch.log_softmax(output.logits[:, -1].float() / self._temperature, dim=-1)
+        logprobs_BV = torch.log_softmax(output.logits[:, -1].float() / self._decoder.temperature, dim=-1)
         ids_B = drawn_ids(logprobs_BV, self._uniforms_B)
         self._found_2B[0] = ids_B
         self._found_2B[1] = logprobs_BV.gather(-1, ids_B[:, None])[:, 0]

@@ -15,8 +15,8 @@ another batch; log-probs are always those of the distribution that was sampled.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -24,9 +24,9 @@ from pydantic import Field
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
-from sdpo_solve.engines._rows import Batch, Row
+from sdpo_solve.engines._rows import Batch, Decoder, Row
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.protocols import PolicyHost, TokenProgress
+from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sdpo_solve.engines._packed import PackedLinears
     from sdpo_solve.engines._slots import SlotBatch
 
-    BatchOf = Callable[[Any, torch.device, float], Batch | SlotBatch]
+    BatchOf = Callable[[Decoder], Batch | SlotBatch]
 
 
 class Options(BaseOptions):
@@ -76,22 +76,44 @@ class HfEngine:
         Raises EngineError for a policy that is not held, a prompt that leaves no room for an answer, and a
         model whose cache cannot be shared out by rows.
         """
+        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        """One sample a prompt, in order, each from its policy: rows of different ones share a batch.
+
+        Raises EngineError as `sample` does.
+        """
         import torch
 
-        if len(prompts_G) != len(seeds_G):
-            raise EngineError(f"{len(prompts_G)} prompts came with {len(seeds_G)} seeds")
+        if not len(prompts_G) == len(seeds_G) == len(policies_G):
+            counts = f"{len(prompts_G)} prompts came with {len(seeds_G)} seeds"
+            raise EngineError(f"{counts} and {len(policies_G)} policies")
+        if not prompts_G:
+            return []
         tokenizer = self._host.tokenizer
         ids = encode_all(tokenizer, prompts_G)
-        with self._host.policy_active(policy) as model, torch.no_grad(), self._fast(model):
-            context = model.config.get_text_config().max_position_embeddings
-            eos = eos_ids(model.generation_config, tokenizer)
+        policies = {policy.adapter_dir: policy for policy in policies_G}  # all bases are one
+        numbers = {adapter_dir: number for number, adapter_dir in enumerate(policies)}
+        with self._active(list(policies.values())) as mix, torch.no_grad(), self._fast(mix.model):
+            context = mix.model.config.get_text_config().max_position_embeddings
+            eos = eos_ids(mix.model.generation_config, tokenizer)
             rows = [
-                Row(ids[prompt], seed, room_tokens(ids[prompt], spec.max_tokens, context))
-                for prompt, seed in zip(prompts_G, seeds_G, strict=True)
+                Row(ids[prompt], seed, room_tokens(ids[prompt], spec.max_tokens, context), number)
+                for prompt, seed, number in zip(
+                    prompts_G, seeds_G, [numbers[policy.adapter_dir] for policy in policies_G], strict=True
+                )
             ]
-            batch = self._batch_of(model, self._host.device, spec.temperature)
+            choose = mix.choose if len(policies) > 1 else None
+            batch = self._batch_of(Decoder(mix.model, self._host.device, spec.temperature, choose))
             self._fill(batch, rows, self._is_end(eos))
-        return [self._sample(prompt, row, policy, eos) for prompt, row in zip(prompts_G, rows, strict=True)]
+        answers = zip(prompts_G, rows, policies_G, strict=True)
+        return [self._sample(prompt, row, policy, eos) for prompt, row, policy in answers]
 
     def identity(self) -> str:
         return f"hf:{self._name}"
@@ -99,6 +121,16 @@ class HfEngine:
     def close(self) -> None:
         """Free the packed copies; the weights themselves are the host's."""
         self._packed = None
+
+    @contextmanager
+    def _active(self, policies_K: Sequence[Policy]) -> Iterator[PolicyMix]:
+        """The weights of all; those of one policy alone as the learner trains them."""
+        if len(policies_K) > 1:
+            with self._host.policies_active(policies_K) as mix:
+                yield mix
+        else:
+            with self._host.policy_active(policies_K[0]) as model:
+                yield PolicyMix(model, lambda policy_B: None)
 
     def _fast(self, model: Any) -> AbstractContextManager[None]:
         """For the time of sampling, weights in the layout that this machine multiplies fastest."""

@@ -1,7 +1,8 @@
 """A LoRA linear layer that keeps little for the backward pass and computes in the base's own precision.
 
 PEFT's layer casts its input to the adapter's float32 and keeps that copy for every projection; this one keeps
-the input that the base layer keeps anyway. Weights stay float32 and are PEFT's; only `forward` differs.
+the input that the base layer keeps anyway. Weights stay float32 and are PEFT's; only `forward` differs. For
+sampling, the adapters of several policies can take its place (`mixing.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
 
+from sdpo_solve.learner.mixing import LayerAdapters
+
 
 class LeanLinear(Linear):
     """PEFT's LoRA layer for `nn.Linear`, one adapter at a time, without dropout."""
 
+    several: LayerAdapters | None = None
+    """Takes the place of the one adapter where it is set."""
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """base(x) + scaling * B A x. x [..., in], result [..., out] in x's precision."""
         result: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.several is not None:
+            self.several.add(result, x)
+            return result
         if self.disable_adapters:
             return result
         (name,) = self.active_adapters

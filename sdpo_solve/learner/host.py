@@ -12,7 +12,7 @@ import json
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError
+from sdpo_solve.learner import mixing
 from sdpo_solve.processor import cpu_dtype
+from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy
 
 Slot = Literal["policy", "teacher"]
@@ -138,6 +140,29 @@ class AdaptedModel:
                 yield model
 
     @contextmanager
+    def policies_active(self, policies_K: Sequence[Policy]) -> Iterator[PolicyMix]:
+        """The causal LM with the weights of several policies side by side, for sampling.
+
+        Raises EngineError where an adapter is not on disk or does not fit this model.
+        """
+        with self.turn:
+            try:
+                adapters_K = [self._loaded(policy) for policy in policies_K]
+                layers = self._layers()
+                choice = mixing.RowChoice([x.rank for x in adapters_K], self.device, self.dtype)
+                added = mixing.side_by_side(adapters_K, layers, choice)
+            except LearnerError as exc:
+                raise EngineError(f"no weights for some of these policies: {exc}") from None
+            try:
+                for name, adapters in added.items():
+                    layers[name].several = adapters
+                with self.base_active() as model:
+                    yield PolicyMix(model, choice)
+            finally:
+                for name in added:
+                    layers[name].several = None
+
+    @contextmanager
     def base_active(self) -> Iterator[Any]:
         """The causal LM without any adapter."""
         with self.turn, self._peft.disable_adapter() if self._peft is not None else nullcontext():
@@ -223,6 +248,23 @@ class AdaptedModel:
     def _load_slot(self, slot: Slot, key: str, adapter_dir: Path) -> None:
         shape = read_shape(adapter_dir)
         self.put(slot, key, shape, read_tensors(adapter_dir / WEIGHTS_FILE))
+
+    def _loaded(self, policy: Policy) -> mixing.LoadedAdapter:
+        """A policy's adapter from the disk, its layers made fit for one."""
+        if policy.adapter_dir is None:
+            return mixing.BASE
+        shape = read_shape(policy.adapter_dir)
+        if not set(shape.targets) <= {name.rpartition(".")[2] for name in self._layers()}:
+            self.shape_adapter("policy", shape)
+        tensors = read_tensors(policy.adapter_dir / WEIGHTS_FILE)
+        return mixing.LoadedAdapter.of(tensors, shape.rank, shape.scaling)
+
+    def _layers(self) -> dict[str, Any]:
+        """The layers that have had an adapter in some slot, by their names in the PEFT file format."""
+        from sdpo_solve.learner.adapter import LeanLinear
+
+        named = [] if self._peft is None else self._peft.named_modules()
+        return {name: module for name, module in named if isinstance(module, LeanLinear)}
 
 
 # -- adapters on disk ----------------------------------------------------------------------------------------
