@@ -63,7 +63,7 @@ class BatchOptions(Selection):
     in_flight: int = Field(2, ge=1, le=256, description="runs under way at the same time in one process")
     merge: bool = Field(
         False,
-        description="let runs without an adapter sample in one engine batch; rounding may change tokens",
+        description="let the runs under way sample in one engine batch; rounding may change tokens",
     )
     tries: int = Field(2, ge=1, le=100, description="times that a failing run is tried, over all commands")
     executor: Literal["local", "ray"] = Field("local", description="this process, or a Ray cluster")
