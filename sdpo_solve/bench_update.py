@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.errors import LearnerError
+from sdpo_solve.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,8 +233,6 @@ def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> N
     except LearnerError as exc:
         sender.send(exc)
     except RuntimeError as exc:
-        from sdpo_solve.learner.gradient import is_out_of_memory
-
         if not is_out_of_memory(exc):
             raise
         sender.send(LearnerError("out of memory"))

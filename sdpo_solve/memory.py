@@ -2,7 +2,8 @@
 
 Counts weights, adapters, keys and values from the model's shapes, and bounds the working memory of an update
 and of vLLM from sizes. Bounds err upwards. Measures nothing that runs, and knows no engine: `doctor` prints
-the estimates, and the engine vllm takes its share of a GPU from them.
+the estimates, and the engine vllm takes its share of a GPU from them. Also says which errors mean that memory
+ran out.
 """
 
 from __future__ import annotations
@@ -261,3 +262,14 @@ def _update_mb(size: ModelSize, load: Load) -> int:
 
 def _mb(n_bytes: int) -> int:
     return -(-n_bytes // _MB)
+
+
+# -- running out ---------------------------------------------------------------------------------------------
+
+
+def is_out_of_memory(exc: RuntimeError) -> bool:
+    """CUDA has a type for it; the CPU's allocator and cuBLAS only a sentence."""
+    import torch
+
+    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(exc, torch.OutOfMemoryError) or any(part in str(exc) for part in said)

@@ -77,6 +77,51 @@ def test_slots_tell_a_broken_model(tmp_path: Path) -> None:
         HfEngine(host, Options(), batch_of=SlotBatch).sample([ask("a")], [0], BASE, SamplingSpec(5))
 
 
+def test_where_memory_runs_out_fewer_rows_go_at_a_time_and_draw_the_same(host: PlainHost) -> None:
+    """Three rows have room, a fourth only for its first five tokens: 8, then 4, then 2 at a time, and so on."""
+    widths: list[int] = []
+
+    class Narrow(Batch):
+        def step(self) -> None:
+            widths.append(len(self.rows))
+            if len(self.rows) > 3 and any(len(row.token_ids) >= 5 for row in self.rows):
+                raise RuntimeError(
+                    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+                )
+            super().step()
+
+    prompts = [ask("a"), ask("b" * 40), ask("c" * 11)] * 3
+    spec = SamplingSpec(24, 1.5)
+    seen: list[tuple[int, int]] = []
+    engine = HfEngine(host, Options(batch_rows=8), lambda *told: seen.append(told), batch_of=Narrow)
+    want = [s.token_ids_T for s in sample(host, prompts, range(9), spec)]
+    assert [s.token_ids_T for s in engine.sample(prompts, range(9), BASE, spec)] == want
+    assert list(dict.fromkeys(widths))[:3] == [8, 4, 2]
+    widths.clear()
+    assert [s.token_ids_T for s in engine.sample(prompts, range(9), BASE, spec)] == want
+    assert max(widths) == 2
+    assert seen[-1] == (sum(map(len, want)), 9)
+
+
+def test_too_little_memory_for_one_row_is_a_clear_error(host: PlainHost) -> None:
+    class None_(Batch):
+        def step(self) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = HfEngine(host, Options(batch_rows=4), batch_of=None_)
+    with pytest.raises(EngineError, match="out of memory while sampling a single answer"):
+        engine.sample([ask("a")] * 3, range(3), BASE, SamplingSpec(5))
+
+
+def test_another_fault_of_the_model_is_not_taken_for_memory(host: PlainHost) -> None:
+    class Broken(Batch):
+        def step(self) -> None:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        HfEngine(host, Options(), batch_of=Broken).sample([ask("a")], [0], BASE, SamplingSpec(5))
+
+
 def test_seeds_make_samples_differ_and_repeat(host: PlainHost) -> None:
     first, second, again = sample(host, [ask("a")] * 3, [1, 2, 1], SamplingSpec(20))
     assert first.token_ids_T == again.token_ids_T != second.token_ids_T

@@ -26,6 +26,7 @@ from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._rows import Batch, Decoder, Row
 from sdpo_solve.errors import ConfigError, EngineError
+from sdpo_solve.memory import is_out_of_memory
 from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 class Options(BaseOptions):
     """How the in-process engine samples."""
 
-    batch_rows: int = Field(16, ge=1, description="answers sampled at the same time at most")
+    batch_rows: int = Field(
+        16, ge=1, description="answers sampled at the same time at most; halved where memory runs out"
+    )
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")
 
 
@@ -66,6 +69,7 @@ class HfEngine:
         self._progress = progress
         self._name = name
         self._packed: PackedLinears | None = None
+        self._rows_at_once = options.batch_rows
         self._batch_of = batch_of or _batch_of(host.device)
 
     def sample(
@@ -110,8 +114,9 @@ class HfEngine:
                 )
             ]
             choose = mix.choose if len(policies) > 1 else None
-            batch = self._batch_of(Decoder(mix.model, self._host.device, spec.temperature, choose))
-            self._fill(batch, rows, self._is_end(eos))
+            decoder = Decoder(mix.model, self._host.device, spec.temperature, choose)
+            while not self._filled(decoder, rows, self._is_end(eos)):
+                pass
         answers = zip(prompts_G, rows, policies_G, strict=True)
         return [self._sample(prompt, row, policy, eos) for prompt, row, policy in answers]
 
@@ -140,12 +145,35 @@ class HfEngine:
             self._packed = PackedLinears()
         return self._packed.applied(model)
 
+    def _filled(self, decoder: Decoder, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> bool:
+        """Sample every row to its end; false where memory ran out, and half as many go at a time from now on.
+
+        Raises EngineError where there is too little of it for one row.
+        """
+        import torch
+
+        try:
+            self._fill(self._batch_of(decoder), rows, is_end)
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+            if self._rows_at_once == 1:
+                raise EngineError("out of memory while sampling a single answer") from None
+        else:
+            return True
+        self._rows_at_once //= 2
+        for row in rows:
+            row.start_over()
+        if decoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
     def _fill(self, batch: Batch | SlotBatch, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> None:
-        """Sample every row to its end, at most `batch_rows` at a time."""
-        waiting = deque(rows)
-        n_tokens = 0
+        """Sample the rows that have not ended, so many at a time."""
+        waiting = deque(row for row in rows if row.finish is None)
+        n_tokens = sum(len(row.token_ids) for row in rows)
         while waiting or batch.rows:
-            n_free = self._options.batch_rows - len(batch.rows)
+            n_free = self._rows_at_once - len(batch.rows)
             batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
             n_tokens += len(batch.rows)
             batch.step()

@@ -29,6 +29,7 @@ from sdpo_solve.learner.packing import (
     prefix_pass,
     rows_pass,
 )
+from sdpo_solve.memory import is_out_of_memory
 
 FoundT = TypeVar("FoundT")
 
@@ -260,12 +261,6 @@ def give_back_memory() -> None:
     """Hand what torch keeps for later back to the accelerator, so that smaller pieces find room."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(exc: RuntimeError) -> bool:
-    """CUDA has a type for it; the CPU's allocator and cuBLAS only a sentence."""
-    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(exc, torch.OutOfMemoryError) or any(part in str(exc) for part in said)
 
 
 def _add(

@@ -22,7 +22,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import state as disk
 from sdpo_solve.learner import teacher as teachers
-from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting, is_out_of_memory
+from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting
 from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.health import Decision, Health, group_vitals
 from sdpo_solve.learner.host import TARGETS, AdaptedModel, AdapterShape
@@ -31,6 +31,7 @@ from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import hidden_states
+from sdpo_solve.memory import is_out_of_memory
 from sdpo_solve.prompts import encode_chat
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update
 
