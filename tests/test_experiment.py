@@ -2,7 +2,10 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,6 +18,56 @@ from sdpo_solve.selection import half_of
 ROOT = Path(__file__).parent.parent
 PILOT = ROOT / "problems" / "discovery" / "pilot"
 TOLD = ROOT / "problems" / "discovery" / "told"
+SIZES = ROOT / "problems" / "discovery" / "sizes"
+ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
+
+
+@dataclass
+class Packed:
+    """A run of the experiment on two sizes. `told` attempts read feedback: the second half of their group."""
+
+    size: str
+    problem: str
+    arm: str
+    events: list[dict[str, Any]]
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == "attempt"]
+
+    @property
+    def found(self) -> int | None:
+        return next((event["index"] for event in self.attempts if event["solved"]), None)
+
+    def learned(self, *, told: bool) -> tuple[int, int]:
+        """Successes and attempts after the first update, of those that read feedback or of those that do not."""
+        later = [event for event in self.attempts if event["policy"]["version"] > 0]
+        if self.arm == "sdpo-told":
+            later = [event for event in later if ((event["index"] - 1) % 8 >= 4) == told]
+        elif told:
+            later = []
+        return sum(event["solved"] for event in later), len(later)
+
+
+def packed_runs() -> list[Packed]:
+    runs = []
+    for size in ("0.5b", "1.5b"):
+        with zipfile.ZipFile(SIZES / size / "results.zip") as file:
+            for name in sorted(file.namelist()):
+                _, problem, arm, *_ = Path(name).parts
+                lines = file.read(name).decode().splitlines()
+                runs.append(Packed(size, problem, arm, [json.loads(line) for line in lines]))
+    return runs
+
+
+def per_success(runs: list[Packed]) -> str:
+    n_solved = sum(run.found is not None for run in runs)
+    return f"{sum(run.found or len(run.attempts) for run in runs) / n_solved:.1f}"
+
+
+def added(pairs: Iterable[tuple[int, int]]) -> str:
+    solved, n = map(sum, zip(*pairs, strict=True))
+    return f"{solved} of {n}"
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -73,7 +126,9 @@ def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None
                 n_solved = sum(e["n_solved"] for e in events if e["event"] == "group")
                 found.setdefault(problem, {})[arm] = {**events[-1], "n_solved": n_solved}
     assert set(found) == set(plan.read_toml(TOLD / "batch.toml")["ids"])
-    section = (ROOT / "README.md").read_text("utf-8").split("### What may pay")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md").read_text("utf-8").split("### Earlier: attempts that read")[1].split("\n## ")[0]
+    )
     said = rows(section)
     for problem, arms in found.items():
         base, ours = arms["best-of-k"], arms["sdpo-told"]
@@ -99,3 +154,62 @@ def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None
         assert cells[0] == f"{sum(x.solved for x in base)} of {sum(x.n for x in base)}"
         told_of = f"{sum(x.solved for x in teacher)} of {sum(x.n for x in teacher)}"
         assert cells[1].startswith(told_of)
+
+
+def test_the_runs_of_two_sizes_are_those_in_the_readme() -> None:
+    runs = packed_runs()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = " ".join(readme.split("## Does it discover faster?")[1].split("### Earlier")[0].split())
+    said = rows(readme)
+    taught = {
+        ("1.5b", "letter-tally"),
+        ("1.5b", "word-lengths"),
+        ("0.5b", "letter-tally"),
+        ("1.5b", "dial-digits"),
+    }
+    rest = {(run.size, run.problem) for run in runs} - taught
+    for size, problem in taught:
+        cells = said[f"{size.upper()}, {problem}"]
+        for arm, cell in zip(ARMS, cells[1:], strict=True):
+            mine = [run for run in runs if (run.size, run.problem, run.arm) == (size, problem, arm)]
+            assert cell == ", ".join(str(run.found or "none") for run in mine)
+            assert all(run.events[-1]["event"] == "run_finished" for run in mine)
+    for group, name in ((taught, "these"), (rest, f"the other {len(rest)}")):
+        mine = [run for run in runs if (run.size, run.problem) in group]
+        of_arm = {arm: [run for run in mine if run.arm == arm] for arm in ARMS}
+        assert said[f"{name}, attempts a success"][1:] == [per_success(of_arm[arm]) for arm in ARMS]
+        for arm in ("sdpo", "sdpo-fast"):
+            assert added(run.learned(told=False) for run in of_arm[arm]) in section
+        base = added(
+            (sum(a["solved"] for a in run.attempts), len(run.attempts)) for run in of_arm["best-of-k"]
+        )
+        assert base in section
+        if group is taught:
+            assert added(run.learned(told=True) for run in of_arm["sdpo-told"]) in section
+    for arm, name in zip(
+        ARMS, ("best-of-k", "multi-turn", "`sdpo`", "`sdpo-fast`", "`sdpo-told`"), strict=True
+    ):
+        assert f"{per_success([run for run in runs if run.arm == arm])} ({name})" in section.replace(
+            "attempts ", ""
+        )
+    cut = [run for run in runs if run.events[-1]["event"] != "run_finished"]
+    n_turns = sum(run.arm == "multi-turn" for run in cut)
+    assert f"{len(cut)} of the {len(runs)} runs, {n_turns} of them multi-turn, were cut off" in section
+
+
+@pytest.mark.parametrize("size", ["0.5b", "1.5b"])
+def test_the_problems_of_both_sizes_are_those_that_the_screening_chose(size: str) -> None:
+    screened = read_screening(SIZES / size).problems
+    chosen = {name for name, item in screened.items() if not item.base.solved and item.teacher.solved}
+    assert chosen == {run.problem for run in packed_runs() if run.size == size}
+    said = rows((ROOT / "README.md").read_text("utf-8"))
+    for name in chosen:
+        told = f"{screened[name].teacher.solved} of {screened[name].teacher.n}"
+        assert screened[name].base.n == 16
+        assert said.get(f"{size.upper()}, {name}", [told])[0] == told
+
+
+def test_the_plan_for_two_sizes_holds_the_arms_that_were_run() -> None:
+    given = plan.read_toml(SIZES / "batch.toml")
+    spec = plan.make_spec(given, {"sources": "problems", "methods": ",".join(ARMS)})
+    assert (spec.run.attempts, spec.batch.seeds, spec.batch.merge) == (128, 2, True)
