@@ -18,7 +18,8 @@ from tiny_model import save_tiny_model
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from sdpo_solve.cli import app
+from sdpo_solve.cli import app, exit_code
+from sdpo_solve.errors import SdpoSolveError
 
 ROOT = Path(__file__).parent.parent
 NAME = "sdpo-solve"
@@ -182,8 +183,10 @@ def invoke(words: list[str], codes: tuple[int, ...] = (0,)) -> Result:
     words = ["lcb:rows.jsonl" if word == "lcb:v6" else word for word in words]
     expanded = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
     result = CliRunner().invoke(app, expanded)
-    assert result.exit_code in codes, f"{result.output}\n{result.exception!r}"
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    said = result.exception
+    code = exit_code(said) if isinstance(said, SdpoSolveError) else result.exit_code
+    assert code in codes, f"{result.output}\n{said!r}"
+    assert said is None or isinstance(said, (SystemExit, SdpoSolveError)), repr(said)
     return result
 
 
