@@ -323,16 +323,18 @@ def keep_freed_memory() -> None:
     """Let the C library keep what tensors free, instead of asking the kernel for zeroed pages every time.
 
     Activations come and go by the gigabyte; page faults cost an update about a seventh of its time on a CPU.
+    All threads share what is kept: with an arena each, every run of a batch would keep gigabytes of its own.
     Does nothing where the C library has no such switch.
     """
     import ctypes
 
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(mmap_threshold, 32 << 20)
         mallopt(trim_threshold, (1 << 31) - 1)
         mallopt(top_pad, 256 << 20)
+        mallopt(arena_max, 1)
 
 
 def _require_full_attention(config: Any) -> None:
