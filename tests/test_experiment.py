@@ -39,6 +39,16 @@ class Packed:
     def found(self) -> int | None:
         return next((event["index"] for event in self.attempts if event["solved"]), None)
 
+    @property
+    def passed(self) -> tuple[int, int]:
+        return sum(event["solved"] for event in self.attempts), len(self.attempts)
+
+    @property
+    def found_or_open(self) -> str:
+        """As in a table: `none in 19` where the run was cut off after 19."""
+        is_open = self.events[-1]["event"] != "run_finished"
+        return str(self.found or f"none in {len(self.attempts)}" if is_open else self.found or "none")
+
     def learned(self, *, told: bool) -> tuple[int, int]:
         """Successes and attempts after the first update, of those that read feedback or of those that do not."""
         later = [event for event in self.attempts if event["policy"]["version"] > 0]
@@ -49,15 +59,18 @@ class Packed:
         return sum(event["solved"] for event in later), len(later)
 
 
-def packed_runs() -> list[Packed]:
+def runs_in(path: Path) -> list[Packed]:
     runs = []
-    for size in ("0.5b", "1.5b"):
-        with zipfile.ZipFile(SIZES / size / "results.zip") as file:
-            for name in sorted(file.namelist()):
-                _, problem, arm, *_ = Path(name).parts
-                lines = file.read(name).decode().splitlines()
-                runs.append(Packed(size, problem, arm, [json.loads(line) for line in lines]))
+    with zipfile.ZipFile(path) as file:
+        for name in sorted(file.namelist()):
+            top, problem, arm, *_ = Path(name).parts
+            lines = file.read(name).decode().splitlines()
+            runs.append(Packed(top, problem, arm, [json.loads(line) for line in lines]))
     return runs
+
+
+def packed_runs() -> list[Packed]:
+    return [run for size in ("0.5b", "1.5b") for run in runs_in(SIZES / size / "results.zip")]
 
 
 def per_success(runs: list[Packed]) -> str:
@@ -117,25 +130,27 @@ def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> Non
 
 
 def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
-    found: dict[str, dict[str, dict[str, object]]] = {}
-    with zipfile.ZipFile(TOLD / "results.zip") as file:
-        for name in file.namelist():
-            if name.endswith("journal.jsonl"):
-                _, problem, arm, *_ = Path(name).parts
-                events = [json.loads(line) for line in file.read(name).decode().splitlines()]
-                n_solved = sum(e["n_solved"] for e in events if e["event"] == "group")
-                found.setdefault(problem, {})[arm] = {**events[-1], "n_solved": n_solved}
-    assert set(found) == set(plan.read_toml(TOLD / "batch.toml")["ids"])
+    runs = runs_in(TOLD / "results.zip")
+    assert {run.problem for run in runs} == set(plan.read_toml(TOLD / "batch.toml")["ids"])
     section = (
         (ROOT / "README.md").read_text("utf-8").split("### Earlier: attempts that read")[1].split("\n## ")[0]
     )
     said = rows(section)
-    for problem, arms in found.items():
-        base, ours = arms["best-of-k"], arms["sdpo-told"]
+    for problem in {run.problem for run in runs}:
+        cells = []
+        for arm in ("best-of-k", "multi-turn", "sdpo", "sdpo-told"):
+            mine = [run for run in runs if (run.problem, run.arm) == (problem, arm)]
+            cells.append(", ".join(run.found_or_open for run in mine))
         assert said[problem] == [
-            f"{base['n_solved']} of 64",
-            *(str(arm["discovery_time"] or "not in 64") for arm in (base, ours)),
+            added(run.passed for run in runs if (run.problem, run.arm) == (problem, "best-of-k")),
+            *cells,
         ]
+    flat = " ".join(section.split())
+    of_arm = {arm: [run for run in runs if run.arm == arm] for arm in ("best-of-k", "sdpo", "sdpo-told")}
+    assert f"read feedback {added(run.learned(told=True) for run in of_arm['sdpo-told'])} pass" in flat
+    assert f"{added(run.learned(told=False) for run in of_arm['sdpo-told'])} (`sdpo-told`)" in flat
+    assert f"{added(run.learned(told=False) for run in of_arm['sdpo'])} (`sdpo`)" in flat
+    assert f"best-of-k {added(run.passed for run in of_arm['best-of-k'])}" in flat
 
 
 def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None:
@@ -180,10 +195,7 @@ def test_the_runs_of_two_sizes_are_those_in_the_readme() -> None:
         assert said[f"{name}, attempts a success"][1:] == [per_success(of_arm[arm]) for arm in ARMS]
         for arm in ("sdpo", "sdpo-fast"):
             assert added(run.learned(told=False) for run in of_arm[arm]) in section
-        base = added(
-            (sum(a["solved"] for a in run.attempts), len(run.attempts)) for run in of_arm["best-of-k"]
-        )
-        assert base in section
+        assert added(run.passed for run in of_arm["best-of-k"]) in section
         if group is taught:
             assert added(run.learned(told=True) for run in of_arm["sdpo-told"]) in section
     for arm, name in zip(
