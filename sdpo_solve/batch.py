@@ -23,7 +23,6 @@ from sdpo_solve.events import FILE_NAME, last_event
 from sdpo_solve.identity import problem_digest, read_config, versions
 from sdpo_solve.journal import Listener
 from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, list_runs
-from sdpo_solve.screening import rate_of
 from sdpo_solve.screening_file import Screening, check_marks, read_marks
 from sdpo_solve.sharing import Gate, Outage, Turns, probe, use_threads
 from sdpo_solve.solve import Run
@@ -108,12 +107,12 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
     """
     only = spec.batch.only
     marks = read_marks(spec.batch.screening) if only is not None else None
-    hard = marks.named(rate_of(only)) if marks and only is not None else None
+    marked = marks.marked(only) if marks and only is not None else None
     plan = _make_plan(spec, RunKey(0, "", spec.batch.methods[0]))
     with build.Workshop(plan, replies=spec.batch.replies) as workshop:
         for method in spec.batch.methods:
             _make_plan(spec, RunKey(0, "", method))  # raises for an option that is wrong
-        taken = sources.load(spec.batch.sources, spec.batch, workshop.sandbox, among=hard)
+        taken = sources.load(spec.batch.sources, spec.batch, workshop.sandbox, among=marked)
         problems = {problem.id: problem for problem in taken.problems}
         batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
         for problem in problems.values():

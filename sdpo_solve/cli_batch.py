@@ -83,7 +83,10 @@ def batch(
     include_bad: IncludeBadFlag = False,
     only: Annotated[
         str | None,
-        typer.Option(help="Keep what a screening marked so: hard, very-hard, or below a rate, e.g. 0.05."),
+        typer.Option(
+            help="Keep what a screening found so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
+            "with feedback solved at least every fourth time."
+        ),
     ] = None,
     screening: Annotated[
         Path | None, typer.Option(help="The screening that --only reads (default: runs/screen).")

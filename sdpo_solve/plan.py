@@ -56,7 +56,7 @@ class BatchOptions(Selection):
     )
     seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and arm: seeds 0 to N-1")
     only: str | None = Field(
-        None, description="keep what a screening marked so: hard, very-hard, or surely below a rate"
+        None, description="keep what a screening found so: hard, very-hard, surely below a rate, or taught"
     )
     screening: Path = Field(Path("runs/screen"), description="the screening that `only` reads")
     replies: Path | None = Field(None, description="replies for the scripted engine")

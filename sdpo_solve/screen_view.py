@@ -36,6 +36,7 @@ from sdpo_solve.untrusted import clean
 
 # A longer table is for a file: easy problems are then left out of it.
 _MOST_ROWS = 40
+_MOST_NAMES = 8
 _SHOWN_HARDEST = 6
 _EASY = "not hard"
 
@@ -193,9 +194,23 @@ def print_table(console: Console, screened: Mapping[str, Screened], out: Path, *
     if len(shown) < len(screened):
         left_out = len(screened) - len(shown)
         console.print(Text(f"{left_out} not hard or not looked at are left out; --json lists all"))
+    if line := taught_line(screened):
+        console.print(Text(line))
     console.print(Text(f"{marks_line(screened)}; kept in {clean(str(out))}", style="dim"), soft_wrap=True)
     if stopped:
         console.print(Text("stopped; the same command goes on"))
+
+
+def taught_line(screened: Mapping[str, Screened]) -> str:
+    """Where feedback solves what the question does not: there self-distillation has something to teach."""
+    if not any(item.teacher.n for item in screened.values()):
+        return ""
+    names = [clean(name) for name, item in screened.items() if item.is_taught]
+    if not names:
+        return "feedback solves none of them every fourth time: sdpo has little to learn from it"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    problems = ", ".join(names[:_MOST_NAMES]) + more
+    return f"sdpo has something to learn from feedback on {len(names)} (batch --only taught): {problems}"
 
 
 def table(screened: Mapping[str, Screened]) -> Table:

@@ -22,6 +22,10 @@ from sdpo_solve.errors import ConfigError
 HARD_RATE = 1 - 0.5 ** (1 / 64)
 VERY_HARD_RATE = 1 - 0.97 ** (1 / 64)
 LEVELS = {"hard": HARD_RATE, "very-hard": VERY_HARD_RATE}
+# The teacher's rate from which self-distillation was seen to pay (the README's measurement on two models).
+TAUGHT_RATE = 0.25
+TAUGHT = "taught"
+_TAUGHT_SAMPLES = 8
 CONFIDENCE = 0.90
 # Samples of a problem's first look: one success among them already says that it is not hard.
 FIRST_LOOK = 4
@@ -81,6 +85,14 @@ class Screened:
     def is_below(self, level: float) -> bool | None:
         """Whether the rate is below `level`; None while the samples are too few to tell."""
         return below(self.base, level)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether feedback solves it at least every fourth time, and more often than the question does."""
+        teacher, base = self.teacher.rate, self.base.rate
+        if teacher is None or base is None or self.teacher.n < _TAUGHT_SAMPLES:
+            return False
+        return teacher >= TAUGHT_RATE and teacher > base
 
     @property
     def mark(self) -> str:

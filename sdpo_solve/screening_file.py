@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.screening import Screened
+from sdpo_solve.screening import TAUGHT, Screened, rate_of
 
 FILE_NAME = "screening.jsonl"
 
@@ -29,6 +29,20 @@ class Screening:
     def named(self, level: float) -> frozenset[str]:
         """The problems whose rate is surely below `level`, the undecided ones left out."""
         return frozenset(name for name, item in self.problems.items() if item.is_below(level))
+
+    def marked(self, mark: str) -> frozenset[str]:
+        """The problems that `--only` means: those that feedback teaches (`taught`), or those below a level.
+
+        Raises ConfigError for another mark, and for `taught` where nothing was sampled with feedback.
+        """
+        if mark != TAUGHT:
+            try:
+                return self.named(rate_of(mark))
+            except ConfigError as exc:
+                raise ConfigError(f"--only: {exc}; or taught") from None
+        if not any(item.teacher.n for item in self.problems.values()):
+            raise ConfigError("--only taught: nothing was sampled with feedback; screen with --teacher first")
+        return frozenset(name for name, item in self.problems.items() if item.is_taught)
 
 
 def read_marks(out: Path) -> Screening:

@@ -3,8 +3,10 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from sdpo_solve.errors import ConfigError
 from sdpo_solve.screen_view import (
     PlainScreenView,
     ScreenProgress,
@@ -87,3 +89,29 @@ def test_the_record_lists_all() -> None:
     assert (rows["hard"]["hard"], rows["hard"]["very_hard"], rows["easy"]["hard"]) == (True, None, False)
     assert (rows["hard"]["teacher_samples"], rows["hard"]["teacher_solved"]) == (300, 12)
     assert rows["new"]["rate"] is None
+
+
+def screened_with_teacher(**told: tuple[int, int]) -> dict[str, Screened]:
+    return {name: Screened(name, Counts(16, 0), Counts(*counts)) for name, counts in told.items()}
+
+
+def test_the_table_says_where_feedback_teaches_something() -> None:
+    """A quarter of the samples with feedback, of eight at least, and more than without."""
+    screened = screened_with_teacher(quarter=(16, 4), less=(16, 3), few=(7, 7), half=(8, 4))
+    screened["known"] = Screened("known", Counts(16, 8), Counts(16, 8))
+    said = io.StringIO()
+    print_table(Console(file=said, width=80), screened, Path("marks"), stopped=False)
+    want = "sdpo has something to learn from feedback on 2 (batch --only taught): quarter, half"
+    assert want in " ".join(said.getvalue().split())
+    assert Screening({}, screened).marked("taught") == {"quarter", "half"}
+
+
+def test_the_table_says_that_feedback_teaches_nothing_only_where_it_was_tried() -> None:
+    for screened, want in ((screened_with_teacher(less=(16, 3)), True), ({"new": Screened("new")}, False)):
+        said = io.StringIO()
+        print_table(Console(file=said, width=80), screened, Path("marks"), stopped=False)
+        assert ("sdpo has little to learn from it" in said.getvalue()) == want
+    with pytest.raises(ConfigError, match="nothing was sampled with feedback; screen with --teacher first"):
+        Screening({}, {"new": Screened("new", Counts(4, 0))}).marked("taught")
+    with pytest.raises(ConfigError, match=r"--only: a level is hard, .* got 'thought'; or taught"):
+        Screening({}, SCREENED).marked("thought")
