@@ -29,6 +29,7 @@ from sdpo_solve.untrusted import clean
 
 _BASE = Policy("base", 0)
 _REPLICATES = 2000
+_ROWS = 64  # answers sampled at the same time; fewer where memory runs out
 # Answers that the base gives before and again at the end.
 _AGAIN = 16
 _SHOWN = 20
@@ -155,6 +156,7 @@ def _options(config: Mapping[str, Any], sandbox: str) -> RunOptions:
     return RunOptions(
         method="best-of-k",
         sandbox=sandbox,
+        settings={"engine": {"batch_rows": _ROWS}},
         **{name: value for name, value in options.items() if value is not None},
     )
 
