@@ -23,6 +23,7 @@ from sdpo_solve.events import FILE_NAME, last_event
 from sdpo_solve.identity import problem_digest, read_config, versions
 from sdpo_solve.journal import Listener
 from sdpo_solve.plan import GROUPED, BatchSpec, RunKey, list_runs
+from sdpo_solve.screening import TAUGHT
 from sdpo_solve.screening_file import Screening, check_marks, read_marks
 from sdpo_solve.sharing import Gate, Outage, Turns, probe, use_threads
 from sdpo_solve.solve import Run
@@ -119,7 +120,11 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
             judge.check_language(problem, spec.run.language)
         if marks:
             digests = _screened_digests(marks, taken.problems)
-            check_marks(marks, spec.batch.screening, workshop.sampled_with(), digests)
+            told_with = (
+                {"feedback": plan.parts["feedback"].model_dump(mode="json")} if only == TAUGHT else None
+            )
+            sampled_with = workshop.sampled_with()
+            check_marks(marks, spec.batch.screening, sampled_with, digests, told_with=told_with)
         for key in batch.keys:
             if (out / key.name / "config.json").exists():
                 workshop.sibling(batch.plan_for(key)).check(batch.problems[key.problem], out)

@@ -28,6 +28,11 @@ class _Request:
     policy: Policy
     spec: SamplingSpec
     samples_G: list[Sample] | None = None
+    error: BaseException | None = None
+
+    @property
+    def is_served(self) -> bool:
+        return self.samples_G is not None or self.error is not None
 
 
 @dataclass(eq=False, slots=True)
@@ -72,6 +77,8 @@ class MergingEngine:
             self._is_serving |= leads
         if leads:
             self._lead(own)
+        if own.error is not None:
+            raise own.error
         assert own.samples_G is not None
         return own.samples_G
 
@@ -82,9 +89,9 @@ class MergingEngine:
         self.engine.close()
 
     def _leads(self, own: _Request) -> bool:
-        """Waits until `own` has its samples (false) or, being the first in line, is to sample now (true)."""
+        """Waits until `own` has been served (false) or, being the first in line, is to sample now (true)."""
         patience_s = self._last_call_s / 2
-        while own.samples_G is None:
+        while not own.is_served:
             is_first = self._waiting[:1] == [own] and not self._is_serving
             if is_first and (self._all_are_here() or patience_s <= 0):
                 return True
@@ -98,39 +105,44 @@ class MergingEngine:
         return len(self._waiting) >= self._n_runs or not isinstance(self.engine, MixingEngine)
 
     def _lead(self, own: _Request) -> None:
+        """Serve all that wait and sample alike."""
         try:
             with self.turns.use(self.turns.engine, "sampling"):
-                self._serve(own)
+                with self._door:
+                    requests = [request for request in self._waiting if request.spec == own.spec]
+                    self._waiting = [request for request in self._waiting if request.spec != own.spec]
+                since_s = time.monotonic()
+                self._serve(requests)
+                self._last_call_s = time.monotonic() - since_s
         finally:
             with self._door:
                 self._is_serving = False
                 self._door.notify_all()
 
-    def _serve(self, own: _Request) -> None:
-        """Sample for all that wait; where that fails, for `own` alone: an error ends its own run."""
-        with self._door:
-            requests = [request for request in self._waiting if request.spec == own.spec]
-            self._waiting = [request for request in self._waiting if request.spec != own.spec]
-        since_s = time.monotonic()
+    def _serve(self, requests: Sequence[_Request]) -> None:
+        """Together; where that fails, each alone: an error ends the run it belongs to and no other."""
         try:
             self._sample(requests)
-        except BaseException as exc:
-            with self._door:
-                self._waiting[:0] = [request for request in requests if request is not own]
-            if len(requests) == 1 or not isinstance(exc, EngineError):
-                raise
-            self._sample([own])
-        self._last_call_s = time.monotonic() - since_s
+        except EngineError as exc:
+            if len(requests) == 1:
+                requests[0].error = exc
+            else:
+                for request in requests:
+                    self._serve([request])
+        except BaseException as exc:  # noqa: BLE001 -- a fault: each thread that waits for its samples raises it
+            for request in requests:
+                request.error = exc
 
     def _sample(self, requests: Sequence[_Request]) -> None:
         prompts_G = [prompt for request in requests for prompt in request.prompts_G]
         seeds_G = [seed for request in requests for seed in request.seeds_G]
+        policies_G = [request.policy for request in requests for _ in request.prompts_G]
         spec = requests[0].spec
         if isinstance(self.engine, MixingEngine):
-            policies_G = [request.policy for request in requests for _ in request.prompts_G]
             made = self.engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
         else:
             made = self.engine.sample(prompts_G, seeds_G, requests[0].policy, spec)
-        samples = iter(made)
+        own_G = [replace(sample, policy=policy) for sample, policy in zip(made, policies_G, strict=True)]
         for request in requests:
-            request.samples_G = [replace(next(samples), policy=request.policy) for _ in request.seeds_G]
+            n = len(request.prompts_G)
+            request.samples_G, own_G = own_G[:n], own_G[n:]

@@ -121,6 +121,10 @@ class PolicyHost(Protocol):
         Raises EngineError where the policy is not held.
         """
 
+    @property
+    def can_mix(self) -> bool:
+        """Whether rows of several policies can share a pass."""
+
     def policies_active(self, policies_K: Sequence[Policy]) -> AbstractContextManager[PolicyMix]:
         """The causal LM with the weights of several policies side by side, for sampling.
 

@@ -23,6 +23,7 @@ from sdpo_solve.batch_view import clock
 from sdpo_solve.screening import (
     CONFIDENCE,
     HARD_RATE,
+    TAUGHT_SAMPLES,
     VERY_HARD_RATE,
     Counts,
     Rule,
@@ -203,11 +204,12 @@ def print_table(console: Console, screened: Mapping[str, Screened], out: Path, *
 
 def taught_line(screened: Mapping[str, Screened]) -> str:
     """Where feedback solves what the question does not: there self-distillation has something to teach."""
-    if not any(item.teacher.n for item in screened.values()):
+    n_told = sum(item.teacher.n >= TAUGHT_SAMPLES for item in screened.values())
+    if not n_told:
         return ""
     names = [clean(name) for name, item in screened.items() if item.is_taught]
     if not names:
-        return "feedback solves none of them every fourth time: sdpo has little to learn from it"
+        return f"of {n_told} problems tried with feedback it opens none: sdpo has little to learn from it"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     problems = ", ".join(names[:_MOST_NAMES]) + more
     return f"sdpo has something to learn from feedback on {len(names)} (batch --only taught): {problems}"

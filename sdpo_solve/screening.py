@@ -22,10 +22,11 @@ from sdpo_solve.errors import ConfigError
 HARD_RATE = 1 - 0.5 ** (1 / 64)
 VERY_HARD_RATE = 1 - 0.97 ** (1 / 64)
 LEVELS = {"hard": HARD_RATE, "very-hard": VERY_HARD_RATE}
-# The teacher's rate from which self-distillation was seen to pay (the README's measurement on two models).
-TAUGHT_RATE = 0.25
+# Where self-distillation was seen to pay: a threshold read off the README's measurement on two models.
 TAUGHT = "taught"
-_TAUGHT_SAMPLES = 8
+TAUGHT_RATE = 0.25
+TAUGHT_TIMES = 4
+TAUGHT_SAMPLES = 8
 CONFIDENCE = 0.90
 # Samples of a problem's first look: one success among them already says that it is not hard.
 FIRST_LOOK = 4
@@ -88,11 +89,11 @@ class Screened:
 
     @property
     def is_taught(self) -> bool:
-        """Whether feedback solves it at least every fourth time, and more often than the question does."""
+        """Whether feedback solves it at least every fourth time, and four times as often as the question."""
         teacher, base = self.teacher.rate, self.base.rate
-        if teacher is None or base is None or self.teacher.n < _TAUGHT_SAMPLES:
+        if teacher is None or base is None or self.teacher.n < TAUGHT_SAMPLES:
             return False
-        return teacher >= TAUGHT_RATE and teacher > base
+        return teacher >= TAUGHT_RATE and teacher >= TAUGHT_TIMES * base
 
     @property
     def mark(self) -> str:

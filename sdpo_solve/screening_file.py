@@ -38,8 +38,10 @@ class Screening:
         if mark != TAUGHT:
             try:
                 return self.named(rate_of(mark))
-            except ConfigError as exc:
-                raise ConfigError(f"--only: {exc}; or taught") from None
+            except ConfigError:
+                raise ConfigError(
+                    f"--only is hard, very-hard, taught, or a rate between 0 and 1 such as 0.05; got {mark!r}"
+                ) from None
         if not any(item.teacher.n for item in self.problems.values()):
             raise ConfigError("--only taught: nothing was sampled with feedback; screen with --teacher first")
         return frozenset(name for name, item in self.problems.items() if item.is_taught)
@@ -57,15 +59,23 @@ def read_marks(out: Path) -> Screening:
 
 
 def check_marks(
-    found: Screening, out: Path, sampled_with: Mapping[str, Any], digests: Mapping[str, str]
+    found: Screening,
+    out: Path,
+    sampled_with: Mapping[str, Any],
+    digests: Mapping[str, str],
+    *,
+    told_with: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse marks for runs that sample otherwise, or for problems that are not those that were screened.
 
     `digests`: of the problems chosen, as the screening had them. Public tests or all of them, what is solved
-    is the same; `paper` counts half. Raises ConfigError naming every difference.
+    is the same; `paper` counts half. `told_with`: what decides the feedback, where the marks come from it;
+    then the mode must be the same. Raises ConfigError naming every difference.
     """
     now = {**sampled_with, "feedback_mode": _counted(sampled_with["feedback_mode"])}
     then = {**found.config, "feedback_mode": _counted(found.config.get("feedback_mode", ""))}
+    if told_with is not None:
+        now, then = {**sampled_with, **told_with}, dict(found.config)
     differing = [name for name in now if name in then and then[name] != now[name]]
     remedy = "screen as the runs will sample (into another --out), or name the problems with --ids"
     if differing:

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from parts import ReadGrader, SayEngine, answer, make_run
@@ -311,6 +313,68 @@ def test_runs_that_learn_sample_together_group_by_group() -> None:
     assert groups == [[0, 1, 2, 3], [100, 101, 102, 103], [200, 201]]
     want = [{f"run {run}@{version}" for run in range(3 if version < 2 else 2)} for version in range(4)]
     assert engine.mixes == want
+
+
+def test_a_request_that_cannot_be_served_costs_the_others_nothing_but_one_call_each() -> None:
+    """Three runs ask together, one has an odd prompt: one call that fails, then each alone, in one turn."""
+
+    class Picky(MixedEngine):
+        def sample_mixed(
+            self,
+            prompts_G: Sequence[Prompt],
+            seeds_G: Sequence[int],
+            policies_G: Sequence[Policy],
+            spec: SamplingSpec,
+        ) -> list[Sample]:
+            samples = super().sample_mixed(prompts_G, seeds_G, policies_G, spec)
+            if 200 in seeds_G:
+                raise EngineError("no room")
+            return samples
+
+    engine = Picky()
+    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    starts = threading.Barrier(3)
+    groups: list[list[int]] = [[], [], []]
+    errors: list[str] = []
+
+    def go(number: int) -> None:
+        try:
+            learning_run(merging, number, 1, 0.0, groups[number], starts.wait)
+        except EngineError as exc:
+            errors.append(str(exc))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (groups, errors) == ([[0], [100], []], ["no room"])
+    assert sorted(map(len, engine.mixes)) == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize("n_made", [0, 2])
+def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it(n_made: int) -> None:
+    """It gives back another number of samples than it was asked for; nobody waits for ever."""
+
+    class Short(MixedEngine):
+        def sample_mixed(self, *asked: Any) -> list[Sample]:
+            return super().sample_mixed(*asked)[:n_made]
+
+    merging = MergingEngine(Short(), Turns.make(shared_weights=True))
+    starts, faults = threading.Barrier(3), SimpleQueue[str]()
+
+    def go(number: int) -> None:
+        try:
+            learning_run(merging, number, 1, 0.0, [], starts.wait)
+        except ValueError as exc:
+            faults.put(str(exc))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert faults.qsize() == 3
 
 
 def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:

@@ -99,7 +99,7 @@ def test_where_memory_runs_out_fewer_rows_go_at_a_time_and_draw_the_same(host: P
     assert list(dict.fromkeys(widths))[:3] == [8, 4, 2]
     widths.clear()
     assert [s.token_ids_T for s in engine.sample(prompts, range(9), BASE, spec)] == want
-    assert max(widths) == 2
+    assert max(widths) == 3
     assert seen[-1] == (sum(map(len, want)), 9)
 
 
@@ -109,8 +109,9 @@ def test_too_little_memory_for_one_row_is_a_clear_error(host: PlainHost) -> None
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine = HfEngine(host, Options(batch_rows=4), batch_of=None_)
-    with pytest.raises(EngineError, match="out of memory while sampling a single answer"):
-        engine.sample([ask("a")] * 3, range(3), BASE, SamplingSpec(5))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="out of memory while sampling a single answer"):
+            engine.sample([ask("a")] * 3, range(3), BASE, SamplingSpec(5))
 
 
 def test_another_fault_of_the_model_is_not_taken_for_memory(host: PlainHost) -> None:

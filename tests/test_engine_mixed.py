@@ -119,3 +119,16 @@ def test_a_policy_that_is_not_there_and_one_that_does_not_fit_are_clear_errors(
 
 def test_the_engine_says_that_it_can(model: Model) -> None:
     assert isinstance(HfEngine(model.host, Options()), MixingEngine)
+
+
+def test_where_rows_cannot_share_a_pass_each_policy_samples_by_itself(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts see the tokens of some rows only."""
+    policies = [BASE, model.first, model.second, model.first]
+    want = [sample.token_ids_T for sample in model.mixed(policies)]
+    monkeypatch.setattr(model.host.model.config, "num_experts", 4, raising=False)
+    monkeypatch.setattr(model.host, "policies_active", None)
+    samples = model.mixed(policies)
+    assert [sample.token_ids_T for sample in samples] == want
+    assert [sample.policy for sample in samples] == policies

@@ -36,7 +36,7 @@ class Row:
     """One number in [0, 1) for each token, drawn from the row's own seed when it enters a batch."""
 
     def start_over(self) -> None:
-        """Forget what a row that has not ended has drawn; its seed will draw the same again."""
+        """Forget what a row that has not ended has drawn; its seed draws the same again."""
         if self.finish is None:
             self.token_ids, self.logprobs = [], []
 

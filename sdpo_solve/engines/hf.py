@@ -70,6 +70,7 @@ class HfEngine:
         self._name = name
         self._packed: PackedLinears | None = None
         self._rows_at_once = options.batch_rows
+        self._eos: frozenset[int] = frozenset()
         self._batch_of = batch_of or _batch_of(host.device)
 
     def sample(
@@ -93,32 +94,48 @@ class HfEngine:
 
         Raises EngineError as `sample` does.
         """
-        import torch
-
         if not len(prompts_G) == len(seeds_G) == len(policies_G):
             counts = f"{len(prompts_G)} prompts came with {len(seeds_G)} seeds"
             raise EngineError(f"{counts} and {len(policies_G)} policies")
-        if not prompts_G:
-            return []
-        tokenizer = self._host.tokenizer
-        ids = encode_all(tokenizer, prompts_G)
+        ids = encode_all(self._host.tokenizer, prompts_G)
         policies = {policy.adapter_dir: policy for policy in policies_G}  # all bases are one
         numbers = {adapter_dir: number for number, adapter_dir in enumerate(policies)}
-        with self._active(list(policies.values())) as mix, torch.no_grad(), self._fast(mix.model):
-            context = mix.model.config.get_text_config().max_position_embeddings
-            eos = eos_ids(mix.model.generation_config, tokenizer)
-            rows = [
-                Row(ids[prompt], seed, room_tokens(ids[prompt], spec.max_tokens, context), number)
-                for prompt, seed, number in zip(
-                    prompts_G, seeds_G, [numbers[policy.adapter_dir] for policy in policies_G], strict=True
-                )
-            ]
-            choose = mix.choose if len(policies) > 1 else None
-            decoder = Decoder(mix.model, self._host.device, spec.temperature, choose)
-            while not self._filled(decoder, rows, self._is_end(eos)):
-                pass
+        rows = [
+            Row(ids[prompt], seed, 0, numbers[policy.adapter_dir])
+            for prompt, seed, policy in zip(prompts_G, seeds_G, policies_G, strict=True)
+        ]
+        try:
+            if len(policies) <= 1 or self._host.can_mix:
+                self._sample_rows(list(policies.values()), rows, spec)
+            else:
+                for number, policy in enumerate(policies.values()):
+                    self._sample_rows([policy], [row for row in rows if row.policy == number], spec)
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+            raise EngineError("out of memory while sampling") from None
         answers = zip(prompts_G, rows, policies_G, strict=True)
-        return [self._sample(prompt, row, policy, eos) for prompt, row, policy in answers]
+        return [self._sample(prompt, row, policy) for prompt, row, policy in answers]
+
+    def _sample_rows(self, policies_K: Sequence[Policy], rows: Sequence[Row], spec: SamplingSpec) -> None:
+        """Sample every row to its end, as many at a time as fit."""
+        import torch
+
+        if not rows:
+            return
+        with self._active(policies_K) as mix, torch.no_grad(), self._fast(mix.model):
+            context = mix.model.config.get_text_config().max_position_embeddings
+            self._eos = eos_ids(mix.model.generation_config, self._host.tokenizer)
+            for row in rows:
+                row.max_tokens = room_tokens(row.prompt_ids, spec.max_tokens, context)
+            choose = mix.choose if len(policies_K) > 1 else None
+            decoder = Decoder(mix.model, self._host.device, spec.temperature, choose)
+            n_rows = min(self._rows_at_once, len(rows))
+            while not self._filled(decoder, rows, n_rows):
+                n_rows = self._fewer(n_rows, rows)
+        # What others took of the memory may be free again.
+        more = self._rows_at_once + max(1, self._rows_at_once // 4)
+        self._rows_at_once = min(self._options.batch_rows, more)
 
     def identity(self) -> str:
         return f"hf:{self._name}"
@@ -145,35 +162,48 @@ class HfEngine:
             self._packed = PackedLinears()
         return self._packed.applied(model)
 
-    def _filled(self, decoder: Decoder, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> bool:
-        """Sample every row to its end; false where memory ran out, and half as many go at a time from now on.
+    def _filled(self, decoder: Decoder, rows: Sequence[Row], n_rows: int) -> bool:
+        """Sample the rows that have not ended, so many at a time; false where memory ran out.
 
-        Raises EngineError where there is too little of it for one row.
+        Once it has, each so many get a batch of their own, which keeps no prompts of those before.
         """
         import torch
 
+        left = [row for row in rows if row.finish is None]
+        is_tight = n_rows < min(self._options.batch_rows, len(rows))
+        n_each = n_rows if is_tight else len(left)
         try:
-            self._fill(self._batch_of(decoder), rows, is_end)
+            for start in range(0, len(left), n_each):
+                self._fill(self._batch_of(decoder), rows, left[start : start + n_each], n_rows)
         except RuntimeError as exc:
             if not is_out_of_memory(exc):
                 raise
-            if self._rows_at_once == 1:
-                raise EngineError("out of memory while sampling a single answer") from None
         else:
             return True
-        self._rows_at_once //= 2
-        for row in rows:
-            row.start_over()
         if decoder.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
 
-    def _fill(self, batch: Batch | SlotBatch, rows: Sequence[Row], is_end: Callable[[Row], bool]) -> None:
-        """Sample the rows that have not ended, so many at a time."""
-        waiting = deque(row for row in rows if row.finish is None)
+    def _fewer(self, n_rows: int, rows: Sequence[Row]) -> int:
+        """Half as many rows at a time, also in the next calls; those that have not ended start over.
+
+        Raises EngineError where one was too many.
+        """
+        if n_rows == 1:
+            self._rows_at_once = self._options.batch_rows
+            raise EngineError("out of memory while sampling a single answer")
+        for row in rows:
+            row.start_over()
+        self._rows_at_once = max(1, min(n_rows, sum(row.finish is None for row in rows)) // 2)
+        return self._rows_at_once
+
+    def _fill(self, batch: Batch | SlotBatch, rows: Sequence[Row], own: Sequence[Row], n_rows: int) -> None:
+        """Sample `own`, some of `rows`, to their ends, at most `n_rows` at a time."""
+        waiting, is_end = deque(own), self._is_end(self._eos)
         n_tokens = sum(len(row.token_ids) for row in rows)
+        n_done = sum(row.finish is not None for row in rows)
         while waiting or batch.rows:
-            n_free = self._rows_at_once - len(batch.rows)
+            n_free = n_rows - len(batch.rows)
             batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
             n_tokens += len(batch.rows)
             batch.step()
@@ -181,7 +211,7 @@ class HfEngine:
                 row.finish = _finish_of(row, is_end)
             batch.drop_finished()
             if self._progress is not None:
-                self._progress(n_tokens, len(rows) - len(waiting) - len(batch.rows))
+                self._progress(n_tokens, n_done + len(own) - len(waiting) - len(batch.rows))
 
     def _is_end(self, eos: frozenset[int]) -> Callable[[Row], bool]:
         """Whether the row's newest token ends its answer."""
@@ -191,14 +221,14 @@ class HfEngine:
         tail = len(stop.encode()) + 8  # a token is a byte at least; some more for one cut inside a character
         return lambda row: row.token_ids[-1] in eos or stop in tokenizer.decode(row.token_ids[-tail:])
 
-    def _sample(self, prompt: Prompt, row: Row, policy: Policy, eos: frozenset[int]) -> Sample:
+    def _sample(self, prompt: Prompt, row: Row, policy: Policy) -> Sample:
         assert row.finish is not None
         return Sample(
             prompt=prompt,
             prompt_ids=row.prompt_ids,
             token_ids_T=tuple(row.token_ids),
             logprobs_T=tuple(row.logprobs),
-            text=answer_text(self._host.tokenizer, row.token_ids, eos),
+            text=answer_text(self._host.tokenizer, row.token_ids, self._eos),
             finish=row.finish,
             policy=policy,
         )

@@ -34,6 +34,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "attention": ("k_proj", "o_proj", "q_proj", "v_proj"),
     "all": ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
 }
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
@@ -112,6 +113,12 @@ class AdaptedModel:
     def context_tokens(self) -> int:
         """Tokens that prompt and answer may take together."""
         return int(self._base.config.get_text_config().max_position_embeddings)
+
+    @property
+    def can_mix(self) -> bool:
+        """Whether rows of several policies can share a pass: not where layers see some rows' tokens only."""
+        config = self._base.config.get_text_config()
+        return not any(getattr(config, name, None) for name in _EXPERTS)
 
     @property
     def model(self) -> Any:

@@ -24,11 +24,11 @@ class RowChoice:
         numbers_K = torch.arange(len(ranks_K), device=device)
         owner_R = torch.repeat_interleave(numbers_K, torch.tensor(ranks_K, device=device))
         self._owns_KR = (numbers_K[:, None] == owner_R).to(dtype)
-        self.uses_B1R = self._owns_KR[:1, None]
+        self.uses_BR = self._owns_KR[:1]
 
     def __call__(self, policy_B: Tensor) -> None:
         """Row b uses adapter `policy_B[b]`. Asks nothing of the host, so that a CUDA graph can hold it."""
-        self.uses_B1R = self._owns_KR[policy_B][:, None]
+        self.uses_BR = self._owns_KR[policy_B]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,11 @@ class LayerAdapters:
     choice: RowChoice
 
     def add(self, result: Tensor, x: Tensor) -> None:
-        """result [B, T, out] += each row's own product for x [B, T, in]."""
-        low_BTR = (x @ self.down_Ri.T).mul_(self.choice.uses_B1R)
-        result.view(-1, result.shape[-1]).addmm_(low_BTR.flatten(0, -2), self.up_oR.T)
+        """result [B, T, out] += each row's own product for x [B, T, in]; B and T may be one axis."""
+        uses_BR = self.choice.uses_BR
+        low_NR = x.reshape(-1, x.shape[-1]) @ self.down_Ri.T
+        low_NR.view(len(uses_BR), -1, low_NR.shape[-1]).mul_(uses_BR[:, None])
+        result.view(-1, result.shape[-1]).addmm_(low_NR, self.up_oR.T)
 
 
 @dataclass(frozen=True, slots=True)
