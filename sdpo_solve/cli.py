@@ -54,6 +54,7 @@ from sdpo_solve.cli_flags import (
     with_runtime,
 )
 from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError, SdpoSolveError, UserError
+from sdpo_solve.processor import share_freed_memory
 from sdpo_solve.untrusted import clean
 
 
@@ -350,6 +351,7 @@ def exit_code(exc: SdpoSolveError) -> Literal[2, 3, 4]:
 
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
+    share_freed_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:

@@ -9,7 +9,6 @@ for bit. It trains nothing (see `lora.py`).
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError
 from sdpo_solve.learner import mixing
-from sdpo_solve.processor import cpu_dtype
+from sdpo_solve.processor import cpu_dtype, keep_freed_memory
 from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy
 
@@ -324,24 +323,6 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     name = cpu_dtype() if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what tensors free, instead of asking the kernel for zeroed pages every time.
-
-    Activations come and go by the gigabyte; page faults cost an update about a seventh of its time on a CPU.
-    All threads share what is kept: with an arena each, every run of a batch would keep gigabytes of its own.
-    Does nothing where the C library has no such switch.
-    """
-    import ctypes
-
-    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, (1 << 31) - 1)
-        mallopt(top_pad, 256 << 20)
-        mallopt(arena_max, 1)
 
 
 def _require_full_attention(config: Any) -> None:
