@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PILOT = ROOT / "problems" / "discovery" / "pilot"
 TOLD = ROOT / "problems" / "discovery" / "told"
 SIZES = ROOT / "problems" / "discovery" / "sizes"
+CONTROL = ROOT / "problems" / "discovery" / "control"
 ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
 
 
@@ -240,3 +241,31 @@ def test_the_plan_for_two_sizes_holds_the_arms_that_were_run() -> None:
     given = plan.read_toml(SIZES / "batch.toml")
     spec = plan.make_spec(given, {"sources": "problems", "methods": ",".join(ARMS)})
     assert (spec.run.attempts, spec.batch.seeds, spec.batch.merge) == (128, 2, True)
+
+
+def test_the_controls_are_those_in_the_readme() -> None:
+    runs = runs_in(CONTROL / "results.zip")
+    assert {run.arm for run in runs} < set(plan.read_toml(CONTROL / "batch.toml")["methods"])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    said = rows(readme)
+    teachers = {
+        "sdpo-fast": "the own feedback, 1.5e-4",
+        "sdpo-paper": "the preset `paper`",
+        "sdpo-fast-shuffled": "another problem's feedback, 1.5e-4",
+        "sdpo-fast-none": "none: failed answers are pushed down, 1.5e-4",
+    }
+    for arm, teacher in teachers.items():
+        mine = [run for run in runs if (run.problem, run.arm) == ("letter-tally", arm)]
+        found = ", ".join(run.found_or_open for run in mine)
+        assert said[teacher] == [found, added(run.learned(told=False) for run in mine)]
+    rest = {
+        arm: [r.found_or_open for r in runs if (r.problem, r.arm) == ("stop-numbers", arm)]
+        for arm in teachers
+    }
+    assert rest == {
+        "sdpo-fast": ["18", "8"],
+        "sdpo-paper": [],
+        "sdpo-fast-shuffled": ["none in 40", "8"],
+        "sdpo-fast-none": ["30"],
+    }
+    assert "the own feedback at 18 and 8, another's not in 40 and at 8, none at 30" in readme
