@@ -268,4 +268,5 @@ def test_the_controls_are_those_in_the_readme() -> None:
         "sdpo-fast-shuffled": ["none in 40", "8"],
         "sdpo-fast-none": ["30"],
     }
-    assert "the own feedback at 18 and 8, another's not in 40 and at 8, none at 30" in readme
+    assert "the own feedback at 18 and 8, another's not in 40 and at 8 (" in readme
+    assert "without a teacher at 30" in readme
