@@ -209,10 +209,10 @@ def taught_line(screened: Mapping[str, Screened]) -> str:
         return ""
     names = [clean(name) for name, item in screened.items() if item.is_taught]
     if not names:
-        return f"of {n_told} problems tried with feedback it opens none: sdpo has little to learn from it"
+        return f"feedback opens none of those tried ({n_told}): sdpo has little to learn from it"
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     problems = ", ".join(names[:_MOST_NAMES]) + more
-    return f"sdpo has something to learn from feedback on {len(names)} (batch --only taught): {problems}"
+    return f"sdpo has something to learn from feedback (batch --only taught): {problems}"
 
 
 def table(screened: Mapping[str, Screened]) -> Table:

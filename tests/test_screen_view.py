@@ -101,7 +101,7 @@ def test_the_table_says_where_feedback_teaches_something() -> None:
     screened["known"] = Screened("known", Counts(16, 3), Counts(16, 11))
     said = io.StringIO()
     print_table(Console(file=said, width=80), screened, Path("marks"), stopped=False)
-    want = "sdpo has something to learn from feedback on 2 (batch --only taught): quarter, half"
+    want = "sdpo has something to learn from feedback (batch --only taught): quarter, half"
     assert want in " ".join(said.getvalue().split())
     assert Screening({}, screened).marked("taught") == {"quarter", "half"}
 
@@ -111,7 +111,7 @@ def test_the_table_says_that_feedback_teaches_nothing_only_where_it_was_tried() 
     for screened, want in ((less, True), (few, False), ({"new": Screened("new")}, False)):
         said = io.StringIO()
         print_table(Console(file=said, width=80), screened, Path("marks"), stopped=False)
-        assert ("of 1 problems tried with feedback it opens none" in said.getvalue()) == want
+        assert ("feedback opens none of those tried (1)" in said.getvalue()) == want
     with pytest.raises(ConfigError, match="nothing was sampled with feedback; screen with --teacher first"):
         Screening({}, {"new": Screened("new", Counts(4, 0))}).marked("taught")
     with pytest.raises(ConfigError, match=r"--only is hard, very-hard, taught, .* got 'thought'"):
