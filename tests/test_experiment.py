@@ -270,3 +270,13 @@ def test_the_controls_are_those_in_the_readme() -> None:
     }
     assert "the own feedback at 18 and 8, another's not in 40 and at 8 (" in readme
     assert "without a teacher at 30" in readme
+
+
+def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
+    screened = read_screening(ROOT / "problems" / "discovery" / "lcb").problems.values()
+    base = added((item.base.solved, item.base.n) for item in screened)
+    told = added((item.teacher.solved, item.teacher.n) for item in screened)
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"of {len(screened)} easy rows of v6" in readme
+    assert f"the 0.5B passes {base} plain samples and {told} with feedback, both on one problem" in readme
+    assert sum(item.base.solved + item.teacher.solved > 0 for item in screened) == 1
