@@ -9,31 +9,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sdpo_solve import feedback
 from sdpo_solve.errors import JournalError
-from sdpo_solve.journal import Journal
-from sdpo_solve.prompts import extract_code
-from sdpo_solve.protocols import Engine, Grader, Method
-from sdpo_solve.types import Attempt, Budget, Outcome, OutcomeStatus, Policy, Problem, SamplingSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Everything one run is made of: problem x method x seed, the parts, and what may be spent."""
-
-    problem: Problem
-    method: Method
-    engine: Engine
-    grader: Grader
-    journal: Journal
-    budget: Budget
-    spec: SamplingSpec
-    seed: int
-    feedback_options: feedback.Options
-    stop_at_first: bool = True
-    language: str = "python"
+from sdpo_solve.grading import feedback
+from sdpo_solve.grading.extract import extract_code
+from sdpo_solve.run.build import Run
+from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy
 
 
 def solve(run: Run) -> Outcome:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sdpo_solve.journal import Journal
+from sdpo_solve.run.journal import Journal
 
-pytest.register_assert_rewrite("behaviours")
+pytest.register_assert_rewrite("tests.helpers.behaviours")
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sdpo_solve import judge
 from sdpo_solve.config import RunOptions, as_flag, parse_settings, read_options
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading import judge
 
 
 def test_settings_are_read_by_part() -> None:

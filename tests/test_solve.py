@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from parts import SayEngine, answer, make_run
 
 from sdpo_solve.errors import EngineError
 from sdpo_solve.solve import attempt_seed, solve
 from sdpo_solve.types import Budget, OutcomeStatus, Policy
+from tests.helpers.parts import SayEngine, answer, make_run
 
 
 def always(code: str) -> SayEngine:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo_solve.protocols import PolicyHost, TokenProgress
+from sdpo_solve.registry import Registry
+
+REGISTRY = Registry("engine", __name__)
 
 
 @dataclass(frozen=True, slots=True)

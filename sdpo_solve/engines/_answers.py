@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdpo_solve.errors import EngineError
-from sdpo_solve.prompts import encode_chat
+from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Prompt
 
 

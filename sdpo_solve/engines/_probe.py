@@ -8,7 +8,7 @@ from typing import Any
 
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import EngineError
-from sdpo_solve.prompts import encode_chat
+from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Message, Prompt
 
 _QUESTION = "Write a Python function `longest(words)` that returns the longest word, the first one on a tie."

@@ -24,9 +24,9 @@ from pydantic import Field
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
-from sdpo_solve.engines._rows import Batch, Decoder, Row
+from sdpo_solve.engines._decoding import Batch, Decoder, Row
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.memory import is_out_of_memory
+from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from sdpo_solve.engines._packed import PackedLinears
-    from sdpo_solve.engines._slots import SlotBatch
+    from sdpo_solve.engines._cuda_graph import SlotBatch
+    from sdpo_solve.engines._onednn import PackedLinears
 
     BatchOf = Callable[[Decoder], Batch | SlotBatch]
 
@@ -156,7 +156,7 @@ class HfEngine:
 
     def _fast(self, model: Any) -> AbstractContextManager[None]:
         """For the time of sampling, weights in the layout that this machine multiplies fastest."""
-        from sdpo_solve.engines._packed import PackedLinears
+        from sdpo_solve.engines._onednn import PackedLinears
 
         if self._packed is None:
             self._packed = PackedLinears()
@@ -245,7 +245,7 @@ def build(options: Options, parts: EngineParts) -> HfEngine:
 def _batch_of(device: torch.device) -> BatchOf:
     if device.type != "cuda":
         return Batch
-    from sdpo_solve.engines._slots import SlotBatch
+    from sdpo_solve.engines._cuda_graph import SlotBatch
 
     return SlotBatch
 

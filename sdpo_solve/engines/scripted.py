@@ -17,7 +17,7 @@ from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import require_words
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import ConfigError, EngineError, UserError
-from sdpo_solve.prompts import encode_chat
+from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.protocols import PolicyHost, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 

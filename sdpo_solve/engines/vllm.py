@@ -17,14 +17,14 @@ from typing import Any
 
 from pydantic import Field
 
-from sdpo_solve import memory
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
-from sdpo_solve.engines._guardian import Guardian
 from sdpo_solve.engines._probe import SwapProbe
+from sdpo_solve.engines._reaper import Guardian
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
-from sdpo_solve.processor import cpu_dtype
+from sdpo_solve.model import memory
+from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.protocols import PolicyHost, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 

@@ -29,7 +29,7 @@ from sdpo_solve.learner.packing import (
     prefix_pass,
     rows_pass,
 )
-from sdpo_solve.memory import is_out_of_memory
+from sdpo_solve.model.cpu import is_out_of_memory
 
 FoundT = TypeVar("FoundT")
 

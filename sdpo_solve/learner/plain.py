@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.learner.gradient import Lesson
-from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.learner.loss import LossSettings, distillation_loss
 from sdpo_solve.learner.packing import Row
+from sdpo_solve.model.adapted import AdaptedModel
 
 
 def plain_gradient(

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sdpo_solve.learner.gradient import Lesson
 from sdpo_solve.learner.head import Mixture
-from sdpo_solve.learner.host import AdaptedModel
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import Row, hidden_states
+from sdpo_solve.model.adapted import AdaptedModel
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 

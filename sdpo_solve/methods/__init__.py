@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpo_solve.prompts import Prompter
+from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner
+from sdpo_solve.registry import Registry
 from sdpo_solve.types import SamplingSpec
+
+REGISTRY = Registry("method", __name__, frozenset({"prompts"}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.methods import MethodParts
-from sdpo_solve.prompts import Prompter
+from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Update
 
 

@@ -17,8 +17,8 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import MethodParts
-from sdpo_solve.methods._foreign import foreign_feedback
-from sdpo_solve.prompts import Prompter
+from sdpo_solve.methods._shuffled import foreign_feedback
+from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner
 from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Status, Update, Verdict
 

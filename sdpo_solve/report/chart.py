@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdpo_solve.pages import Markup, element, join
 from sdpo_solve.report.figures import Curve
+from sdpo_solve.report.html import Markup, element, join
 from sdpo_solve.report.text import number
 
 _WIDTH, _HEIGHT = 720.0, 300.0

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.runs import RunRecord, read_runs
-from sdpo_solve.statistics import Arm, Observation, make_arm
+from sdpo_solve.report.runs import RunRecord, read_runs
+from sdpo_solve.report.statistics import Arm, Observation, make_arm
 
 
 class Axis(StrEnum):

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdpo_solve.report.cohort import Axis, arm_of, observations, shared_end
-from sdpo_solve.runs import RunRecord
-from sdpo_solve.statistics import SpeedUp, curve, speed_ups
+from sdpo_solve.report.runs import RunRecord
+from sdpo_solve.report.statistics import SpeedUp, curve, speed_ups
 
 # Fewer independent units than this, and no interval is worth its name.
 MIN_UNITS = 5

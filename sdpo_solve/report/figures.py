@@ -16,16 +16,8 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.cohort import Axis, Cohort, Head, arm_of, end
 from sdpo_solve.report.comparison import Comparison, compare, plural
 from sdpo_solve.report.problems import Marks, ProblemRow, Split, count_confirmed, make_splits, problem_rows
-from sdpo_solve.runs import RunRecord, RunStatus
-from sdpo_solve.statistics import (
-    Arm,
-    Floats,
-    Interval,
-    bootstrap_curves,
-    curve,
-    event_grid,
-    interval,
-)
+from sdpo_solve.report.runs import RunRecord, RunStatus
+from sdpo_solve.report.statistics import Arm, Floats, Interval, bootstrap_curves, curve, event_grid, interval
 
 
 @dataclass(frozen=True, slots=True)

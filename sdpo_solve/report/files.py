@@ -30,7 +30,7 @@ from sdpo_solve.report.text import (
     split_header,
     split_legend,
 )
-from sdpo_solve.untrusted import clean
+from sdpo_solve.sanitize import clean
 
 CSV_COLUMNS = (
     "arm", "problem", "seed", "status", "discovery_time", "attempts", "tokens", "elapsed_s",

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdpo_solve import pages
-from sdpo_solve.pages import Markup, element, join
-from sdpo_solve.progress import LEGEND
+from sdpo_solve.report import html
 from sdpo_solve.report.chart import chart, key
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
+from sdpo_solve.report.html import Markup, element, join
+from sdpo_solve.report.progress import LEGEND
+from sdpo_solve.report.runs import AttemptRow, AttemptTexts, RunRecord, attempt_texts
 from sdpo_solve.report.text import (
     ARM_HEADER,
     SPLIT_TITLE,
@@ -33,8 +34,7 @@ from sdpo_solve.report.text import (
     split_header,
     split_legend,
 )
-from sdpo_solve.runs import AttemptRow, AttemptTexts, RunRecord, attempt_texts
-from sdpo_solve.untrusted import middle_cut
+from sdpo_solve.sanitize import middle_cut
 
 # Attempts with their texts on one page, over all runs; a run always shows some.
 _MAX_ATTEMPTS = 20_000
@@ -44,7 +44,7 @@ _MAX_CHARS = 20_000
 
 def write_page(report: Report, cohort: Cohort, path: Path) -> None:
     """Raises UserError where `path` cannot be written."""
-    pages.write(path, page(report, cohort))
+    html.write(path, page(report, cohort))
 
 
 def page(report: Report, cohort: Cohort) -> str:
@@ -58,7 +58,7 @@ def page(report: Report, cohort: Cohort) -> str:
         _runs(cohort),
     )
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
-    return pages.document("sdpo-solve report", body, script)
+    return html.document("sdpo-solve report", body, script)
 
 
 def _curves(report: Report) -> Markup:
@@ -88,23 +88,23 @@ def _curves(report: Report) -> Markup:
 
 def _tables(report: Report) -> Markup:
     arms = list(report.rates)
-    parts = [element("h2", "Arms"), pages.table(ARM_HEADER, [arm_cells(arm) for arm in report.arms])]
+    parts = [element("h2", "Arms"), html.table(ARM_HEADER, [arm_cells(arm) for arm in report.arms])]
     parts.append(element("h2", "Discovery rate (90 % interval)"))
     points = next(iter(report.rates.values()), ())
     rows = [
         [number(p.x), *(rate_text(rates[n]) for rates in report.rates.values())] for n, p in enumerate(points)
     ]
-    parts.append(pages.table([UNITS[report.options.axis], *arms], rows))
+    parts.append(html.table([UNITS[report.options.axis], *arms], rows))
     if report.comparisons:
         parts.append(element("h2", f"What each arm needs against {report.reference}"))
         rows = [comparison_cells(found, row) for found in report.comparisons for row in found.rows]
-        parts += [pages.table(comparison_header(report), rows), _legend(comparison_legend(report))]
+        parts += [html.table(comparison_header(report), rows), _legend(comparison_legend(report))]
     parts.append(element("h2", f"{SPLIT_TITLE[0].upper()}{SPLIT_TITLE[1:]}"))
-    parts.append(pages.table(split_header(report), [split_cells(split, arms) for split in report.splits]))
+    parts.append(html.table(split_header(report), [split_cells(split, arms) for split in report.splits]))
     parts.append(_legend(split_legend(report)))
     parts.append(element("h2", "By problem"))
     rows = [problem_cells(report, row) for row in report.problems]
-    parts.append(pages.table(problem_header(report), rows))
+    parts.append(html.table(problem_header(report), rows))
     parts.append(_legend(["mean attempts over seeds; in brackets the seeds solved", *problem_legend(report)]))
     return join(*parts)
 

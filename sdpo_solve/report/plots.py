@@ -15,9 +15,9 @@ from rich.text import Text
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.report.chart import Span, log_range, log_ticks
 from sdpo_solve.report.figures import Curve, Report
+from sdpo_solve.report.statistics import Floats
 from sdpo_solve.report.text import UNITS, number
-from sdpo_solve.statistics import Floats
-from sdpo_solve.untrusted import clean
+from sdpo_solve.sanitize import clean
 
 MARKS = "o×+*#@^~"
 _STYLES = ("blue", "red", "green", "magenta", "cyan", "yellow", "default", "bright_black")

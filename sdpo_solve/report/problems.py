@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdpo_solve.report.cohort import Axis, Cohort, arm_of, observations, shared_end
-from sdpo_solve.runs import RunRecord
-from sdpo_solve.statistics import CensoredMean, Observation, censored_mean, curve, pass_at_k
+from sdpo_solve.report.runs import RunRecord
+from sdpo_solve.report.statistics import CensoredMean, Observation, censored_mean, curve, pass_at_k
 
 # arXiv 2601.20802, section 5: a question is hard below this pass@64 of the base model, very hard below that.
 _SCREEN_K = 64

@@ -18,9 +18,9 @@ from sdpo_solve.report.cohort import Axis
 from sdpo_solve.report.comparison import Comparison
 from sdpo_solve.report.figures import ArmCounts, Rate, Report
 from sdpo_solve.report.problems import Cell, ProblemRow, Split
-from sdpo_solve.sheets import NONE, Sheet
-from sdpo_solve.statistics import CensoredMean, SpeedUp
-from sdpo_solve.untrusted import clean
+from sdpo_solve.report.statistics import CensoredMean, SpeedUp
+from sdpo_solve.report.table import NONE, Sheet
+from sdpo_solve.sanitize import clean
 
 UNITS = {Axis.ATTEMPTS: "attempts", Axis.TOKENS: "generated tokens", Axis.SECONDS: "seconds"}
 

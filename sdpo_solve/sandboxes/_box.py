@@ -16,17 +16,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdpo_solve import values
 from sdpo_solve.protocols import StopAfter
-from sdpo_solve.sandboxes import _syscalls
-from sdpo_solve.sandboxes._guest_wire import EXCERPT_BYTES, PATIENCE, Unpacker, pack
-from sdpo_solve.sandboxes._languages import Language
+from sdpo_solve.sandboxes import _seccomp, wire_values
+from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, PATIENCE, Unpacker, pack
+from sdpo_solve.sandboxes.languages import Language
 from sdpo_solve.types import BoxInput, Limits, Program, RunResult, RunStatus
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
 _LOOK_AGAIN_S = 1.0
-_GUEST_MODULES = ("_guest_wire", "_guest_slots", "_guest_forks", "_guest_test", "_guest")
+_GUEST_MODULES = ("wire", "slots", "forks", "process", "runner")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys
@@ -126,12 +125,12 @@ def wall_limit_s(limits: Limits) -> float:
 
 @cache
 def _source(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / "guest" / name).read_text(encoding="utf-8")
 
 
 @cache
 def _values_source() -> str:
-    return Path(values.__file__).read_text(encoding="utf-8")
+    return Path(wire_values.__file__).read_text(encoding="utf-8")
 
 
 class Conversation:
@@ -147,10 +146,10 @@ class Conversation:
 
     def start(self, setting: Setting) -> None:
         """Send the runner and its setting into a box that runs COMMAND; `greeting` waits for the answer."""
-        modules = [(f"{__package__}.{name}", _source(f"{name}.py")) for name in _GUEST_MODULES]
+        modules = [(f"{__package__}.guest.{name}", _source(f"{name}.py")) for name in _GUEST_MODULES]
         runner = marshal.dumps(modules, 2)
-        head = dataclasses.asdict(setting) | {"seccomp": _syscalls.filters()}
-        head |= {"launcher": _source("_launcher.py"), "values": _values_source()}
+        head = dataclasses.asdict(setting) | {"seccomp": _seccomp.filters()}
+        head |= {"launcher": _source("launcher.py"), "values": _values_source()}
         self._say(str(len(runner)).encode() + b"\n" + runner + pack(head))
 
     def greeting(self) -> dict[str, Any]:
@@ -313,7 +312,7 @@ def _job(program: Program, language: Language, limits: Limits, allowance: Allowa
 def _input_frames(inputs: Sequence[BoxInput], indices: Sequence[int], *, alone: bool) -> Iterator[bytes]:
     """Made one at a time: the runner takes one when it has room for a test."""
     for index in indices:
-        calls = [values.encode([list(call.args), dict(call.kwargs)]) for call in inputs[index].calls]
+        calls = [wire_values.encode([list(call.args), dict(call.kwargs)]) for call in inputs[index].calls]
         head = {"index": index, "alone": alone, "calls": calls}
         yield pack(head, inputs[index].stdin.encode("utf-8", "surrogatepass"))
 

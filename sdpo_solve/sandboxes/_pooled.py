@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.protocols import StopAfter
-from sdpo_solve.sandboxes import _languages
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._box import Allowance, BoxEnd, BoxLost, Conversation, blame
 from sdpo_solve.sandboxes._pool import Gate, Pool, Poolable
 from sdpo_solve.types import BoxInput, Limits, Program, RunResult
@@ -86,7 +86,7 @@ class PooledSandbox(ABC):
 
     def open(self) -> None:
         """Begin to start boxes; the backend calls it once it can."""
-        _languages.get(self._options.language)
+        languages.get(self._options.language)
         atexit.register(self.close)
         self._pool(self._options.language, self._options.memory_mb)
 
@@ -98,7 +98,7 @@ class PooledSandbox(ABC):
         stop_after: StopAfter | None = None,
     ) -> list[RunResult]:
         """See `protocols.Sandbox`. Raises ConfigError for calls in a language that has none."""
-        language = _languages.get(program.language)
+        language = languages.get(program.language)
         if program.entry_point and language.run is not None:
             raise ConfigError(
                 f"{language.name} programs read standard input; problems with calls need python"

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
-from sdpo_solve.sandboxes import _languages
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._box import COMMAND, BoxEnd, BoxLost, Conversation, Setting
 from sdpo_solve.sandboxes._pooled import BoxOptions, PooledSandbox
 
@@ -58,7 +58,7 @@ class BubblewrapSandbox(PooledSandbox):
             raise PrerequisiteError("separate=uid needs root; leave it out to separate tests by namespaces")
         self._by_uid = os.geteuid() == 0 and options.separate != "namespace"
         self._interpreter = _find_interpreter(for_everyone=os.geteuid() == 0 and not self._by_uid)
-        for tool in _languages.get(options.language).compile or ():
+        for tool in languages.get(options.language).compile or ():
             if shutil.which(tool) is None:
                 raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
             break
@@ -67,7 +67,7 @@ class BubblewrapSandbox(PooledSandbox):
 
     def start_box(self, language: str, memory_mb: int) -> _Box:
         """See `PooledSandbox`. `memory_mb` is not enforced on the whole box: each test is watched."""
-        builds = _languages.get(language).compile is not None
+        builds = languages.get(language).compile is not None
         first_uid = random.SystemRandom().randrange(2**20, 2**30) & ~63  # ids are counted across boxes
         command = [*self._wrap(builds), "--", self._interpreter.executable, *COMMAND[1:]]
         box = None

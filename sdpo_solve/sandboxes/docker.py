@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
-from sdpo_solve.images import image_tag
-from sdpo_solve.sandboxes import _languages
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._box import COMMAND, BoxEnd, BoxLost, Conversation, Setting
 from sdpo_solve.sandboxes._pooled import BoxOptions, PooledSandbox
+from sdpo_solve.sandboxes.images import image_tag
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -133,7 +133,7 @@ class DockerSandbox(PooledSandbox):
 
     def start_box(self, language: str, memory_mb: int) -> _Box:
         """See `PooledSandbox`."""
-        builds = _languages.get(language).compile is not None
+        builds = languages.get(language).compile is not None
         return _start_box(self._client, self._docker_options, self._image(language), memory_mb, builds)
 
     def identity(self) -> str:

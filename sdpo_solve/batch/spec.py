@@ -1,0 +1,291 @@
+"""What a batch will do, before anything is loaded: its options, its problems, and the list of its runs.
+
+Options come from a TOML file and from flags; flags win, unknown keys are errors. Loads no problem, builds no
+part and runs nothing (see `batch.py`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, as_flag, is_of_learning, read_options
+from sdpo_solve.datasets.selection import Names, Selection
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.types import Problem
+
+PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
+
+# Options of one run that a batch sets itself, and what it calls them.
+_BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
+# Names that a flag or a TOML file uses, where Python cannot.
+_ALIASES = {"from": "from_date", "to": "to_date"}
+# What a screening takes from the options of a batch: which problems, how they are sampled and judged, and
+# where the batch reads its marks.
+_OF_A_SCREENING = {
+    *Selection.model_fields, "sources", "replies", "screening", "model", "engine", "sandbox", "max_tokens",
+    "temperature", "feedback_mode", "language", "system", "thinking", "threads", "settings",
+}  # fmt: skip
+_PARTS_OF_A_SCREENING = ("judge", "sandbox", "engine", "feedback")
+# The methods that sample groups; multi-turn samples one attempt at a time.
+GROUPED = ("sdpo", "best-of-k")
+
+
+class ArmOptions(Options):
+    """One method under a name of its own, with settings that go over the batch's: `[arms.NAME]` in a file."""
+
+    method: str = Field("sdpo", description="the method behind the name")
+    settings: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="options of the parts, by part"
+    )
+
+
+class BatchOptions(Selection):
+    """A batch, its runs' own options aside. Lists may be given as one comma-separated text."""
+
+    sources: Names = Field(min_length=1, description="problem files, folders or sources such as lcb:v6")
+    methods: Names = Field(PAPER_ARMS, min_length=1, description="the arms that are compared")
+    arms: Mapping[str, ArmOptions] = Field(
+        default_factory=dict, description="names that `methods` may use besides the methods' own"
+    )
+    seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and arm: seeds 0 to N-1")
+    only: str | None = Field(
+        None, description="keep what a screening found so: hard, very-hard, surely below a rate, or taught"
+    )
+    screening: Path = Field(Path("runs/screen"), description="the screening that `only` reads")
+    replies: Path | None = Field(None, description="replies for the scripted engine")
+    in_flight: int = Field(2, ge=1, le=256, description="runs under way at the same time in one process")
+    merge: bool = Field(
+        False,
+        description="let the runs under way sample in one engine batch; rounding may change tokens",
+    )
+    tries: int = Field(2, ge=1, le=100, description="times that a failing run is tried, over all commands")
+    executor: Literal["local", "ray"] = Field("local", description="this process, or a Ray cluster")
+    workers: int | None = Field(None, ge=1, description="Ray workers [default: one an accelerator]")
+    address: str | None = Field(None, description="address of the Ray cluster; None: RAY_ADDRESS, or local")
+    stream: bool = Field(False, description="Ray workers send their files here instead of writing to `out`")
+    track: Names = Field((), description="trackers: tensorboard, wandb, trackio")
+    out: Path | None = Field(None, description="directory of the runs; None: named after their options")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunKey:
+    """One run of a batch, by what makes it different from the others. Sorts by seed, problem, arm."""
+
+    seed: int
+    problem: str
+    arm: str
+    """A method, or one of the batch's `arms`."""
+
+    @property
+    def name(self) -> str:
+        """Its directory below the batch's."""
+        return f"{self.problem}/{self.arm}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """All that was asked for, checked in form. `run` holds the options that every run shares."""
+
+    batch: BatchOptions
+    run: RunOptions
+    place: str = "batch"
+    """What messages call the place where the options stand."""
+    flagged: frozenset[str] = frozenset()
+    """Parts with settings on the command line, whatever a file says of them."""
+
+    def places_for(self, arm: str) -> dict[str, str]:
+        """Where the settings of the runs of an arm stand in a file, by part (see `parts.make_plan`)."""
+        named = self.batch.arms.get(arm)
+        places = {part: f"[settings.{part}]" for part in self.run.settings if part not in self.flagged}
+        places |= {part: f"[arms.{arm}.settings.{part}]" for part in (named.settings if named else {})}
+        return {part: f"{self.place}: {place}" for part, place in places.items()}
+
+    def options_for(self, key: RunKey) -> RunOptions:
+        """The options of one run: the shared ones without the parts that its method does not have."""
+        method, named = self.method_of(key.arm), self.batch.arms.get(key.arm)
+        settings = _merged(self.run.settings, named.settings if named else {}, "batch")
+        others = {self.method_of(arm) for arm in self.batch.methods} - {method}
+        if method != "sdpo":
+            others.add("learner")
+        return self.run.model_copy(
+            update={
+                "method": method,
+                "arm": key.arm if named else None,
+                "seed": key.seed,
+                "settings": {part: values for part, values in settings.items() if part not in others},
+                "group_size": self.run.group_size if method in GROUPED else None,
+            }
+        )
+
+    def method_of(self, arm: str) -> str:
+        """The method behind the name of an arm."""
+        return self.batch.arms[arm].method if arm in self.batch.arms else arm
+
+    def record(self) -> dict[str, Any]:
+        """The resolved options as JSON, as they are kept with the runs."""
+        shared = self.run.model_dump(mode="json", exclude=set(_BY_THE_BATCH))
+        return {"batch": self.batch.model_dump(mode="json"), "run": shared}
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The options of a batch file; keys as the flags are called, with `-` or `_`.
+
+    Raises ConfigError where it cannot be read, naming file and line.
+    """
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: {exc}") from None
+    return {key.replace("-", "_"): value for key, value in given.items()}
+
+
+def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "batch") -> BatchSpec:
+    """Options of a file under those of the command line; a flag that was not given is None or absent.
+
+    Raises ConfigError for an unknown key or a value of the wrong form.
+    """
+    given = {_ALIASES.get(key, key): value for key, value in from_file.items()}
+    settings = _merged(given.get("settings", {}), flags.get("settings") or {}, place)
+    given |= {_ALIASES.get(key, key): value for key, value in flags.items() if value is not None}
+    if settings:
+        given["settings"] = settings
+    for own, ours in _BY_THE_BATCH.items():
+        if own in given:
+            raise ConfigError(f"{place}: a batch has no option {own!r}; it is called {ours!r}")
+    for key in given:
+        if key not in BatchOptions.model_fields and key not in RunOptions.model_fields:
+            known = sorted({*BatchOptions.model_fields, *RunOptions.model_fields} - set(_BY_THE_BATCH))
+            raise ConfigError(f"{place} has no option {key!r} (known: {', '.join(known)})")
+    own_given = {key: value for key, value in given.items() if key in BatchOptions.model_fields}
+    if not own_given.get("sources"):
+        raise ConfigError(f"{place}: name at least one source of problems")
+    shared = {key: value for key, value in given.items() if key in RunOptions.model_fields}
+
+    def named(key: str) -> str:
+        return as_flag(key) if flags.get(key) is not None else f"{place}: {as_flag(key).lstrip('-')}"
+
+    spec = BatchSpec(
+        read_options(BatchOptions, own_given, place, named),
+        read_options(RunOptions, shared, place, named),
+        place,
+        frozenset(flags.get("settings") or {}),
+    )
+    _check_methods(spec)
+    arms_of_file = {"methods": from_file.get("methods", PAPER_ARMS)}
+    of_file = read_options(BatchOptions, {**own_given, **arms_of_file}, place, lambda key: f"{place}: {key}")
+    return _without_idle(spec, flags, of_file.methods)
+
+
+def make_screen_spec(
+    from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "screen"
+) -> BatchSpec:
+    """The batch of a file as far as a screening takes it, under flags; `batch.screening` is where it goes.
+
+    Raises ConfigError as `make_spec` does.
+    """
+    given = {_ALIASES.get(key, key): value for key, value in from_file.items()}
+    others = {*BatchOptions.model_fields, *RunOptions.model_fields} - _OF_A_SCREENING
+    kept = {key: value for key, value in given.items() if key not in others}
+    parts = _merged(kept.get("settings", {}), {}, place)
+    kept["settings"] = {part: values for part, values in parts.items() if part in _PARTS_OF_A_SCREENING}
+    return make_spec(
+        kept, {**flags, "methods": "best-of-k", "screening": flags.get("out"), "out": None}, place
+    )
+
+
+def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: Sequence[str]) -> BatchSpec:
+    """Refuses what no method reads; where flags run some arms of a file, drops what it says for others.
+
+    Raises ConfigError.
+    """
+    is_part_of_a_file = flags.get("methods") is not None
+    methods = {spec.method_of(arm) for arm in spec.batch.methods}
+    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
+    if idle and not is_part_of_a_file:
+        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
+    if spec.run.group_size is not None and not methods & set(GROUPED):
+        if flags.get("group_size") is not None or not is_part_of_a_file:
+            raise ConfigError("group-size: none of these methods samples groups; leave it out")
+        spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
+    settings = dict(spec.run.settings)
+    if is_part_of_a_file:
+        of_others = {"learner", *(spec.method_of(arm) for arm in arms_of_file)} - methods
+        if "sdpo" in methods:
+            of_others.remove("learner")
+        for part in of_others - set(flags.get("settings") or {}):
+            settings.pop(part, None)
+    if "learner" in settings and "sdpo" not in methods:
+        raise ConfigError("settings of the learner: none of these methods learns")
+    spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
+    if not spec.run.has_weights and flags.get("engine") is not None:
+        spec = _without_weights(spec, flags)
+    return spec
+
+
+def _without_weights(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
+    """Where flags replace a file's model by scripted replies: the file's words to the model are dropped.
+
+    What a flag says to it stays, and is refused with the run's other options (`parts.py`).
+    """
+    defaults = {
+        name: RunOptions.model_fields[name].default for name in OF_SAMPLING if flags.get(name) is None
+    }
+    by_flag = flags.get("settings") or {}
+    settings = _merged(_without_learning(spec.run.settings), by_flag, "batch")
+    arms = {
+        name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
+        for name, arm in spec.batch.arms.items()
+    }
+    return replace(
+        spec,
+        run=spec.run.model_copy(update={**defaults, "settings": settings}),
+        batch=spec.batch.model_copy(update={"arms": arms}),
+    )
+
+
+def _without_learning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    kept = {
+        part: {name: value for name, value in values.items() if not is_of_learning(part, name)}
+        for part, values in settings.items()
+    }
+    return {part: values for part, values in kept.items() if values}
+
+
+def _merged(low: Any, high: Mapping[str, Mapping[str, Any]], place: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(low, Mapping) or not all(isinstance(values, Mapping) for values in low.values()):
+        raise ConfigError(f"{place}: settings must be tables of parts, for example [settings.learner]")
+    return {part: {**low.get(part, {}), **high.get(part, {})} for part in {**low, **high}}
+
+
+def _check_methods(spec: BatchSpec) -> None:
+    repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"methods names {repeated[0]} twice")
+    if spec.batch.merge and spec.run.engine == "scripted":
+        raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
+    if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:
+        raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
+    if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address or spec.batch.stream):
+        raise ConfigError("workers, address and stream are for --executor ray")
+
+
+def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:
+    """Every run, whole seeds first, so that a batch broken off early still holds pairs to compare."""
+    return [
+        RunKey(seed, problem.id, arm)
+        for seed in range(spec.batch.seeds)
+        for problem in problems
+        for arm in spec.batch.methods
+    ]

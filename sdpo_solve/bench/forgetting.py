@@ -1,0 +1,205 @@
+"""`bench forgetting`: what a run's adapter does to other problems, and whether the base is as it was.
+
+Samples every problem from the base and from the run's policy with the same seeds, grades both, then draws the
+first answers from the base once more. The samples serve no comparison of methods; nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sdpo_solve.config import RunOptions
+from sdpo_solve.datasets import load
+from sdpo_solve.datasets.selection import Selection
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading.extract import extract_code
+from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.report.runs import one_run_dir, read_run
+from sdpo_solve.report.statistics import Interval, interval
+from sdpo_solve.run import build
+from sdpo_solve.sanitize import clean
+from sdpo_solve.solve import attempt_seed
+from sdpo_solve.types import Policy, Problem, Sample
+
+_BASE = Policy("base", 0)
+_REPLICATES = 2000
+_ROWS = 64  # answers sampled at the same time; fewer where memory runs out
+# Answers that the base gives before and again at the end.
+_AGAIN = 16
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`run`: a directory with one run; `version` None: its newest policy; `samples` a problem and policy."""
+
+    run: Path
+    sources: tuple[str, ...]
+    selection: Selection
+    samples: int
+    version: int | None
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One problem: how many of `samples` answers solved it, without and with the adapter."""
+
+    problem: str
+    base: int
+    adapted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The figures. `change`: mean over problems of the difference of rates, with its 90 % interval over
+    problems; `same_again` of `again` answers of the base came out alike after the adapter's turn."""
+
+    run: str
+    version: int
+    samples: int
+    rows: tuple[Row, ...]
+    change: float
+    interval: Interval
+    same_again: int
+    again: int
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(asked: Asked, say: Callable[[str], None]) -> Found:
+    """Sample, grade and count.
+
+    Raises ConfigError for a run without a policy or made by another model than the one here, and as sources
+    and parts do.
+    """
+    run_dir = one_run_dir(asked.run)
+    run = read_run(run_dir)
+    if run is None or "config" not in run.header:
+        raise ConfigError(f"the journal in {run_dir} names no run yet")
+    policy = _policy(run_dir, asked.version)
+    with build.Workshop(build.make_plan(_options(run.header["config"], asked.sandbox))) as workshop:
+        here, then = workshop.model().identity, run.header["config"]["model"]
+        if here != then:
+            raise ConfigError(f"{run.header.get('model')} here is {here}, the run used {then}")
+        taken = load.load(asked.sources, asked.selection, workshop.sandbox)
+        problems = [problem for problem in taken.problems if problem.id != run.problem]
+        if not problems:
+            raise ConfigError(f"only the run's own problem, {run.problem}, was chosen; name others")
+        sampler = _Sampler(workshop, problems, asked.samples)
+        before = sampler.sample(_BASE, _AGAIN)
+        say(f"{len(problems)} problems x {asked.samples} answers without the adapter")
+        without = sampler.solved(sampler.sample(_BASE))
+        say(f"the same with policy {policy.version}")
+        with_it = sampler.solved(sampler.sample(policy))
+        after = sampler.sample(_BASE, _AGAIN)
+    rows = tuple(
+        Row(problem.id, base, adapted)
+        for problem, base, adapted in zip(problems, without, with_it, strict=True)
+    )
+    changes_P = np.array([(row.adapted - row.base) / asked.samples for row in rows])
+    same = sum(
+        (a.token_ids_T, a.logprobs_T) == (b.token_ids_T, b.logprobs_T)
+        for a, b in zip(before, after, strict=True)
+    )
+    return Found(
+        run=run.name,
+        version=policy.version,
+        samples=asked.samples,
+        rows=rows,
+        change=float(changes_P.mean()),
+        interval=_bootstrap(changes_P),
+        same_again=same,
+        again=len(after),
+    )
+
+
+class _Sampler:
+    """Answers to the same problems under the same seeds, whatever the policy."""
+
+    def __init__(self, workshop: build.Workshop, problems: Sequence[Problem], n: int) -> None:
+        options = workshop.plan.run
+        prompter = Prompter(options.system, options.thinking, options.language)
+        self._engine = workshop.engine(0)
+        self._judge = workshop.judge()
+        self._spec = workshop.sampling_spec()
+        self._problems, self._n = problems, n
+        self._prompts = [prompter.student(problem) for problem in problems for _ in range(n)]
+        self._seeds = [
+            attempt_seed(0, f"forgetting/{problem.id}", g) for problem in problems for g in range(n)
+        ]
+
+    def sample(self, policy: Policy, first: int | None = None) -> list[Sample]:
+        return self._engine.sample(self._prompts[:first], self._seeds[:first], policy, self._spec)
+
+    def solved(self, samples: Sequence[Sample]) -> list[int]:
+        """How many answers of each problem pass all its tests."""
+        counts = []
+        for number, problem in enumerate(self._problems):
+            own = samples[number * self._n : (number + 1) * self._n]
+            verdicts_G = self._judge.grade(problem, [extract_code(sample.text) for sample in own])
+            counts.append(sum(verdict.solved for verdict in verdicts_G))
+        return counts
+
+
+def _options(config: Mapping[str, Any], sandbox: str) -> RunOptions:
+    """The run's own options, as far as they decide how its model is asked."""
+    kept = ("model", "max_tokens", "temperature", "language", "system", "thinking", "threads")
+    options = {name: config["options"].get(name) for name in kept}
+    return RunOptions(
+        method="best-of-k",
+        sandbox=sandbox,
+        settings={"engine": {"batch_rows": _ROWS}},
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+def _policy(run_dir: Path, version: int | None) -> Policy:
+    """The policy of that version, else the newest one whose weights are still there."""
+    found = {int(path.name): path for path in (run_dir / "policies").glob("[0-9]*") if path.is_dir()}
+    if not found:
+        raise ConfigError(f"{run_dir} has no policy: it learned nothing, or its weights are gone")
+    number = max(found) if version is None else version
+    if number not in found:
+        there = ", ".join(str(n) for n in sorted(found))
+        raise ConfigError(f"{run_dir} has no policy {number} any more; there are {there}")
+    return Policy("adapted", number, found[number])
+
+
+def _bootstrap(values_P: np.ndarray[Any, np.dtype[np.float64]]) -> Interval:
+    """The 90 % interval of the mean, problems drawn with replacement."""
+    draws_BP = np.random.default_rng(0).integers(len(values_P), size=(_REPLICATES, len(values_P)))
+    return interval(values_P[draws_BP].mean(axis=1))
+
+
+def page(found: Found) -> Group:
+    """The problems whose rate changed most, and the figures in words."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("problem", overflow="fold")
+    for column in ("without", "with", "change"):
+        table.add_column(column, justify="right")
+    ordered = sorted(found.rows, key=lambda row: (-abs(row.adapted - row.base), row.problem))
+    for row in ordered[:_SHOWN]:
+        cells = (f"{row.base}/{found.samples}", f"{row.adapted}/{found.samples}")
+        table.add_row(clean(row.problem), *cells, f"{row.adapted - row.base:+d}")
+    n = len(found.rows) * found.samples
+    base, adapted = (sum(getattr(row, arm) for row in found.rows) / n for arm in ("base", "adapted"))
+    low, high = 100 * found.interval.low, 100 * found.interval.high
+    lines = [
+        f"policy {found.version} of {clean(found.run)} on {len(found.rows)} other problems, "
+        f"{found.samples} answers each",
+        f"solved without the adapter {base:.1%}, with it {adapted:.1%}; change {100 * found.change:+.1f} "
+        f"points, 90 % interval {low:+.1f} to {high:+.1f}",
+        f"the base afterwards: {found.same_again} of {found.again} answers and log-probs as before",
+    ]
+    more = [Text(f"and {len(ordered) - _SHOWN} more", style="dim")] if len(ordered) > _SHOWN else []
+    return Group(table, *more, Text(), *(Text(line) for line in lines))

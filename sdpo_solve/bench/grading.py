@@ -1,0 +1,174 @@
+"""What the sandbox costs: ratios measured in one run, so that they hold on any machine.
+
+The same programs run as bare subprocesses on all processors, in warm boxes, and in one `docker run` an
+attempt. Judges nothing; `page` shows the figures.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.sandboxes import docker
+from sdpo_solve.sandboxes.images import image_tag
+from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
+
+MAX_RATIO = 1.5
+MAX_BOX_WAIT_MS = 50.0
+_PROGRAM_MS = 10
+_LOUD = "while True: print('x' * 65536)"
+_LIMITS = Limits(time_s=6.0, memory_mb=128)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is run; the targets are meant for the default."""
+
+    attempts: int = 16
+    tests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured thing. `most` is the target; None where there is none."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.most is None or self.value <= self.most
+
+
+def page(figures: Sequence[Figure]) -> Table:
+    """A line a figure: its value, its target, and whether it is met."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "value", "", "target", ""):
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for figure in figures:
+        value = f"{figure.value:.2f}" if figure.value < 10 else f"{figure.value:.0f}"
+        target = f"at most {figure.most:g}" if figure.most is not None else ""
+        verdict = "" if figure.most is None else "met" if figure.ok else "missed"
+        style = "green" if figure.ok else "red"
+        table.add_row(figure.name, value, figure.unit, target, Text(verdict, style=style))
+    return table
+
+
+def as_record(figures: Sequence[Figure]) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {"figures": [{**asdict(figure), "ok": figure.ok} for figure in figures]}
+
+
+def run(
+    say: Callable[[str], None] = lambda _: None, n_repeats: int = 3, size: Size | None = None
+) -> list[Figure]:
+    """All figures; of each time the best of `n_repeats`, because other work on the machine only adds to it.
+
+    Raises PrerequisiteError without Docker, SandboxError when a box breaks.
+    """
+    size = size or Size()
+    code, load = _program(), os.getloadavg()[0]  # containers share one slice: a loaded machine distorts
+    options = docker.Options(boxes_ready=size.attempts, parallel=os.cpu_count() or 1)
+    sandbox = docker.build(options)
+    try:
+        boxed_s: list[float] = []
+        bare_s: list[float] = []
+        waits_ms: list[float] = []
+        for repeat in range(n_repeats):
+            what = f"{size.attempts} attempts x {size.tests} tests of {_PROGRAM_MS} ms"
+            say(f"{what}, round {repeat + 1} of {n_repeats}")
+            bare_s.append(_bare(code, size))
+            if not sandbox.wait_ready(120):
+                raise PrerequisiteError("boxes do not start within two minutes; run: sdpo-solve doctor")
+            boxed_s.append(_boxed(sandbox, code, size))
+            waits_ms += [1000 * wait_s for wait_s in list(sandbox.waits_s)[-size.attempts :]]
+        say("programs that print for ever")
+        growth_mb = _loud_growth_mb(sandbox, size)
+    finally:
+        sandbox.close()
+    say(f"{size.attempts} attempts with one docker run each")
+    cold_s = _docker_run(code, size)
+    best = min(bare_s)
+    return [
+        Figure("load average before", load, "processes"),
+        Figure("bare subprocesses", best, "s"),
+        Figure("warm boxes", min(boxed_s), "s"),
+        Figure("one docker run an attempt", cold_s, "s"),
+        Figure("warm boxes / bare subprocesses", min(boxed_s) / best, "x", MAX_RATIO),
+        Figure("docker run / warm boxes", cold_s / min(boxed_s), "x"),
+        Figure("wait for a box, median", statistics.median(waits_ms), "ms", MAX_BOX_WAIT_MS),
+        Figure(f"host memory for {size.attempts} loud attempts", growth_mb, "MiB", _loud_bound_mb(options)),
+    ]
+
+
+def _program() -> str:
+    """Uses `_PROGRAM_MS` of processor time, Python's own start included."""
+    busy = f"import time\nwhile time.process_time() < {_PROGRAM_MS / 1000}: pass\n"
+    return busy + "print(input())"
+
+
+def _at_once(work: Callable[[int], object], n: int, workers: int) -> float:
+    began = time.monotonic()
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(work, range(n)):
+            pass
+    return time.monotonic() - began
+
+
+def _bare(code: str, size: Size) -> float:
+    """Every test as a bare process, on all processors."""
+
+    def one(n: int) -> None:
+        subprocess.run(
+            [sys.executable, "-s", "-P", "-c", code], input=b"1\n", capture_output=True, check=True
+        )
+
+    return _at_once(one, size.attempts * size.tests, os.cpu_count() or 1)
+
+
+def _boxed(sandbox: docker.DockerSandbox, code: str, size: Size) -> float:
+    """The same tests, one warm box an attempt."""
+    program = Program(code)
+
+    def one(n: int) -> None:
+        results = sandbox.run(program, [BoxInput("1\n")] * size.tests, _LIMITS)
+        assert all(result.status is RunStatus.OK for result in results), results[0]
+
+    return _at_once(one, size.attempts, 2)
+
+
+def _docker_run(code: str, size: Size) -> float:
+    """One container an attempt, made when it is needed, all tests in it by a shell loop."""
+    loop = f"for i in $(seq {size.tests}); do echo 1 | python3 -c '{code}'; done"
+    command = ["docker", "run", "--rm", "--network", "none", image_tag("python"), "sh", "-c", loop]
+
+    def one(n: int) -> None:
+        subprocess.run(command, capture_output=True, check=True)
+
+    return _at_once(one, size.attempts, os.cpu_count() or 1)
+
+
+def _loud_growth_mb(sandbox: docker.DockerSandbox, size: Size) -> float:
+    """How far this process's peak memory rises while programs print for ever."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _at_once(lambda _: sandbox.run(Program(_LOUD), [BoxInput()] * 4, _LIMITS), size.attempts, 4)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def _loud_bound_mb(options: docker.Options) -> float:
+    """Four attempts at a time, each with no more than its total cap."""
+    return 4 * options.total_output_mb

@@ -1,0 +1,239 @@
+"""The batch as a command: print the plan, run it with a display and a log, heed Ctrl-C, say how it ended.
+
+Joins `batch.py` and `cluster.py` with what a person sees; parses no flag (see `cli_batch.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdpo_solve.batch import trackers
+from sdpo_solve.batch.batch import (
+    Batch,
+    BatchResult,
+    Executor,
+    LocalExecutor,
+    left_to_spend,
+    measure,
+    most_to_spend,
+    prepare,
+    run_batch,
+    standing,
+    unmeasured,
+)
+from sdpo_solve.batch.cost import Estimate
+from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
+from sdpo_solve.batch.locks import Gate, busy_line, interrupts
+from sdpo_solve.batch.spec import BatchSpec
+from sdpo_solve.cli.live_batch import make_batch_view
+from sdpo_solve.datasets.selection import describe_left_out
+from sdpo_solve.report.statistics import visible_speed_up
+from sdpo_solve.report.table import clock
+from sdpo_solve.run.identity import check_out
+from sdpo_solve.sanitize import clean
+
+if TYPE_CHECKING:
+    from sdpo_solve.batch.ray_executor import RayExecutor
+
+_SHOWN_FAILED = 20
+_MEASURING = "measuring two small groups of each method (--no-measure leaves the estimate out) ..."
+INTERRUPTED = 130
+SOME_FAILED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The batch and how it is to be shown."""
+
+    spec: BatchSpec
+    dry_run: bool
+    measure: bool
+    as_json: bool
+
+
+def run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
+    """The whole command; returns its exit code. `write` prints a line of `--json`.
+
+    At the second Ctrl-C it ends the process, once boxes and files are closed: a thread in the middle of a
+    gradient step cannot be ended, and an interpreter that shuts down around one aborts. Raises UserError and
+    PrerequisiteError.
+    """
+    try:
+        return _run(asked, console, write)
+    except KeyboardInterrupt:
+        console.print(Text("ended at once; the same command goes on from the last whole groups"))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
+def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
+    trackers.check(asked.spec.batch.track)
+    out = asked.spec.batch.out or default_out(asked.spec)
+    check_out(out)
+    batch = prepare(asked.spec, out)
+    gate = Gate()
+    with ExitStack() as stack:
+        executor = _executor(batch, stack)
+        known = not unmeasured(batch)
+        if asked.measure and not known:
+            console.print(Text(_MEASURING, style="dim"))
+        costs = measure(batch, _for_measuring(executor), gate) if asked.measure or known else {}
+        print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
+        if asked.dry_run:
+            return 0
+        view = make_batch_view(console)
+        stack.enter_context(view)
+        sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
+        if asked.as_json:
+            sink.add(json_lines(write))
+        for tracker in trackers.make(asked.spec.batch.track, batch.out, asked.spec.record()):
+            stack.callback(tracker.finish)
+            sink.add(trackers.feed(tracker))
+        with interrupts(gate, lambda text: sink({"event": "notice", "text": text})):
+            result = run_batch(batch, executor, sink, gate)
+    print_result(console, result, batch)
+    if result.stopped:
+        return INTERRUPTED
+    return SOME_FAILED if result.failed else 0
+
+
+def default_out(spec: BatchSpec) -> Path:
+    """`runs/batch-<digest>`, named after the options of the runs, so that the same command finds them again.
+
+    Problems, methods and seeds are left out: more of them extend a batch.
+    """
+    said = spec.run.model_dump_json(exclude={"method", "arm", "seed"})
+    return Path("runs") / f"batch-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+
+
+def _executor(batch: Batch, stack: ExitStack) -> LocalExecutor | RayExecutor:
+    options = batch.spec.batch
+    if options.executor == "ray":
+        from sdpo_solve.batch import ray_executor
+
+        ray_executor.load_ray()  # a plan that cannot be carried out is none
+        return ray_executor.RayExecutor(options.workers, options.address, options.stream)
+    return stack.enter_context(LocalExecutor(batch))
+
+
+def _for_measuring(executor: LocalExecutor | RayExecutor) -> Executor:
+    """One worker of a cluster is measured: the driver may have no accelerator. It sends its files, since the
+    short runs lie where only the driver looks."""
+    if isinstance(executor, LocalExecutor):
+        return executor
+    return replace(executor, n_workers=1, stream=True)
+
+
+# -- pages ---------------------------------------------------------------------------------------------------
+
+
+def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
+    """What will be run, what is there already, and what it may cost at most."""
+    spec, done = batch.spec, standing(batch)
+    n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=9)
+    table.add_column(overflow="fold")
+    counts = (
+        f"{len(batch.keys)} = {_count(n_problems, 'problem')} × {_count(n_methods, 'method')} × "
+        f"{_count(n_seeds, 'seed')}"
+    )
+    table.add_row("runs", counts)
+    if done.finished or done.begun:
+        table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
+    table.add_row("methods", ", ".join(spec.batch.methods))
+    if n_methods > 1:
+        pairs = n_problems * n_seeds
+        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible_speed_up(pairs):.1f}x or more"
+        table.add_row("", f"{least} with 80 % power, if all are solved")
+    table.add_row("problems", clean(_few(list(batch.problems))))
+    if batch.left_out:
+        table.add_row("", clean(describe_left_out(batch.left_out)))
+    table.add_row("budget", _budget(spec))
+    table.add_row("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
+    for row in _cost_rows(cost, batch):
+        table.add_row(*row)
+    table.add_row("out", clean(str(batch.out)))
+    console.print(table)
+
+
+def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
+    out = batch.out
+    free_bytes = shutil.disk_usage(
+        next(path for path in (out, *out.absolute().parents) if path.exists())
+    ).free
+    if cost is None:
+        most = most_to_spend(batch)
+        if not most.attempts:
+            return [("cost", "nothing left to do")]
+        return [
+            ("cost", f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time was not measured"),
+            ("disk", f"{_size(free_bytes)} free"),
+        ]
+    if not cost.attempts:
+        return [("cost", "nothing left to do")]
+    where = "here" if batch.spec.batch.executor == "local" else "on one worker"
+    rows = [
+        (
+            "cost",
+            f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {clock(cost.seconds)} {where}",
+        ),
+        ("", f"(by {cost.measured} measured attempts; runs that are solved end earlier)"),
+        ("disk", f"at most {_size(cost.disk_bytes)}, {_size(free_bytes)} free"),
+    ]
+    if cost.disk_bytes > free_bytes:
+        rows.append(("", "that may not fit: free some room, or choose another --out"))
+    return rows
+
+
+def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
+    """The counts, the failed runs, and what to do next."""
+    kept = f" ({result.kept} kept)" if result.kept else ""
+    line = Text(f"{result.solved} solved", style="bold green")
+    line += Text(f" · {result.unsolved} not solved · {len(result.failed)} failed · {result.stopped} stopped")
+    console.print(line + Text(f" of {result.runs} runs{kept} in {clock(result.wall_s)}"))
+    if result.busy:
+        console.print(Text(f"busy: {busy_line(result.busy)}", style="dim"))
+    for name in result.failed[:_SHOWN_FAILED]:
+        console.print(Text(f"failed: {clean(name)}; see {clean(str(batch.out / name))}"), soft_wrap=True)
+    if len(result.failed) > _SHOWN_FAILED:
+        console.print(Text(f"and {len(result.failed) - _SHOWN_FAILED} more failed"))
+    if result.failed:
+        console.print(Text("the same command with a larger --tries tries failed runs again"))
+    if result.stopped:
+        console.print(Text("the same command goes on from the last whole groups"))
+    console.print(Text(f"sdpo-solve report {clean(str(batch.out))}", style="dim"), soft_wrap=True)
+
+
+def _budget(spec: BatchSpec) -> str:
+    run = spec.run
+    parts = [f"{run.attempts} attempts a run"]
+    parts += [f"{run.tokens} tokens"] if run.tokens is not None else []
+    parts += [f"{run.wall_seconds:g} s"] if run.wall_seconds is not None else []
+    return ", ".join(parts) + (", also after a success" if run.keep_going else ", or the first success")
+
+
+def _few(names: list[str], most: int = 6) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

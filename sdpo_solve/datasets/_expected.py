@@ -1,0 +1,92 @@
+"""What a trusted solution returns on inputs: computed in the sandbox once, then kept on disk.
+
+The solution runs in the same box as any program; only its values leave. A cache file is named by the hash of
+program and inputs, written whole, and read as data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes.wire_values import NotPlain, decode, encode
+from sdpo_solve.types import BoxInput, Call, Limits, Program, RunResult, RunStatus
+
+_ALL_LIMITS = Limits(time_s=120.0, memory_mb=1024)  # for every call in one process
+_ONE_LIMITS = Limits(time_s=30.0, memory_mb=1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """One value a call, in order."""
+
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The first call (0-based) that gave no value, and why."""
+
+    index: int
+    error: str
+
+
+def compute(
+    program: Program, calls: Sequence[Call], sandbox: Callable[[], Sandbox], cache_dir: Path | None
+) -> Computed | Failed:
+    """What `program` returns on each of `calls`.
+
+    All run in one process; where that does not end well, each in its own, which names the call at fault.
+    Raises SandboxError.
+    """
+    packed = json.dumps([program.entry_point, program.code, [encode([c.args, c.kwargs]) for c in calls]])
+    path = cache_dir / f"{hashlib.sha256(packed.encode()).hexdigest()}.json" if cache_dir else None
+    texts = _kept(path, len(calls))
+    if texts is None:
+        box = sandbox()
+        (result,) = box.run(program, [BoxInput(calls=tuple(calls))], _ALL_LIMITS)
+        results = [result]
+        if result.status is not RunStatus.OK or len(result.values) != len(calls):
+            results = box.run(program, [BoxInput(calls=(call,)) for call in calls], _ONE_LIMITS)
+            for index, each in enumerate(results):
+                if each.status is not RunStatus.OK or len(each.values) != 1:
+                    return Failed(index, _reason(each))
+        texts = [text for each in results for text in each.values]
+    try:
+        values = tuple(decode(text) for text in texts)
+    except NotPlain as exc:
+        return Failed(0, str(exc))
+    if path is not None:
+        _keep(path, texts)
+    return Computed(values)
+
+
+def _reason(result: RunResult) -> str:
+    last = result.stderr.strip().splitlines()[-1:] or [result.status.value]
+    return last[0][:200]
+
+
+def _kept(path: Path | None, n: int) -> list[str] | None:
+    """The texts in a cache file; None where it is missing or is not what it must be."""
+    if path is None:
+        return None
+    try:
+        texts = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    fits = isinstance(texts, list) and len(texts) == n and all(isinstance(text, str) for text in texts)
+    return texts if fits else None
+
+
+def _keep(path: Path, texts: Sequence[str]) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(list(texts)), "utf-8")
+    part.replace(path)

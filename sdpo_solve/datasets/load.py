@@ -1,0 +1,93 @@
+"""Where problems come from: what a user writes as a source, read by the format that it names.
+
+A path is our own problem file or a folder of them; any other format is named before a colon. Which of a
+source's problems are taken is decided in `selection.py`. Runs nothing itself; a format that must compute
+expected values asks for the sandbox it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from sdpo_solve.datasets.selection import Candidate, Selected, Selection, select
+from sdpo_solve.errors import ConfigError, ProblemError
+from sdpo_solve.paths import cache_dir
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.types import Problem
+
+KNOWN = "a problem file, a folder of them, lcb:v6, lcb:FILE.jsonl, mbpp:FILE or humaneval:FILE"
+# Endings of files that hold rows of a benchmark and not one of our problems.
+_ROWS = (".jsonl", ".gz", ".parquet")
+
+
+def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+    """The problems of one source, not made yet.
+
+    Raises ProblemError where it cannot be read, ConfigError for an unknown kind of source, PrerequisiteError
+    where a release cannot be fetched.
+    """
+    scheme, colon, rest = source.partition(":")
+    path = Path(source)
+    if colon and not path.exists():
+        if not rest.strip():
+            raise ConfigError(f"source {source!r} names no file; write {KNOWN}")
+        if scheme == "lcb":
+            from sdpo_solve.datasets import livecodebench
+
+            return livecodebench.candidates(rest)
+        if scheme in ("mbpp", "humaneval"):
+            from sdpo_solve.datasets import mbpp
+
+            return mbpp.candidates(rest, sandbox=sandbox, cache_dir=cache_dir() / "expected")
+        raise ConfigError(f"unknown source {source!r}; write {KNOWN}")
+    if path.suffix in _ROWS:
+        raise ConfigError(f"{source} holds rows of a benchmark; name it: lcb:{source} or mbpp:{source}")
+    from sdpo_solve.datasets import problem_json
+
+    return problem_json.candidates(path)
+
+
+def load(
+    sources: Sequence[str],
+    selection: Selection,
+    sandbox: Callable[[], Sandbox],
+    *,
+    among: frozenset[str] | None = None,
+    on_broken: Callable[[ProblemError], None] | None = None,
+) -> Selected:
+    """The problems that `selection` takes from all sources together, in their order.
+
+    `among` and `on_broken`: see `selection.select`; a source that cannot be read is one broken problem.
+    Raises as `candidates` and `select` do.
+    """
+
+    def found() -> Iterator[Candidate]:
+        for source in sources:
+            try:
+                yield from candidates(source, sandbox)
+            except ProblemError as exc:
+                if on_broken is None:
+                    raise
+                on_broken(exc)
+
+    return select(found(), selection, _names(sources), among=among, on_broken=on_broken)
+
+
+def load_one(source: str, selection: Selection, sandbox: Callable[[], Sandbox]) -> Problem:
+    """The one problem that a source and the filters name.
+
+    Raises ConfigError where they leave several, and as `load` does.
+    """
+    problems = load([source], selection, sandbox).problems
+    if len(problems) != 1:
+        raise ConfigError(
+            f"{source} holds {len(problems)} problems and this command takes one; name it, for example "
+            f"--ids {problems[0].id}"
+        )
+    return problems[0]
+
+
+def _names(sources: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(sources[:most])
+    return f"{shown} and {len(sources) - most} more" if len(sources) > most else shown

@@ -1,0 +1,379 @@
+"""The project's own problem file: one JSON object, checked against a published schema (`sdpo-solve schema`).
+
+Reads and writes problem files and says in one line what is wrong with a bad one: file, place, remedy. Runs
+nothing: whether the reference solves the problem is for `sdpo-solve check`.
+
+Decisions: the id becomes a directory name, so it is letters, digits, `.`, `_` and `-` only. A problem without
+a visible test is valid (feedback then only says that a hidden test failed). Expected values of functions are
+JSON: a tuple returned is compared as a list, sets and dicts with other keys than texts need asserts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import keyword
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from sdpo_solve.config import fault_words
+from sdpo_solve.datasets.selection import Candidate
+from sdpo_solve.errors import ProblemError
+from sdpo_solve.grading.asserts import parse
+from sdpo_solve.sandboxes.wire_values import MAX_DEPTH
+from sdpo_solve.sanitize import middle_cut
+from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
+
+SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
+_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_ENTRY_POINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class LimitsModel(_Model):
+    """What one test may use."""
+
+    time_s: float = Field(default=Limits().time_s, gt=0, le=600, description="processor seconds of one test")
+    memory_mb: int = Field(
+        default=Limits().memory_mb, ge=16, le=65536, description="MiB of memory of one test"
+    )
+
+
+class FloatChecker(_Model):
+    """Numbers match within a tolerance, the rest exactly."""
+
+    tolerance: float = Field(alias="float", gt=0, lt=1, description="relative or absolute")
+
+
+class StdinTest(_Model):
+    """A text for standard input, and the text expected on standard output."""
+
+    input: str
+    expected: str
+    visible: bool = Field(description="whether feedback may quote this test")
+
+
+class FunctionTest(_Model):
+    """The arguments of one call, and the value expected back."""
+
+    input: list[Any]
+    expected: Any
+    visible: bool = Field(description="whether feedback may quote this test")
+
+
+class AssertTest(_Model):
+    """One assert statement about the entry point, over plain values."""
+
+    input: str
+    visible: bool = Field(description="whether feedback may quote this test")
+
+
+class _File(_Model):
+    id: str = Field(pattern=_ID, description="names the problem and its directory of runs")
+    statement: str = Field(min_length=1, pattern=r"\S", description="the question, as the model reads it")
+    limits: LimitsModel = LimitsModel()
+    reference: str | None = Field(None, min_length=1, description="a program that solves the problem")
+    meta: dict[str, Any] = Field(default_factory=dict, description="notes kept with the problem")
+
+
+class StdinFile(_File):
+    """A program that reads standard input and writes standard output."""
+
+    kind: Literal["stdin"]
+    tests: list[StdinTest] = Field(min_length=1)
+    checker: Literal["exact", "tokens"] | FloatChecker = "exact"
+
+
+class FunctionFile(_File):
+    """A function that is called with JSON arguments and returns a JSON value."""
+
+    kind: Literal["function"]
+    entry_point: str = Field(pattern=_ENTRY_POINT, description="the function's name, or Class.method")
+    starter_code: str | None = Field(None, min_length=1, description="code that the answer completes")
+    tests: list[FunctionTest] = Field(min_length=1)
+    checker: Literal["exact"] | FloatChecker = "exact"
+
+
+class AssertsFile(_File):
+    """A function that is tested by assert statements."""
+
+    kind: Literal["asserts"]
+    entry_point: str = Field(pattern=_ENTRY_POINT, description="the function's name, or Class.method")
+    starter_code: str | None = Field(None, min_length=1, description="code that the answer completes")
+    tests: list[AssertTest] = Field(min_length=1)
+
+
+ProblemFile = StdinFile | FunctionFile | AssertsFile
+_KINDS: dict[str, type[ProblemFile]] = {
+    "stdin": StdinFile,
+    "function": FunctionFile,
+    "asserts": AssertsFile,
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a problem file."""
+    tagged: Any = Annotated[ProblemFile, Field(discriminator="kind")]
+    body = TypeAdapter(tagged).json_schema()
+    return {"$schema": SCHEMA_URI, "title": "sdpo-solve problem", **body}
+
+
+def load(path: Path) -> Problem:
+    """The problem in the file `path`.
+
+    Raises ProblemError in one line: the file, the place in it, and the remedy.
+    """
+    return parse_text(_read(path), str(path))
+
+
+def candidates(path: Path) -> Iterator[Candidate]:
+    """The problem in a file, or those of every `*.json` in a folder by file name, to choose from.
+
+    A broken file goes by its name, and raises when it is made a problem. Raises ProblemError for an id that
+    two files share, and for an empty folder.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise ProblemError(f"{path}: no problem files here; expected *.json")
+    homes: dict[str, Path] = {}
+    for file in files:
+        try:
+            problem = load(file)
+        except ProblemError:
+            yield Candidate(partial(load, file), file.stem)
+            continue
+        if problem.id in homes:
+            raise ProblemError(f"{file}: id {problem.id!r} is also that of {homes[problem.id]}; change one")
+        homes[problem.id] = file
+        yield _candidate(problem)
+
+
+def _candidate(problem: Problem) -> Candidate:
+    """`problem` with the facts that its notes state, where they do."""
+    facts = {key: str(problem.meta.get(key) or "") for key in ("contest_date", "difficulty", "platform")}
+    day = None
+    with contextlib.suppress(ValueError):
+        day = date.fromisoformat(facts["contest_date"][:10])
+    return Candidate(lambda: problem, problem.id, "", day, facts["difficulty"], facts["platform"])
+
+
+def parse_text(text: str, name: str) -> Problem:
+    """The problem that the JSON `text` states; `name` stands for the file in messages.
+
+    Raises ProblemError as `load` does.
+    """
+    data = _parse_json(text, name)
+    if not isinstance(data, dict):
+        _refuse(name, "top level", "a problem is one JSON object", 'start with {"id": ...}')
+    _check_values(data, name)
+    kind = data.get("kind")
+    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        given = f"kind is {middle_cut(repr(kind), 60)}" if "kind" in data else "kind is missing"
+        _refuse(name, "kind", given, 'write "stdin", "function" or "asserts"')
+    try:
+        file = model.model_validate(data)
+    except ValidationError as exc:
+        _explain(exc, model, name)
+    return _problem(file, name)
+
+
+def dump(problem: Problem) -> str:
+    """`problem` as the text of a problem file, defaults left out.
+
+    Raises ProblemError for a problem that the format cannot hold: a preamble, a benchmark's checker, values
+    that are not JSON.
+    """
+    if problem.preamble or problem.checker.name == "livecodebench":
+        raise ProblemError(
+            f"{problem.id}: a preamble or LiveCodeBench's checker has no place in a problem file"
+        )
+    data: dict[str, Any] = {"id": problem.id, "statement": problem.statement, "kind": problem.kind.value}
+    if problem.entry_point is not None:
+        data["entry_point"] = problem.entry_point
+    if problem.starter_code is not None:
+        data["starter_code"] = problem.starter_code
+    if problem.limits != Limits():
+        data["limits"] = {"time_s": problem.limits.time_s, "memory_mb": problem.limits.memory_mb}
+    if problem.checker.name != "exact":
+        is_float = problem.checker.name == "float"
+        data["checker"] = {"float": problem.checker.tolerance} if is_float else problem.checker.name
+    data["tests"] = [_test_data(test, problem.kind) for test in problem.tests]
+    if problem.reference is not None:
+        data["reference"] = problem.reference
+    if problem.meta:
+        data["meta"] = dict(problem.meta)
+    try:
+        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as exc:
+        raise ProblemError(f"{problem.id}: cannot be written as JSON: {exc}") from None
+    parse_text(text, problem.id)
+    return text
+
+
+def _test_data(test: TestCase, kind: Kind) -> dict[str, Any]:
+    if kind is Kind.ASSERTS:
+        return {"input": test.input, "visible": test.visible}
+    given = list(test.input) if kind is Kind.FUNCTION else test.input
+    return {"input": given, "expected": test.expected, "visible": test.visible}
+
+
+# -- from text to data
+
+
+def _refuse(name: str, place: str, fault: str, remedy: str) -> NoReturn:
+    place = middle_cut(place if place.isprintable() else repr(place), 120)
+    raise ProblemError(f"{name}: {place}: {fault}; {remedy}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ProblemError(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as exc:
+        _refuse(str(path), f"byte {exc.start}", "the file is not UTF-8", "save it as UTF-8")
+    except OSError as exc:
+        raise ProblemError(f"{path}: cannot be read: {exc.strerror}") from None
+
+
+def _parse_json(text: str, name: str) -> Any:
+    """`text` as JSON; keys that stand twice, NaN and infinities, and monster integers refused."""
+    if text.startswith("\ufeff"):
+        _refuse(name, "line 1 column 1", "a byte order mark", "save the file as UTF-8 without one")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            _refuse(name, f"key {twice[:60]!r}", "it stands twice in one object", "keep one of the two")
+        return found
+
+    def no_constant(token: str) -> NoReturn:
+        _refuse(name, token, "it is not JSON", "use finite numbers, or asserts with math.inf and math.nan")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except json.JSONDecodeError as exc:
+        _refuse(name, f"line {exc.lineno} column {exc.colno}", f"broken JSON: {exc.msg}", "mend it there")
+    except RecursionError:
+        _refuse(name, "top level", "nested too deep", f"stay within {MAX_DEPTH} levels")
+    except ValueError:  # more digits than Python reads
+        _refuse(name, "an integer", "it has more than 4300 digits", "use a smaller one")
+
+
+def _check_values(data: Any, name: str) -> None:
+    """Raises ProblemError for texts that are not valid Unicode, numbers beyond floats, and deep nesting."""
+    waiting: list[tuple[Any, str, int]] = [(data, "", 0)]
+    while waiting:
+        value, place, depth = waiting.pop()
+        if depth > MAX_DEPTH // 2:
+            _refuse(name, place, "nested too deep", f"stay within {MAX_DEPTH // 2} levels")
+        if isinstance(value, str) and not _is_text(value):
+            _refuse(name, place, "a lone surrogate (\\ud800 to \\udfff)", "write characters or whole pairs")
+        if isinstance(value, float) and not math.isfinite(value):
+            _refuse(name, place, "a number beyond the range of floats", "use a smaller one")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if not _is_text(key):
+                    _refuse(name, place or "top level", "a key with a lone surrogate", "rename the key")
+                waiting.append((item, f"{place}.{key}" if place else key, depth + 1))
+        if isinstance(value, list):
+            waiting.extend((item, f"{place}[{number}]", depth + 1) for number, item in enumerate(value))
+
+
+def _is_text(text: str) -> bool:
+    return re.search("[\ud800-\udfff]", text) is None
+
+
+# -- from data to a problem
+
+
+def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoReturn:
+    """Raises ProblemError for the first fault, in our words where pydantic's do not say the remedy."""
+    fault = exc.errors(include_url=False)[0]
+    steps = [step for step in fault["loc"] if step not in ("FloatChecker", "literal['exact']")]
+    steps = [step for step in steps if not str(step).startswith("literal[")]
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    last = str(steps[-1]) if steps else ""
+    given = middle_cut(" ".join(repr(fault["input"]).split()), 80)
+    match fault["type"]:
+        case "extra_forbidden":
+            known = _known_keys(model, steps[:-1])
+            near = difflib.get_close_matches(last, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            _refuse(name, place, "unknown key", f"{hint} (known: {', '.join(known)})")
+        case "missing":
+            _refuse(name, place, "it is missing", "add it")
+    if steps and steps[0] == "checker":
+        checkers = '"exact", "tokens"' if model is StdinFile else '"exact"'
+        _refuse(name, "checker", f"unknown checker {given}", f'write {checkers} or {{"float": 1e-6}}')
+    if last == "id":
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(fault["input"])).strip("-._")[:100] or "my-problem"
+        _refuse(name, place, f"got {given}", f"use letters, digits, '.', '_' and '-', for example {slug!r}")
+    if last == "tests" and fault["type"] == "too_short":
+        _refuse(name, place, "there are no tests", "add at least one")
+    if last == "entry_point":
+        _refuse(name, place, f"got {given}", "write a function's name, or Class.method")
+    if fault["type"] == "string_type":
+        _refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
+    _refuse(name, place, f"got {given}", f"it {fault_words(fault)}")
+
+
+def _known_keys(model: type[BaseModel], steps: list[str | int]) -> list[str]:
+    """The keys of the object at `steps` of a file of kind `model`."""
+    holder = model
+    if steps and steps[0] == "tests":
+        holder = StdinTest if model is StdinFile else FunctionTest if model is FunctionFile else AssertTest
+    elif steps:
+        holder = LimitsModel if steps[0] == "limits" else FloatChecker
+    return [field.alias or key for key, field in holder.model_fields.items()]
+
+
+def _problem(file: ProblemFile, name: str) -> Problem:
+    entry_point = starter_code = None
+    if not isinstance(file, StdinFile):
+        entry_point, starter_code = file.entry_point, file.starter_code
+        if any(keyword.iskeyword(part) for part in entry_point.split(".")):
+            _refuse(name, "entry_point", f"{entry_point!r} is a Python keyword", "rename the function")
+        if isinstance(file, AssertsFile):
+            _check_asserts(file, name)
+    return Problem(
+        id=file.id,
+        statement=file.statement,
+        kind=Kind(file.kind),
+        tests=tuple(
+            TestCase(test.input, None if isinstance(test, AssertTest) else test.expected, test.visible)
+            for test in file.tests
+        ),
+        entry_point=entry_point,
+        starter_code=starter_code,
+        limits=Limits(file.limits.time_s, file.limits.memory_mb),
+        checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker),
+        reference=file.reference,
+        meta=file.meta,
+    )
+
+
+def _checker(given: Literal["exact", "tokens"] | FloatChecker) -> Checker:
+    return Checker("float", given.tolerance) if isinstance(given, FloatChecker) else Checker(given)
+
+
+def _check_asserts(file: AssertsFile, name: str) -> None:
+    for number, test in enumerate(file.tests):
+        try:
+            parse(test.input, file.entry_point)
+        except ProblemError as exc:
+            raise ProblemError(f"{name}: tests[{number}].input: {exc}") from None

@@ -1,0 +1,251 @@
+"""Programs in, verdicts out: what each test of a problem says about a program.
+
+The sandbox runs the program on inputs and returns what came out; this file compares on the host, so that no
+program ever holds an expected answer. Visible tests come first; hidden ones run only while they can change
+the verdict. A box that breaks is tried again and then raises: it is never a verdict. Rendering feedback, and
+running processes, happen elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from sdpo_solve.config import FeedbackMode
+from sdpo_solve.config import Options as BaseOptions
+from sdpo_solve.errors import ConfigError, SandboxError
+from sdpo_solve.grading.asserts import ParsedAssert, parse
+from sdpo_solve.grading.checkers import texts_match, values_match
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes.wire_values import NotPlain, decode
+from sdpo_solve.sanitize import middle_cut
+from sdpo_solve.types import (
+    BoxInput,
+    Call,
+    Case,
+    Kind,
+    Problem,
+    Program,
+    RunResult,
+    RunStatus,
+    Status,
+    TestCase,
+    Verdict,
+)
+
+_TEXT_CHARS = 4000
+_STATUS = {
+    RunStatus.RUNTIME_ERROR: Status.RUNTIME_ERROR,
+    RunStatus.COMPILE_ERROR: Status.COMPILE_ERROR,
+    RunStatus.TIME_LIMIT: Status.TIME_LIMIT,
+    RunStatus.MEMORY_LIMIT: Status.MEMORY_LIMIT,
+    RunStatus.OUTPUT_LIMIT: Status.OUTPUT_LIMIT,
+    RunStatus.NOT_RUN: Status.NOT_RUN,
+}
+
+
+class Options(BaseOptions):
+    """How programs are graded."""
+
+    boxes: int = Field(
+        default=2, ge=1, le=256, description="programs graded at the same time, each in its own box"
+    )
+    retries: int = Field(
+        default=2, ge=0, le=10, description="fresh boxes tried for a program whose box broke"
+    )
+
+
+def with_feedback_mode(problem: Problem, mode: FeedbackMode, seed: int) -> Problem:
+    """`problem` with the tests that feedback may quote under `mode` marked visible, all others held out.
+
+    `public`: as the problem says. `all`: every test. `paper`: a random half of the hidden tests, rounded up,
+    drawn from `seed` and the problem's id (arXiv 2601.20802: discoveries count on the half of the private
+    tests that feedback quotes); the rest, public tests included, is left to confirm.
+    Raises ConfigError for `paper` where there is no hidden test.
+    """
+    if mode == "public":
+        return problem
+    if mode == "all":
+        return replace(problem, tests=tuple(replace(test, visible=True) for test in problem.tests))
+    hidden = [number for number, test in enumerate(problem.tests) if not test.visible]
+    if not hidden:
+        raise ConfigError(f"{problem.id}: feedback mode paper needs hidden tests; choose public or all")
+    quoted = set(random.Random(f"{seed}:{problem.id}").sample(hidden, (len(hidden) + 1) // 2))
+    tests = (replace(test, visible=number in quoted) for number, test in enumerate(problem.tests))
+    return replace(problem, tests=tuple(tests))
+
+
+def check_language(problem: Problem, language: str) -> None:
+    """Raises ConfigError for a problem whose tests are calls, where the programs can only read and write."""
+    if language != "python" and problem.kind is not Kind.STDIN:
+        raise ConfigError(
+            f"{problem.id} is a problem of kind {problem.kind.value}, which needs --language python; "
+            f"{language} programs read standard input"
+        )
+
+
+class Judge:
+    """Grades groups of programs on a sandbox, several at a time. Implements `protocols.Grader`.
+
+    `quoted_half`: the problems come from feedback mode `paper`, where the quotable tests decide `solved`.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        options: Options | None = None,
+        *,
+        quoted_half: bool = False,
+        language: str = "python",
+    ) -> None:
+        self._sandbox = sandbox
+        self._options = options or Options()
+        self._quoted_half = quoted_half
+        self._language = language
+
+    def grade(
+        self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
+    ) -> list[Verdict]:
+        """One verdict a code, in order; None stands for an answer without code.
+
+        Every visible test runs. Hidden ones run when all visible ones passed, up to the first failure, or
+        all with `thorough`. Raises SandboxError when a box broke again on every retry.
+        """
+        plan = _plan(problem)
+        pool = ThreadPoolExecutor(max_workers=self._options.boxes, thread_name_prefix="judge")
+        try:
+            return list(pool.map(lambda code: self._verdict(problem, plan, code, thorough), codes_G))
+        finally:
+            # Not waited for: after an interrupt, closing the sandbox ends what still runs.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def identity(self) -> str:
+        """What grades, for the record."""
+        return self._sandbox.identity()
+
+    def _verdict(
+        self, problem: Problem, plan: Sequence[_Planned], code: str | None, thorough: bool
+    ) -> Verdict:
+        if code is None:
+            cases = [Case(n, Status.NO_CODE, test.visible) for n, test in enumerate(problem.tests)]
+            return Verdict(tuple(cases), self._quoted_half)
+        program = Program(code, problem.entry_point, problem.preamble, self._language)
+        for tries_left in range(self._options.retries, -1, -1):
+            try:
+                cases = self._run(problem, plan, program, thorough)
+                break
+            except SandboxError:
+                if not tries_left:
+                    raise
+        return Verdict(tuple(sorted(cases, key=lambda case: case.index)), self._quoted_half)
+
+    def _run(
+        self, problem: Problem, plan: Sequence[_Planned], program: Program, thorough: bool
+    ) -> list[Case]:
+        """The cases of one program, in the order of the plan."""
+        judged: dict[int, Case] = {}
+        n_visible = sum(planned.test.visible for planned in plan)
+        failed = False
+
+        def stop_after(position: int, result: RunResult) -> bool:
+            nonlocal failed
+            case = judged[position] = _case(problem, plan[position], result)
+            failed = failed or case.status is not Status.ACCEPTED
+            if case.status is Status.COMPILE_ERROR:
+                return True
+            return failed and not thorough and position + 1 >= n_visible
+
+        inputs = [planned.given for planned in plan]
+        results = self._sandbox.run(program, inputs, problem.limits, stop_after)
+        if len(results) != len(plan):
+            raise SandboxError(f"the sandbox returned {len(results)} results for {len(plan)} inputs")
+        cases = [
+            judged.get(position) or _case(problem, planned, result)
+            for position, (planned, result) in enumerate(zip(plan, results, strict=True))
+        ]
+        broken = next((case for case in cases if case.status is Status.COMPILE_ERROR), None)
+        if broken is not None:  # no test ran; the message stands once
+            others = (replace(case, status=Status.COMPILE_ERROR, error="") for case in cases[1:])
+            return [replace(cases[0], status=Status.COMPILE_ERROR, error=broken.error), *others]
+        return cases
+
+
+# -- one test ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A test with its place in the problem, what the box is given, and the host's half of an assert."""
+
+    index: int
+    test: TestCase
+    given: BoxInput
+    rest: ParsedAssert | None = None
+
+
+def _plan(problem: Problem) -> list[_Planned]:
+    """The tests in the order in which they run: visible ones first."""
+    planned = [_planned(problem, index, test) for index, test in enumerate(problem.tests)]
+    return sorted(planned, key=lambda item: not item.test.visible)
+
+
+def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
+    if problem.kind is Kind.STDIN:
+        return _Planned(index, test, BoxInput(stdin=test.input))
+    if problem.kind is Kind.FUNCTION:
+        return _Planned(index, test, BoxInput(calls=(Call(tuple(test.input)),)))
+    rest = parse(test.input, problem.entry_point or "")
+    return _Planned(index, test, BoxInput(calls=rest.calls), rest)
+
+
+def _case(problem: Problem, planned: _Planned, result: RunResult) -> Case:
+    status, output = _STATUS.get(result.status), middle_cut(result.stdout, _TEXT_CHARS)
+    if problem.kind is not Kind.STDIN:
+        values = _values(result)
+        output = middle_cut(_shown(values), _TEXT_CHARS)
+        if status is None and len(result.values) != len(planned.given.calls):
+            status = Status.RUNTIME_ERROR
+        elif status is None:
+            right = values is not None and _right_values(problem, planned, values)
+            status = Status.ACCEPTED if right else Status.WRONG_ANSWER
+    elif status is None:
+        right = texts_match(problem.checker, planned.test.expected, result.stdout)
+        status = Status.ACCEPTED if right else Status.WRONG_ANSWER
+    failed = status is not Status.ACCEPTED  # what a right answer printed is not worth its room
+    return Case(
+        index=planned.index,
+        status=status,
+        visible=planned.test.visible,
+        cpu_s=result.cpu_s,
+        wall_s=result.wall_s,
+        peak_mb=result.peak_mb,
+        output=output if failed else "",
+        error=middle_cut(result.stderr, _TEXT_CHARS) if failed else "",
+    )
+
+
+def _values(result: RunResult) -> list[object] | None:
+    """What the calls returned; None where a text is not in wire form, which only a forger writes."""
+    try:
+        return [decode(text) for text in result.values]
+    except NotPlain:
+        return None
+
+
+def _right_values(problem: Problem, planned: _Planned, values: Sequence[object]) -> bool:
+    if planned.rest is not None:
+        return planned.rest.holds(values)
+    return values_match(problem.checker, planned.test.expected, values[0])
+
+
+def _shown(values: Sequence[object] | None) -> str:
+    if values is None:
+        return "(not a plain value)"
+    try:
+        return ", ".join(repr(value) for value in values)
+    except ValueError:  # Python refuses decimal text for integers of more than 4300 digits
+        return "(a value that holds a very large integer)"

@@ -1,0 +1,101 @@
+"""What the model reads, and the one rule that finds the program in what it writes.
+
+Builds chat turns (text) for the student, the self-teacher and the multi-turn baseline, and renders them to
+token ids with the model's own chat template. Knows nothing of verdicts: feedback arrives as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdpo_solve.types import Kind, Message, Problem, Prompt
+
+_LANGUAGES = {"python": "Python 3", "cpp": "C++17"}
+_FENCE = "```"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompter:
+    """Builds every prompt of a run, so that student, teacher and baselines ask the same question.
+
+    `system`: the system message, None for the model's own default. `thinking`: the template's switch.
+    """
+
+    system: str | None = None
+    thinking: bool = False
+    language: str = "python"
+
+    def student(self, problem: Problem) -> Prompt:
+        """The question alone."""
+        return self._prompt(self.question(problem))
+
+    def teacher(
+        self,
+        problem: Problem,
+        *,
+        feedback: str | None,
+        solution: str | None = None,
+        attempt: str | None = None,
+        partial: str | None = None,
+    ) -> Prompt:
+        """The question with what was learned since (arXiv 2601.20802, Table 2), in that order.
+
+        A paragraph that does not apply is left out. `attempt` pastes the failed program into the prompt; the
+        paper found that harmful, so it serves as an ablation only. `partial`: the best program so far, where
+        there is no solution (not in the paper).
+        """
+        parts = [self.question(problem)]
+        if solution is not None:
+            parts.append(f"Correct solution:\n\n{self._block(solution)}")
+        if partial is not None:
+            parts.append(f"Partly correct solution, which still fails tests:\n\n{self._block(partial)}")
+        if attempt is not None:
+            parts.append(f"Your unsuccessful earlier attempt:\n\n{self._block(attempt)}")
+        if feedback is not None and solution is None:
+            parts.append(
+                f"The following is feedback from your unsuccessful earlier attempt:\n\n{feedback.strip()}"
+            )
+        parts.append("Correctly solve the original question.")
+        return self._prompt("\n\n".join(parts))
+
+    def multi_turn(self, problem: Problem, turns: Sequence[str]) -> Prompt:
+        """The question and what earlier attempts brought, oldest first (2601.20802, section 5, baselines)."""
+        if not turns:
+            return self.student(problem)
+        parts = [self.question(problem)]
+        parts.append("The following is feedback from your unsuccessful earlier attempts:")
+        parts += [turn.strip() for turn in turns]
+        parts.append("Correctly solve the original question.")
+        return self._prompt("\n\n".join(parts))
+
+    def turn(self, feedback: str, attempt: str | None = None) -> str:
+        """One earlier attempt as the multi-turn prompt tells it: its feedback, and on request its program."""
+        if attempt is None:
+            return feedback.strip()
+        return f"{self._block(attempt)}\n\n{feedback.strip()}"
+
+    def question(self, problem: Problem) -> str:
+        """The statement with the form the answer must have."""
+        name = _LANGUAGES[self.language]
+        parts = [problem.statement.strip()]
+        if problem.kind is Kind.STDIN:
+            parts.append(
+                f"Write a {name} program that reads the input from standard input and writes the answer to "
+                "standard output."
+            )
+        elif problem.starter_code:
+            parts.append(f"Complete this {name} code:\n\n{self._block(problem.starter_code)}")
+        else:
+            parts.append(f"Write a {name} function `{problem.entry_point}`.")
+        parts.append(
+            f"Answer with the whole program in one {_FENCE}{self.language} code block and nothing else."
+        )
+        return "\n\n".join(parts)
+
+    def _block(self, code: str) -> str:
+        return f"{_FENCE}{self.language}\n{code.strip(chr(10)).rstrip()}\n{_FENCE}"
+
+    def _prompt(self, content: str) -> Prompt:
+        system = (Message("system", self.system),) if self.system else ()
+        return Prompt((*system, Message("user", content)), thinking=self.thinking)

@@ -1,0 +1,336 @@
+"""The base weights of this process, and the adapters that turn them into a policy.
+
+One causal LM with two adapter slots in the PEFT sense: `policy` (what samples and what is trained) and
+`teacher`. A slot carries the key of what it holds, so that weights asked for by another key can never be
+served by mistake. The base weights are never changed: with the slots off, logits are those of the base, bit
+for bit. It trains nothing (see `lora.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sdpo_solve.errors import ConfigError, EngineError, LearnerError
+from sdpo_solve.model import lora_mix
+from sdpo_solve.model.cpu import cpu_dtype, keep_freed_memory
+from sdpo_solve.protocols import PolicyMix
+from sdpo_solve.types import Policy
+
+Slot = Literal["policy", "teacher"]
+
+# In alphabetical order, as they are read back from a file.
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("k_proj", "o_proj", "q_proj", "v_proj"),
+    "all": ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
+}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterShape:
+    """Rank, alpha and target modules of an adapter; its product is scaled by alpha / rank."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+
+class AdaptedModel:
+    """A causal LM with its adapter slots; implements `protocols.PolicyHost`.
+
+    Always in eval mode outside the learner's own passes. One thread at a time uses the model: the contexts
+    below take `turn`, and who needs what a slot holds to stay over several of them holds it for as long.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._base = model.eval().requires_grad_(False)
+        self._peft: Any = None
+        self._tokenizer = tokenizer
+        self._shapes: dict[Slot, AdapterShape] = {}
+        self._keys: dict[Slot, str] = {}
+        self.turn = threading.RLock()
+        _require_full_attention(model.config.get_text_config())
+
+    @classmethod
+    def load(
+        cls, model_dir: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> AdaptedModel:
+        """Weights and tokenizer from a Hugging Face directory.
+
+        `device` None: CUDA where there is one. `dtype` None: bfloat16, or float32 on a CPU that has no
+        matrix instructions for bfloat16. Raises ConfigError where the directory is not a causal LM.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        logging.disable_progress_bar()
+        keep_freed_memory()
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                model_dir,
+                dtype=dtype or _fast_dtype(device),
+                attn_implementation="sdpa",
+                local_files_only=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        except (OSError, ValueError, KeyError) as exc:
+            raise ConfigError(f"{model_dir} is not a causal language model: {_one_line(exc)}") from None
+        return cls(model.to(device), tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._base.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._base.dtype
+        return dtype
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        return int(self._base.config.get_text_config().max_position_embeddings)
+
+    @property
+    def can_mix(self) -> bool:
+        """Whether rows of several policies can share a pass: not where layers see some rows' tokens only."""
+        config = self._base.config.get_text_config()
+        return not any(getattr(config, name, None) for name in _EXPERTS)
+
+    @property
+    def model(self) -> Any:
+        """The causal LM as it stands now, whichever slot is on."""
+        return self._base
+
+    # -- which weights are on ------------------------------------------------------------------------------
+
+    @contextmanager
+    def policy_active(self, policy: Policy) -> Iterator[Any]:
+        """The causal LM with exactly that policy's weights, in eval mode.
+
+        Raises EngineError where its adapter is neither in the slot nor on disk.
+        """
+        if policy.adapter_dir is None:
+            with self.base_active() as model:
+                yield model
+            return
+        with self.turn:
+            if self._keys.get("policy") != policy.key:
+                try:
+                    self._load_slot("policy", policy.key, policy.adapter_dir)
+                except (OSError, LearnerError, ValueError, KeyError) as exc:
+                    raise EngineError(f"no weights for policy {policy.key}: {_one_line(exc)}") from None
+            with self.slot_active("policy", policy.key) as model:
+                yield model
+
+    @contextmanager
+    def policies_active(self, policies_K: Sequence[Policy]) -> Iterator[PolicyMix]:
+        """The causal LM with the weights of several policies side by side, for sampling.
+
+        Raises EngineError where an adapter is not on disk or does not fit this model.
+        """
+        with self.turn:
+            try:
+                adapters_K = [self._loaded(policy) for policy in policies_K]
+                layers = self._layers()
+                choice = lora_mix.RowChoice([x.rank for x in adapters_K], self.device, self.dtype)
+                added = lora_mix.side_by_side(adapters_K, layers, choice)
+            except LearnerError as exc:
+                raise EngineError(f"no weights for some of these policies: {exc}") from None
+            try:
+                for name, adapters in added.items():
+                    layers[name].several = adapters
+                with self.base_active() as model:
+                    yield PolicyMix(model, choice)
+            finally:
+                for name in added:
+                    layers[name].several = None
+
+    @contextmanager
+    def base_active(self) -> Iterator[Any]:
+        """The causal LM without any adapter."""
+        with self.turn, self._peft.disable_adapter() if self._peft is not None else nullcontext():
+            yield self._base
+
+    @contextmanager
+    def slot_active(self, slot: Slot, key: str) -> Iterator[Any]:
+        """The causal LM with the adapter of a slot, which must hold `key`.
+
+        Raises LearnerError where it holds something else.
+        """
+        with self.turn:
+            if self._keys.get(slot) != key:
+                raise LearnerError(f"the {slot} slot holds {self._keys.get(slot)}, not {key}")
+            self._peft.set_adapter(slot)
+            yield self._base
+
+    # -- what the slots hold -------------------------------------------------------------------------------
+
+    def put(self, slot: Slot, key: str, shape: AdapterShape, weights: Mapping[str, Tensor]) -> None:
+        """Copy adapter weights, named as `parameters` names them, into a slot and label it `key`.
+
+        Raises LearnerError where names or shapes are not those of this model's adapter.
+        """
+        self._keys.pop(slot, None)
+        self._shape_slot(slot, shape)
+        parameters = self.parameters(slot)
+        if parameters.keys() != weights.keys():
+            odd = sorted(parameters.keys() ^ weights.keys())
+            raise LearnerError(f"adapter weights do not fit this model: {odd[0]} is on one side only")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if parameter.shape != weights[name].shape:
+                    raise LearnerError(f"adapter weights do not fit this model: {name} has another shape")
+                parameter.copy_(weights[name])
+        self._keys[slot] = key
+
+    def parameters(self, slot: Slot) -> dict[str, torch.nn.Parameter]:
+        """The slot's parameters by the names that the PEFT file format gives them."""
+        mark = f".{slot}."
+        return {
+            name.replace(mark, "."): parameter
+            for name, parameter in self._peft.named_parameters()
+            if mark in name and "lora_" in name
+        }
+
+    def shape_adapter(self, slot: Slot, shape: AdapterShape) -> dict[str, torch.nn.Parameter]:
+        """Make the slot of that shape, its content undefined until `put`; returns its parameters."""
+        self._keys.pop(slot, None)
+        self._shape_slot(slot, shape)
+        return self.parameters(slot)
+
+    def drop(self, slot: Slot) -> None:
+        """Forget what a slot holds."""
+        self._keys.pop(slot, None)
+
+    def _shape_slot(self, slot: Slot, shape: AdapterShape) -> None:
+        from peft import get_peft_model
+
+        from sdpo_solve.model.lora_layer import LeanLinear
+
+        if self._shapes.get(slot) == shape:
+            return
+        config = peft_config(shape)
+        config._register_custom_module({torch.nn.Linear: LeanLinear})
+        try:
+            with warnings.catch_warnings():
+                # peft 0.21 asks transformers 5.24 by a name that it will drop in version 6
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+                warnings.filterwarnings("ignore", message="Adapter .* was active")
+                if self._peft is None:
+                    self._peft = get_peft_model(self._base, config, adapter_name=slot)
+                else:
+                    if slot in self._shapes:
+                        self._peft.delete_adapter(slot)
+                    self._peft.add_adapter(slot, config)
+                    self._peft.set_adapter(slot)
+        except ValueError as exc:
+            raise LearnerError(f"no adapter fits this model: {_one_line(exc)}") from None
+        self._shapes[slot] = shape
+        self._base.eval()
+
+    def _load_slot(self, slot: Slot, key: str, adapter_dir: Path) -> None:
+        shape = read_shape(adapter_dir)
+        self.put(slot, key, shape, read_tensors(adapter_dir / WEIGHTS_FILE))
+
+    def _loaded(self, policy: Policy) -> lora_mix.LoadedAdapter:
+        """A policy's adapter from the disk, its layers made fit for one."""
+        if policy.adapter_dir is None:
+            return lora_mix.BASE
+        shape = read_shape(policy.adapter_dir)
+        if not set(shape.targets) <= {name.rpartition(".")[2] for name in self._layers()}:
+            self.shape_adapter("policy", shape)
+        tensors = read_tensors(policy.adapter_dir / WEIGHTS_FILE)
+        return lora_mix.LoadedAdapter.of(tensors, shape.rank, shape.scaling)
+
+    def _layers(self) -> dict[str, Any]:
+        """The layers that have had an adapter in some slot, by their names in the PEFT file format."""
+        from sdpo_solve.model.lora_layer import LeanLinear
+
+        named = [] if self._peft is None else self._peft.named_modules()
+        return {name: module for name, module in named if isinstance(module, LeanLinear)}
+
+
+# -- adapters on disk ----------------------------------------------------------------------------------------
+
+
+def peft_config(shape: AdapterShape) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,  # type: ignore[arg-type]  # PEFT says int and divides
+        target_modules=list(shape.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def read_shape(adapter_dir: Path) -> AdapterShape:
+    """The shape in a PEFT directory.
+
+    Raises LearnerError where the file is missing or damaged.
+    """
+    path = adapter_dir / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+        return AdapterShape(config["r"], config["lora_alpha"], tuple(sorted(config["target_modules"])))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise LearnerError(f"cannot read {path}: {_one_line(exc)}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises LearnerError naming the file where it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as exc:
+        raise LearnerError(f"cannot read {path}: {_one_line(exc)}") from None
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    name = cpu_dtype() if device.type == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _require_full_attention(config: Any) -> None:
+    """Raises ConfigError for models whose layers do not all attend to everything before them."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise ConfigError(f"models with {', '.join(sorted(kinds))} layers cannot be trained here")
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300]

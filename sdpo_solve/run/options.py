@@ -1,0 +1,144 @@
+"""From names to the options of every part: what a run is made of, checked before anything heavy is loaded.
+
+Knows which plug-ins there are and reads their options; makes no part (see `build.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from sdpo_solve import engines, methods, sandboxes
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading import feedback, judge
+
+# What would make the log-probs of samples those of another distribution than the model's.
+_CUTS = ("top_p", "top_k", "min_p")
+
+
+# -- plug-ins ------------------------------------------------------------------------------------------------
+
+
+_REGISTRIES = {"methods": methods.REGISTRY, "engines": engines.REGISTRY, "sandboxes": sandboxes.REGISTRY}
+
+
+def plugin_names(folder: str) -> list[str]:
+    """The option names of a plug-in folder."""
+    return _REGISTRIES[folder].names()
+
+
+def plugin(folder: str, name: str) -> ModuleType:
+    """The module behind an option name.
+
+    Raises ConfigError naming the known ones.
+    """
+    return _REGISTRIES[folder].load(name)
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Options of every part, checked; nothing is loaded yet."""
+
+    run: RunOptions
+    parts: Mapping[str, Options]
+
+
+def make_plan(
+    options: RunOptions, *, grading_only: bool = False, places: Mapping[str, str] | None = None
+) -> Plan:
+    """Check names and options of every part; `grading_only` leaves out what samples and learns.
+
+    `places`: where the settings of a part stand, for messages; those of other parts come from `--set`.
+
+    Raises ConfigError for an unknown name or option, and for one that this run would not use.
+    """
+    options = _with_sandbox(options)
+    modules: dict[str, Any] = {"judge": judge}
+    if options.sandbox != "auto":
+        modules["sandbox"] = plugin("sandboxes", options.sandbox)
+    if not grading_only:
+        modules[options.method] = plugin("methods", options.method)
+        modules["engine"] = plugin("engines", options.engine)
+        modules["feedback"] = feedback
+        if options.method == "sdpo":
+            modules["learner"] = importlib.import_module("sdpo_solve.learner.options")
+    for key in options.settings.get("engine", {}):
+        if key in _CUTS:
+            raise ConfigError(
+                f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
+                "log-probs of a cut one would make importance weights and distillation wrong"
+            )
+    if not grading_only and not options.has_weights:
+        _refuse_what_needs_weights(options)
+    places = places or {}
+    for part in options.settings:
+        if part not in modules:
+            place = places.get(part, f"--set {part}.*")
+            raise ConfigError(f"{place}: there is no part {part!r} here (known: {', '.join(modules)})")
+    given = {part: dict(values) for part, values in options.settings.items()}
+    if options.group_size is not None and not grading_only:
+        _put_group_size(given, options, modules[options.method])
+    parts = {
+        part: read_options(module.Options, given.get(part, {}), part, partial(_named, places.get(part), part))
+        for part, module in modules.items()
+    }
+    if "learner" in parts:
+        modules[options.method].check(parts[options.method], parts["learner"], not options.keep_going)
+    return Plan(options, parts)
+
+
+def _refuse_what_needs_weights(options: RunOptions) -> None:
+    """Scripted replies were written, not sampled, and nothing learns from them."""
+    given = [
+        f"--set {part}.{name}"
+        for part, values in options.settings.items()
+        for name in values
+        if is_of_learning(part, name)
+    ]
+    for name in OF_SAMPLING:
+        if getattr(options, name) != RunOptions.model_fields[name].default:
+            given.append(f"--{name.replace('_', '-')}")
+    if given:
+        raise ConfigError(
+            f"{given[0]} would do nothing: scripted replies have no model behind them that samples and "
+            "learns; leave it out, or name one with --model"
+        )
+
+
+def _named(place: str | None, part: str, key: str) -> str:
+    """An option of a part as the user wrote it."""
+    return f"{place} {key}" if place else f"--set {part}.{key}"
+
+
+def _with_sandbox(options: RunOptions) -> RunOptions:
+    """`auto` with options of one sandbox alone means that sandbox.
+
+    Raises ConfigError where the options do not say which.
+    """
+    given = options.settings.get("sandbox", {})
+    if options.sandbox != "auto" or not given:
+        return options
+    known = {name: set(plugin("sandboxes", name).Options.model_fields) for name in plugin_names("sandboxes")}
+    able = [name for name, fields in known.items() if set(given) <= fields]
+    if len(able) == 1:
+        return options.model_copy(update={"sandbox": able[0]})
+    if able:
+        raise ConfigError(f"--set sandbox.{min(given)}: say of which with --sandbox {' or '.join(able)}")
+    every = sorted(set().union(*known.values()))
+    raise ConfigError(f"no sandbox has the options {', '.join(sorted(given))} (known: {', '.join(every)})")
+
+
+def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:
+    if "group_size" not in method.Options.model_fields:
+        raise ConfigError(f"{options.method} samples one attempt at a time; leave --group-size out")
+    if "group_size" in given.setdefault(options.method, {}):
+        raise ConfigError(f"--group-size and --set {options.method}.group_size: give one of them")
+    given[options.method]["group_size"] = options.group_size

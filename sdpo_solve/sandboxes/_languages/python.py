@@ -1,5 +1,0 @@
-"""Python: compiled and run by the launcher, in one process a test."""
-
-from sdpo_solve.sandboxes._languages import Language
-
-LANGUAGE = Language(name="python", source="solution.py", run=None)

@@ -1,0 +1,332 @@
+"""Make this machine ready for the Docker sandbox: the engine, and the image of each language.
+
+Each step says what it is about to do, does nothing that is done already, and leaves nothing half done behind.
+The `check_*` functions only look. The models' weights are not its business (see `models.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.sandboxes import bubblewrap
+from sdpo_solve.sandboxes.docker import connect, engine_is_elsewhere, engine_remedy
+from sdpo_solve.sandboxes.images import image_folder, image_tag
+
+if TYPE_CHECKING:
+    from docker.api import APIClient
+
+Say = Callable[[str], None]
+
+_ENGINE_PACKAGES = ("docker.io", "iptables")
+_ENGINE_LOG = Path("/var/log/sdpo-solve-dockerd.log")
+_ENGINE_START_S = 60
+_ENGINE_ENDED_S = 2
+_REGISTRY_S = 20
+_DEBIAN_MIRROR = "http://deb.debian.org/debian"
+_DEBIAN_RELEASE = "bookworm"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `remedy` is what to do; empty where all is well. What is not `needed` may fail."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+
+
+# -- looking -------------------------------------------------------------------------------------------------
+
+
+def check_engine() -> Check:
+    """Whether a Docker engine answers."""
+    name = "Docker engine"
+    try:
+        client = connect()
+    except PrerequisiteError as exc:
+        return Check(name, False, str(exc).partition(";")[0], engine_remedy())
+    try:
+        return Check(name, True, f"version {client.version()['Version']}")
+    finally:
+        client.close()
+
+
+def check_image(language: str = "python") -> Check:
+    """Whether the language's image is there, as its Dockerfile now stands."""
+    name = f"sandbox image ({language})"
+    remedy = "run: sdpo-solve setup" + ("" if language == "python" else f" --language {language}")
+    try:
+        client = connect()
+    except PrerequisiteError:
+        return Check(name, False, "no Docker engine to look in", remedy)
+    try:
+        if image_exists(client, image_tag(language)):
+            return Check(name, True, image_tag(language))
+        return Check(name, False, f"{image_tag(language)} is not built", remedy)
+    finally:
+        client.close()
+
+
+def check_bubblewrap() -> Check:
+    """Whether bubblewrap makes boxes here, for this user."""
+    try:
+        sandbox = bubblewrap.build(bubblewrap.Options(boxes_ready=0))
+    except PrerequisiteError as exc:
+        detail, _, remedy = str(exc).rpartition("; ")
+        return Check("bubblewrap", False, detail, remedy)
+    try:
+        return Check("bubblewrap", True, sandbox.identity().removeprefix("bubblewrap (").replace(")", "", 1))
+    finally:
+        sandbox.close()
+
+
+def check_machine() -> list[Check]:
+    """All of the above, in the order in which to mend them: one of the two sandboxes must work, C++ may."""
+    docker, boxes, cpp = [check_engine(), check_image()], check_bubblewrap(), check_image("cpp")
+    if boxes.ok:
+        docker = [_spared(check, "not needed while bubblewrap works") for check in docker]
+    if all(check.ok for check in docker):
+        boxes = _spared(boxes, "not needed while Docker works")
+    elif not boxes.ok:
+        boxes = replace(boxes, remedy=f"or, without Docker, {boxes.remedy}")
+    return [*docker, boxes, _spared(cpp, "for --language cpp in Docker")]
+
+
+def _spared(check: Check, why: str) -> Check:
+    return check if check.ok else replace(check, needed=False, remedy=f"{why}; {check.remedy}")
+
+
+def image_exists(client: APIClient, name: str) -> bool:
+    """Whether the engine holds an image of this name."""
+    from docker.errors import ImageNotFound
+
+    try:
+        client.inspect_image(name)
+    except ImageNotFound:
+        return False
+    return True
+
+
+# -- the engine ----------------------------------------------------------------------------------------------
+
+
+def ensure_docker_engine(say: Say) -> None:
+    """Install and start a Docker engine where none answers and this user may. Raises PrerequisiteError."""
+    check = check_engine()
+    if check.ok:
+        say(f"The Docker engine answers ({check.detail}).")
+        return
+    if not _may_install():
+        raise PrerequisiteError(f"{check.detail}; {check.remedy}")
+    if shutil.which("dockerd") is None:
+        say(f"Installing the Docker engine: apt-get install {' '.join(_ENGINE_PACKAGES)}")
+        _apt_install(_ENGINE_PACKAGES)
+    if not check_engine().ok:
+        _start_engine(say)
+    say(f"The Docker engine answers ({check_engine().detail}).")
+
+
+def _may_install() -> bool:
+    return not engine_is_elsewhere() and os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def _start_engine(say: Say) -> None:
+    if Path("/run/systemd/system").is_dir():
+        say("Starting the Docker engine: systemctl start docker")
+        _run(["systemctl", "start", "docker"])
+        if not _engine_comes_up(lambda: True):
+            raise PrerequisiteError("the Docker engine does not start; see: journalctl -u docker")
+        return
+    say(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
+    with _ENGINE_LOG.open("ab") as log:
+        daemon = subprocess.Popen(
+            ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    came_up = _engine_comes_up(lambda: daemon.poll() is None)
+    daemon.returncode = 0  # it outlives us; nobody waits for it
+    if not came_up:
+        last = (_ENGINE_LOG.read_text("utf-8", "replace").splitlines() or ["it says nothing"])[-1]
+        raise PrerequisiteError(f"the Docker engine does not start ({last}); see {_ENGINE_LOG}")
+
+
+def _engine_comes_up(alive: Callable[[], bool]) -> bool:
+    """Wait for it; for a daemon that has ended only a moment, in which another's may answer."""
+    began = ended = time.monotonic()
+    while not check_engine().ok:
+        now = time.monotonic()
+        ended = now if alive() else ended
+        if now > min(began + _ENGINE_START_S, ended + _ENGINE_ENDED_S):
+            return False
+        time.sleep(0.5)
+    return True
+
+
+# -- images --------------------------------------------------------------------------------------------------
+
+
+def ensure_images(say: Say, languages: Iterable[str] = ("python",)) -> None:
+    """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
+    languages = list(languages)
+    for language in languages:
+        image_folder(language)
+    for language in languages:
+        ensure_image(language, say)
+
+
+def ensure_image(language: str, say: Say, base: str | None = None) -> str:
+    """Build the language's image unless it is there; gives its name.
+
+    The base is `base` where given, else what the Dockerfile names where a registry has it, else a Debian made
+    here by debootstrap (root only). Raises PrerequisiteError.
+    """
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    client = connect()
+    try:
+        return _make_image(client, language, say, base)
+    except (DockerException, RequestException) as exc:
+        words = " ".join(str(exc).split())
+        raise PrerequisiteError(f"the sandbox image {image_tag(language)} cannot be made: {words}") from None
+    finally:
+        client.close()
+
+
+def _make_image(client: APIClient, language: str, say: Say, base: str | None) -> str:
+    name = image_tag(language)
+    if image_exists(client, name):
+        say(f"The sandbox image {name} is there.")
+        return name
+    if base is None and not _registry_has(client, _default_base(language)):
+        say("No registry answers for the official base image; making a Debian base with debootstrap.")
+        base = _ensure_debian_base(client, language, say)
+    say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
+    _build(client, image_folder(language), name, {"BASE": base} if base else {})
+    say(f"Built {name}.")
+    return name
+
+
+def _default_base(language: str) -> str:
+    for line in (image_folder(language) / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("ARG BASE="):
+            return line.removeprefix("ARG BASE=").strip()
+    raise PrerequisiteError(f"the Dockerfile of {language} names no base (ARG BASE=...)")
+
+
+def _registry_has(client: APIClient, name: str) -> bool:
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    if image_exists(client, name):
+        return True
+    patience_s, client.timeout = client.timeout, _REGISTRY_S
+    try:
+        client.inspect_distribution(name)
+    except (DockerException, RequestException):
+        return False
+    finally:
+        client.timeout = patience_s
+    return True
+
+
+def _build(client: APIClient, folder: Path, name: str, arguments: dict[str, str]) -> None:
+    proxies = {k: v for k, v in os.environ.items() if k.lower() in ("http_proxy", "https_proxy", "no_proxy")}
+    events: Iterable[dict[str, Any]] = client.build(
+        path=str(folder),
+        tag=name,
+        buildargs=arguments | proxies,
+        network_mode="host",
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    lines: list[str] = []
+    for event in events:
+        lines += [line for line in event.get("stream", "").splitlines() if line.strip()]
+        if "error" in event:
+            words = " / ".join(lines[-3:])
+            raise PrerequisiteError(f"the image {name} cannot be built: {event['error']} (after: {words})")
+
+
+def _ensure_debian_base(client: APIClient, language: str, say: Say) -> str:
+    packages = (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
+    name = f"sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
+    if image_exists(client, name):
+        return name
+    if os.geteuid() != 0:
+        raise PrerequisiteError(
+            "no registry answers, and making a base image needs root: run sdpo-solve setup as root once"
+        )
+    if shutil.which("debootstrap") is None:
+        say("Installing debootstrap: apt-get install debootstrap")
+        _apt_install(["debootstrap"])
+    with tempfile.TemporaryDirectory(prefix="sdpo-solve-base-") as folder:
+        mirror = _debian_mirror()
+        say(f"Running debootstrap {_DEBIAN_RELEASE} from {mirror} (about a minute).")
+        include = f"--include={','.join(packages)}"
+        _run(["debootstrap", "--variant=minbase", include, _DEBIAN_RELEASE, folder, mirror])
+        _import(client, folder, name)
+    return name
+
+
+def _import(client: APIClient, folder: str, name: str) -> None:
+    repository, tag = name.split(":")
+    skip = [f"--exclude=./{path}/*" for path in ("proc", "sys", "dev", "var/cache/apt", "var/lib/apt/lists")]
+    with subprocess.Popen(["tar", "-C", folder, *skip, "-c", "."], stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        client.import_image_from_stream(tar.stdout, repository=repository, tag=tag)
+    if tar.returncode != 0:
+        client.remove_image(name)
+        raise PrerequisiteError(f"the base image cannot be packed: tar exits with {tar.returncode}")
+
+
+def _debian_mirror() -> str:
+    """The mirror that this machine's own apt uses for the release, else Debian's."""
+    if shutil.which("apt-get"):
+        listing = subprocess.run(
+            ["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for line in listing.stdout.splitlines():
+            codename, component, uri = [*line.split(), "", "", ""][:3]
+            if codename == _DEBIAN_RELEASE and component == "main" and uri.startswith("http"):
+                return uri.rstrip("/")
+    return _DEBIAN_MIRROR
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+def _apt_install(packages: Sequence[str]) -> None:
+    _run(["apt-get", "update"])
+    _run(["apt-get", "install", "-y", "--no-install-recommends", *packages])
+
+
+def _run(command: list[str]) -> None:
+    """Raises PrerequisiteError with the command and its last words."""
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        command,
+        env=quiet,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        words = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
+        raise PrerequisiteError(f"`{' '.join(command)}` failed with exit code {done.returncode}: {words}")

@@ -1,0 +1,152 @@
+"""The live view of a run: what each frame says, that it fits its terminal, and that no text steers it."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sdpo_solve.cli import live_run
+from sdpo_solve.report.progress import Progress
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x1b]8;;http://x\x1b\\[bold]x[/bold]\u202e\u2066\x9b1A\r\x08"
+
+
+def attempt(
+    index: int, status: str = "wrong_answer", feedback: str = "Wrong Answer\nInput: 1"
+) -> dict[str, Any]:
+    cases = [{"status": status, "visible": True}, {"status": "not_run", "visible": False}]
+    solved = status == "accepted"
+    if solved:
+        cases[1]["status"] = "accepted"
+    fields = {"index": index, "cases": cases, "solved": solved, "code": "print(1)", "feedback": feedback}
+    return {"event": "attempt", "token_ids": [1] * 10, **fields}
+
+
+def after(*events: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> Progress:
+    progress = Progress()
+    start = {"problem": "inc", "method": "sdpo", "model": "m", "seed": 0, "budget": {"attempts": 400}}
+    for event in ({"event": "run_started", **(header or start)}, *events):
+        progress.apply(event)
+    return progress
+
+
+def update(version: int) -> dict[str, Any]:
+    metrics = {"entropy": 0.25, "mean_length_tokens": 41.2, "kl_to_base": 0.01, "grad_norm": 0.5}
+    return {"event": "update", "version": version, "loss": 0.5 / version, "metrics": metrics}
+
+
+def shown(progress: Progress, width: int = 80, height: int = 24) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(live_run.frame(progress, height))
+    return console.file.getvalue()
+
+
+def group(size: int, tokens: int) -> dict[str, Any]:
+    counts = {"size": size, "n_tokens": tokens, "n_solved": 0}
+    return {"event": "group", **counts, "sample_s": 10.0, "grade_s": 1.0, "elapsed_s": 20.0}
+
+
+def test_a_frame_says_budget_tests_pace_verdicts_updates_and_feedback() -> None:
+    events = [
+        *(attempt(i) for i in range(1, 8)),
+        attempt(8, "time_limit", "Time Limit"),
+        group(8, 500),
+        update(1),
+    ]
+    text = shown(after(*events))
+    for said in ("8/400", "80 tokens", "50 tokens/s", "left", "passed 0 of 2", "wwwwwwwt", "7 wrong answer"):
+        assert said in text
+    assert ["1", "0.5", "0.25", "41.2", "0.01", "0.5"] in [line.split() for line in text.splitlines()]
+    assert "feedback on attempt 8" in text
+    assert "Time Limit" in text
+
+
+@pytest.mark.parametrize("height", [24, 50])
+@pytest.mark.parametrize("n", [1, 64, 399, 2750])
+def test_a_long_run_fits_its_terminal(n: int, height: int) -> None:
+    said = "\n".join(f"line {i} {'x' * 200}" for i in range(30))
+    events = [attempt(i, feedback=said) for i in range(1, n)] + [attempt(n, "no_code", said)]
+    events += [update(version) for version in range(1, 9)]
+    lines = shown(after(*events), height=height).splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= 80
+    assert any("1 no code" in line for line in lines)
+
+
+def test_a_solved_run_ends_with_its_solution() -> None:
+    end = {"attempts": 2, "tokens": 20, "wall_s": 65.0, "discovery_time": 2, "confirmed": True}
+    progress = after(attempt(1), attempt(2, "accepted"), {"event": "run_finished", **end})
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    live_run.print_result(console, progress, "runs/x")
+    text = console.file.getvalue()
+    assert "solved at attempt 2 · hidden tests passed · 2 attempts, 20 tokens, 1:05" in text
+    assert "  print(1)" in text
+
+
+@pytest.mark.parametrize("language", ["python", "cpp"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_line_of_the_solution_is_shown_to_its_end(terminal: bool, language: str) -> None:
+    code = "int main() { return " + " + ".join(f"x{i}" for i in range(40)) + "; }"
+    end = {"attempts": 1, "tokens": 20, "wall_s": 65.0, "discovery_time": 1, "confirmed": True}
+    solved = {**attempt(1, "accepted"), "code": code}
+    header = {"problem": "p", "method": "sdpo", "model": "m", "seed": 0, "budget": {}, "language": language}
+    progress = after(solved, {"event": "run_finished", **end}, header=header)
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal, color_system=None)
+    live_run.print_result(console, progress, "runs/x")
+    rows = console.file.getvalue().splitlines()
+    assert all(f"x{i}" in " ".join(rows).split() for i in range(39))
+    assert max(map(len, rows)) == 80 if terminal else f"  {code}" in rows
+
+
+def test_nothing_that_a_model_or_a_program_wrote_steers_the_terminal() -> None:
+    header = {"problem": EVIL, "method": EVIL, "model": EVIL, "seed": 0, "budget": {"attempts": 4}}
+    evil = {**attempt(2, "accepted", EVIL), "code": f"# {EVIL}\nprint(1)"}
+    events = [attempt(1, feedback=EVIL), {"event": "notice", "text": EVIL}]
+    end = {"attempts": 2, "tokens": 20, "wall_s": 1.0, "discovery_time": 2, "confirmed": None}
+    progress = after(*events, header=header)
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console.print(live_run.frame(progress))
+    for event in (evil, {"event": "run_finished", **end}):
+        progress.apply(event)
+        console.print(live_run.plain_line(event, progress) or "")
+    console.print(live_run.frame(progress))
+    live_run.print_result(console, progress, "runs/x")
+    text = console.file.getvalue()
+    assert not set(text) & set("\x1b\x07\x08\x9b\r\u202e\u2066")
+    assert "[bold]x[/bold]" in text
+
+
+def test_a_colour_terminal_gets_colours_and_no_other_sequence() -> None:
+    evil = {**attempt(1, "accepted"), "code": f"x = '{EVIL}'"}
+    end = {"attempts": 1, "tokens": 10, "wall_s": 1.0, "discovery_time": 1, "confirmed": True}
+    progress = after(evil, {"event": "run_finished", **end})
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console.print(live_run.frame(progress))
+    live_run.print_result(console, progress, "runs/x")
+    text = console.file.getvalue()
+    assert "\x1b" in text
+    assert "\x1b" not in re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_a_live_view_can_be_made_on_a_terminal_and_shows_what_health_did() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
+    view = live_run.make_view(console)
+    assert isinstance(view, live_run.LiveView)
+    update = {"event": "update", "version": 2, "loss": None, "n_examples": 0, "n_tokens": 0, "metrics": {}}
+    notices = ["version 1 collapsed (repetition 0.6, limit 0.5); back to version 0"]
+    with view:
+        view.on_event({"event": "run_started", "problem": "inc", "method": "sdpo", "seed": 0, "budget": {}})
+        view.on_event({**update, "notices": notices})
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert notices[0] in re.sub(r"\s*\n\s*", " ", shown)
+
+
+def test_plain_lines_say_what_health_did() -> None:
+    update = {"event": "update", "version": 2, "loss": None, "metrics": {}, "notices": ["going back"]}
+    out = io.StringIO()
+    view = live_run.make_view(Console(file=out, width=80))
+    view.on_event(update)
+    assert "  ! going back" in out.getvalue()

@@ -1,0 +1,205 @@
+"""A problem file is read as written, and a bad one is refused in one line: file, place, remedy."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sdpo_solve.datasets import problem_json
+from sdpo_solve.errors import ProblemError
+from sdpo_solve.types import Checker, Kind, Limits
+
+STDIN: dict[str, Any] = {
+    "id": "sum-two",
+    "statement": "Add two numbers.",
+    "kind": "stdin",
+    "tests": [
+        {"input": "1 2\n", "expected": "3\n", "visible": True},
+        {"input": "5 5\n", "expected": "10\n", "visible": False},
+    ],
+}
+FUNCTION: dict[str, Any] = {
+    "id": "half",
+    "statement": "Halve a number.",
+    "kind": "function",
+    "entry_point": "half",
+    "starter_code": "def half(x):\n    ",
+    "tests": [{"input": [3], "expected": 1.5, "visible": True}],
+    "limits": {"time_s": 2, "memory_mb": 64},
+    "checker": {"float": 1e-6},
+    "reference": "def half(x):\n    return x / 2\n",
+}
+ASSERTS: dict[str, Any] = {
+    "id": "pair",
+    "statement": "Return a pair.",
+    "kind": "asserts",
+    "entry_point": "pair",
+    "tests": [{"input": "assert pair(1) == (1, 1)", "visible": True}],
+}
+
+
+def without(data: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in keys}
+
+
+def with_test(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**data, "tests": [{**data["tests"][0], **changes}]}
+
+
+def fault(text: str) -> str:
+    with pytest.raises(ProblemError) as caught:
+        problem_json.parse_text(text, "p.json")
+    message = str(caught.value)
+    assert message.startswith("p.json: ")
+    assert "\n" not in message
+    return message
+
+
+def test_smallest_form_gets_the_defaults() -> None:
+    problem = problem_json.parse_text(json.dumps(STDIN), "p.json")
+    assert (problem.id, problem.kind, problem.limits) == ("sum-two", Kind.STDIN, Limits(6.0, 512))
+    assert problem.checker == Checker("exact")
+    assert [(t.input, t.expected, t.visible) for t in problem.tests] == [
+        ("1 2\n", "3\n", True),
+        ("5 5\n", "10\n", False),
+    ]
+
+
+def test_every_field_arrives() -> None:
+    problem = problem_json.parse_text(json.dumps(FUNCTION), "p.json")
+    assert problem.entry_point == "half"
+    assert problem.limits == Limits(2, 64)
+    assert problem.checker == Checker("float", 1e-6)
+    assert problem.reference == FUNCTION["reference"]
+    assert problem.starter_code == FUNCTION["starter_code"]
+
+
+@pytest.mark.parametrize("data", [STDIN, FUNCTION, ASSERTS])
+def test_dump_and_load_give_the_same_problem(data: dict[str, Any]) -> None:
+    problem = problem_json.parse_text(json.dumps(data), "p.json")
+    assert problem_json.parse_text(problem_json.dump(problem), "again") == problem
+
+
+@pytest.mark.parametrize("data", [STDIN, FUNCTION, ASSERTS])
+def test_the_published_schema_accepts_what_the_loader_accepts(data: dict[str, Any]) -> None:
+    jsonschema.validate(data, problem_json.schema())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        without(STDIN, "kind"),
+        without(FUNCTION, "entry_point"),
+        {**STDIN, "tests": []},
+        {**STDIN, "colour": "red"},
+        with_test(STDIN, input=5),
+        with_test(FUNCTION, input="not a list"),
+        with_test(ASSERTS, expected=1),
+        {**STDIN, "id": "../up"},
+        {**STDIN, "checker": {"float": 0}},
+        {**STDIN, "limits": {"time_s": 0}},
+    ],
+)
+def test_schema_and_loader_refuse_the_same_files(data: dict[str, Any]) -> None:
+    fault(json.dumps(data))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, problem_json.schema())
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "remedy"),
+    [
+        ({**STDIN, "test": []}, "test: unknown key", "did you mean 'tests'?"),
+        (with_test(STDIN, visble=True), "tests[0].visble: unknown key", "did you mean 'visible'?"),
+        ({**STDIN, "limits": {"time": 1}}, "limits.time: unknown key", "did you mean 'time_s'?"),
+        (without(STDIN, "statement"), "statement: it is missing", "add it"),
+        ({**STDIN, "statement": " \n"}, "statement: got ' \\n'", ""),
+        ({**STDIN, "kind": "stdout"}, "kind: kind is 'stdout'", '"function"'),
+        ({**STDIN, "tests": []}, "tests: there are no tests", "add at least one"),
+        (with_test(STDIN, visible="yes"), "tests[0].visible: got 'yes'", "it must be true or false"),
+        (with_test(STDIN, expected=3), "tests[0].expected: got 3", 'write a text: "3"'),
+        ({**STDIN, "id": "a b/c"}, "id: got 'a b/c'", "'a-b-c'"),
+        ({**STDIN, "checker": "fuzzy"}, "checker: unknown checker 'fuzzy'", '"tokens"'),
+        ({**FUNCTION, "checker": "tokens"}, "checker: unknown checker 'tokens'", '{"float": 1e-6}'),
+        ({**STDIN, "entry_point": "f"}, "entry_point: unknown key", "remove it"),
+        ({**FUNCTION, "entry_point": "class"}, "entry_point: 'class' is a Python keyword", "rename"),
+        ({**FUNCTION, "entry_point": "a b"}, "entry_point: got 'a b'", "Class.method"),
+        ({**ASSERTS, "checker": "exact"}, "checker: unknown key", "remove it"),
+        (with_test(ASSERTS, input="assert open('x')"), "tests[0].input: assert not supported", "open"),
+        ({**STDIN, "limits": {"memory_mb": 1e9}}, "limits.memory_mb: got", ""),
+        ({**STDIN, "limits": {"time_s": -1}}, "limits.time_s: got -1", "it must be greater than 0"),
+        ({**STDIN, "statement": "\ud800"}, "statement: a lone surrogate", "write characters"),
+        (with_test(STDIN, input="a\udfff"), "tests[0].input: a lone surrogate", "write characters"),
+    ],
+)
+def test_a_bad_file_names_the_place_and_the_remedy(data: object, place: str, remedy: str) -> None:
+    message = fault(json.dumps(data))
+    assert place in message
+    assert remedy in message
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"id": "x",\n  "statement": }', "line 2 column 16: broken JSON"),
+        ("", "line 1 column 1: broken JSON"),
+        ("[]", "top level: a problem is one JSON object"),
+        ('\ufeff{"id": "x"}', "line 1 column 1: a byte order mark"),
+        ('{"id": "x", "id": "y"}', "key 'id': it stands twice"),
+        ('{"id": NaN}', "NaN: it is not JSON"),
+        ('{"id": 1e400}', "id: a number beyond the range"),
+        ('{"id": ' + "9" * 4301 + "}", "an integer: it has more than 4300 digits"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"meta": ' + "[" * 150 + "]" * 150 + "}", "nested too deep"),
+    ],
+)
+def test_text_that_is_no_sound_json_is_refused(text: str, place: str) -> None:
+    assert place in fault(text)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.json"
+    latin.write_bytes(b'{"id": "\xe9"}')
+    for path, words in [
+        (tmp_path / "none.json", "no such file"),
+        (latin, "not UTF-8"),
+        (tmp_path, "cannot be read"),
+    ]:
+        with pytest.raises(ProblemError, match=words) as caught:
+            problem_json.load(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_read_by_name_and_shared_ids_are_refused(tmp_path: Path) -> None:
+    def ids() -> list[str]:
+        return [candidate.id for candidate in problem_json.candidates(tmp_path)]
+
+    with pytest.raises(ProblemError, match="no problem files"):
+        ids()
+    (tmp_path / "b.json").write_text(json.dumps(STDIN))
+    (tmp_path / "a.json").write_text(json.dumps(FUNCTION))
+    assert ids() == ["half", "sum-two"]
+    (tmp_path / "c.json").write_text(json.dumps(STDIN))
+    with pytest.raises(ProblemError, match=r"c\.json: id 'sum-two' is also that of .*b\.json"):
+        ids()
+
+
+def test_a_broken_file_of_a_folder_leaves_the_others_readable(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text(json.dumps(STDIN))
+    broken, whole = problem_json.candidates(tmp_path)
+    assert (broken.id, whole.make().id) == ("a", "sum-two")
+    with pytest.raises(ProblemError, match=r"a\.json: line 1"):
+        broken.make()
+
+
+def test_notes_state_what_a_problem_is_chosen_by(tmp_path: Path) -> None:
+    notes = {"contest_date": "2025-02-01T00:00:00", "difficulty": "hard", "platform": "own"}
+    (tmp_path / "a.json").write_text(json.dumps({**STDIN, "meta": notes}))
+    (tmp_path / "b.json").write_text(json.dumps({**FUNCTION, "meta": {"contest_date": "soon"}}))
+    dated, plain = problem_json.candidates(tmp_path)
+    assert (dated.day, dated.difficulty, dated.platform) == (date(2025, 2, 1), "hard", "own")
+    assert (plain.day, plain.difficulty, plain.platform) == (None, "", "")

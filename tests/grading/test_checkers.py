@@ -1,0 +1,197 @@
+"""What counts as the same answer, rule by rule."""
+
+import math
+import time
+
+import pytest
+
+from sdpo_solve.grading.checkers import texts_match, values_match
+from sdpo_solve.sandboxes.wire_values import Match
+from sdpo_solve.types import Checker
+
+EXACT, TOKENS, LCB = Checker("exact"), Checker("tokens"), Checker("livecodebench")
+FLOAT = Checker("float", 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("3\n", "3", True),
+        ("3", "3  \n\n\n", True),
+        ("1 2\n3", "1 2 \r\n3\t", True),
+        ("a  b", "a b", False),
+        ("a", " a", False),
+        ("a\n\nb", "a\nb", False),
+        ("", "\n", True),
+        ("Yes", "yes", False),
+    ],
+)
+def test_exact_ignores_only_line_ends_and_newlines_at_the_end(expected: str, output: str, same: bool) -> None:
+    assert texts_match(EXACT, expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [("1 2\n3", "1\n2 3", True), ("1 2", "12", False), ("1", "1.0", False), ("", " \n", True)],
+)
+def test_tokens_ignores_all_white_space(expected: str, output: str, same: bool) -> None:
+    assert texts_match(TOKENS, expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("0.333333", "0.3333334", True),
+        ("0.3333", "0.3334", False),
+        ("1000000", "1000000.5", True),  # 1e-6 of a million is one
+        ("1000000", "1000002", False),
+        ("0", "-1e-7", True),
+        ("x = 1", "x = 1.0000001", True),
+        ("x = 1", "y = 1", False),
+        ("1 2", "1", False),
+        ("nan", "NaN", True),
+        ("nan", "0", False),
+        ("0", "nan", False),
+        ("inf", "Infinity", True),
+        ("inf", "-inf", False),
+        ("inf", "1e400", False),
+        ("1e300", "inf", False),
+        ("1000", "1_000", False),
+        ("1" * 500, "1" * 500, True),
+        ("1" * 500, "1" * 499 + "2", False),
+    ],
+)
+def test_float_compares_numbers_within_the_tolerance(expected: str, output: str, same: bool) -> None:
+    assert texts_match(FLOAT, expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("1 2\n3", "\n 1 2 \n  3\n\n", True),
+        ("1 2", "1   2.00", True),  # a line of numbers
+        ("a b", "a  b", False),
+        ("0.1", "0.10000000001", False),  # no tolerance
+        ("1\n2", "1 2", False),
+        ("1e2", "100", True),
+        ("nan", "nan", True),  # equal as text
+        ("nan", "NaN", False),
+        ("1", "sNaN", False),
+        ("1", "1e99999999999999999999", False),
+        ("a\n\nb", "a\nb", False),
+    ],
+)
+def test_livecodebench_texts(expected: str, output: str, same: bool) -> None:
+    assert texts_match(LCB, expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "same"),
+    [
+        ([1, [2, 3]], (1, (2, 3)), True),
+        ([1, 2], [1, 2, 3], False),
+        (1, 1.0, True),
+        (1, True, False),
+        (True, 1, False),
+        ([0], [False], False),
+        (None, 0, False),
+        ("a", "a", True),
+        ("ab", ["a", "b"], False),
+        ({"a": [1]}, {"a": (1,)}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({"1": 2}, {1: 2}, False),
+        ([1, 2], {1, 2}, False),
+        ({1, 2}, {2, 1}, True),
+        (math.nan, math.nan, True),
+        pytest.param(10**5000, 10**5000, True, id="monster"),
+        (0.1, 0.1 + 1e-12, False),
+    ],
+)
+def test_exact_values(expected: object, value: object, same: bool) -> None:
+    assert values_match(EXACT, expected, value) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "same"),
+    [
+        ([1.0, {"a": 2}], (1.0000001, {"a": 2.0000001}), True),
+        (1.0, 1.1, False),
+        (1.0, "1.0", False),
+        (1.0, True, False),
+        (math.inf, math.inf, True),
+        (math.inf, 1e308, False),
+        (1.0, math.nan, False),
+        (math.nan, math.nan, True),
+        (10**400, 10**400, True),
+        (1.5, 10**400, False),
+        (10**400, 10**400 + 1, False),
+    ],
+)
+def test_float_values(expected: object, value: object, same: bool) -> None:
+    assert values_match(FLOAT, expected, value) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "same"),
+    [
+        ([1, 2], (1, 2), True),  # a tuple at the top
+        ([[1, 2]], [(1, 2)], False),  # not below
+        (1, True, True),  # Python's ==
+        (1, 1.0, True),
+        (0.3, 0.1 + 0.2, False),
+    ],
+)
+def test_livecodebench_values(expected: object, value: object, same: bool) -> None:
+    assert values_match(LCB, expected, value) is same
+
+
+def test_livecodebench_takes_the_tolerance_that_a_statement_grants() -> None:
+    lenient = Checker("livecodebench", 1e-5)
+    assert values_match(lenient, 1.16667, 7 / 6)
+    assert not values_match(LCB, 1.16667, 7 / 6)
+    assert not values_match(lenient, 1.16667, 1.167)
+    assert texts_match(lenient, "0.333333", "0.33333333")
+    assert not texts_match(LCB, "0.333333", "0.33333333")
+
+
+@pytest.mark.parametrize(
+    ("checker", "expected", "value", "same"),
+    [
+        (Checker("python"), (1, 2), [1, 2], False),
+        (Checker("python"), 1, True, True),
+        (Checker("python"), 0.3, 0.1 + 0.2, True),  # floats are due: 1e-6
+        (Checker("python"), [0.3, 1.0], (0.1 + 0.2, 1), True),
+        (Checker("python"), 0.3, 0.31, False),
+        (Checker("python"), 3, 3.0000001, False),  # an integer is due
+        (Checker("python", 0.01), 3, 3.005, True),
+        (Checker("python"), math.nan, math.nan, True),
+        (Checker("python"), math.inf, 1e308, False),
+        (Checker("python"), 1.0, "1.0", False),
+        (Checker("set"), (1, 2), [2, 1, 1], True),
+        (Checker("set"), [1, 2], [1], False),
+        (Checker("set"), [[1]], [[1]], True),
+        (Checker("set"), [1], 1, False),
+        (Checker("not-none"), True, Match("'ab'"), True),
+        (Checker("not-none"), True, 0, True),
+        (Checker("not-none"), True, False, False),
+        (Checker("not-none"), True, None, False),
+        (Checker("not-none"), False, None, True),
+        (Checker("not-none"), False, False, True),
+        (Checker("not-none"), False, Match("''"), False),
+        (Checker("python"), True, Match("'ab'"), False),
+    ],
+)
+def test_evalplus_values(checker: Checker, expected: object, value: object, same: bool) -> None:
+    assert values_match(checker, expected, value) is same
+
+
+@pytest.mark.parametrize("checker", [EXACT, TOKENS, FLOAT, LCB])
+def test_megabytes_compare_in_linear_time(checker: Checker) -> None:
+    line = "1.5 " * 500_000
+    lines = "7 \n" * 500_000
+    started = time.process_time()
+    assert texts_match(checker, line, line + " ")
+    assert texts_match(checker, lines, lines)
+    assert not texts_match(checker, "9" * 3_000_000, "9" * 3_000_000 + "8")
+    assert texts_match(checker, "x", "x" + "\n" * 3_000_000)
+    assert time.process_time() - started < 20  # a quadratic rule needs hours

@@ -1,0 +1,68 @@
+"""Languages besides Python."""
+
+import pytest
+
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.types import BoxInput, Call, Program, RunStatus
+from tests.helpers.behaviours import LIMITS, behaviour, needs_cpp
+
+DOUBLE_CPP = (
+    "#include <iostream>\nint main() { long long n; while (std::cin >> n) std::cout << 2 * n << '\\n'; }"
+)
+
+
+@behaviour
+@needs_cpp
+def cpp_is_compiled_once_and_run(sandbox: Sandbox) -> None:
+    program = Program(DOUBLE_CPP, language="cpp")
+    results = sandbox.run(program, [BoxInput("1 2"), BoxInput("-5")], LIMITS)
+    assert [(result.status, result.stdout) for result in results] == [
+        (RunStatus.OK, "2\n4\n"),
+        (RunStatus.OK, "-10\n"),
+    ]
+
+
+@behaviour
+@needs_cpp
+def cpp_errors_are_compile_errors(sandbox: Sandbox) -> None:
+    results = sandbox.run(Program("int main() { return x; }", language="cpp"), [BoxInput()] * 3, LIMITS)
+    assert {result.status for result in results} == {RunStatus.COMPILE_ERROR}
+    assert "solution.cpp:1:21: error" in results[0].stderr or "solution.cpp:1:" in results[0].stderr
+
+
+@behaviour
+@needs_cpp
+def cpp_has_the_same_limits(sandbox: Sandbox) -> None:
+    program = "#include <vector>\nint main() { %s }"
+    for body, status in (
+        ("volatile int x = 0; while (true) x = x + 1;", RunStatus.TIME_LIMIT),
+        (
+            "std::vector<std::vector<char>> v; while (true) v.emplace_back(1 << 20, 'x');",
+            RunStatus.MEMORY_LIMIT,
+        ),
+        ("return 3;", RunStatus.RUNTIME_ERROR),
+        ("__builtin_trap();", RunStatus.RUNTIME_ERROR),
+    ):
+        (result,) = sandbox.run(Program(program % body, language="cpp"), [BoxInput()], LIMITS)
+        assert result.status is status, body
+
+
+@behaviour
+@needs_cpp
+def a_compiler_that_never_ends_is_stopped(sandbox: Sandbox) -> None:
+    code = "template<int N> struct A { enum { v = A<N - 1>::v + A<N - 2>::v + sizeof(char[N]) }; };\n#include __FILE__\n"
+    (result,) = sandbox.run(Program(code, language="cpp"), [BoxInput()], LIMITS)
+    assert result.status is RunStatus.COMPILE_ERROR
+
+
+@behaviour
+def calls_in_cpp_are_the_users_mistake(sandbox: Sandbox) -> None:
+    with pytest.raises(ConfigError, match="cpp programs read standard input"):
+        sandbox.run(Program("", "f", language="cpp"), [BoxInput(calls=(Call(),))], LIMITS)
+
+
+@behaviour
+def an_unknown_language_is_the_users_mistake(sandbox: Sandbox) -> None:
+    with pytest.raises(ConfigError, match="unknown language 'cobol': choose one of cpp, python"):
+        sandbox.run(Program("", language="cobol"), [BoxInput()], LIMITS)

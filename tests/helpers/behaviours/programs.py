@@ -1,0 +1,196 @@
+"""Programs run and say what came out: read standard input, are called, run beside each other."""
+
+import threading
+import time
+
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.types import BoxInput, Call, Program, RunResult, RunStatus
+from tests.helpers.behaviours import LIMITS, behaviour, call, one, returned
+
+
+@behaviour
+def text_goes_in_and_comes_out(sandbox: Sandbox) -> None:
+    result = one(sandbox, "print(input()[::-1])", "abc\n")
+    assert (result.status, result.stdout, result.stderr, result.exit_code) == (RunStatus.OK, "cba\n", "", 0)
+
+
+@behaviour
+def results_come_in_the_order_of_the_inputs(sandbox: Sandbox) -> None:
+    code = "import time; n = int(input()); time.sleep((5 - n) * 0.05); print(n)"
+    results = sandbox.run(Program(code), [BoxInput(str(n)) for n in range(6)], LIMITS)
+    assert [result.stdout for result in results] == [f"{n}\n" for n in range(6)]
+
+
+@behaviour
+def no_input_is_no_result(sandbox: Sandbox) -> None:
+    assert sandbox.run(Program("print(1)"), [], LIMITS) == []
+
+
+@behaviour
+def megabytes_pass_both_ways(sandbox: Sandbox) -> None:
+    text = "x" * 3_000_000
+    result = one(sandbox, "print(input())", text)
+    assert result.status is RunStatus.OK
+    assert result.stdout == text + "\n"
+
+
+@behaviour
+def an_exception_is_told_with_the_programs_own_line(sandbox: Sandbox) -> None:
+    result = one(sandbox, "def f():\n    return 1 // 0\nf()")
+    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[:3] == [
+        "Traceback (most recent call last):",
+        '  File "solution.py", line 3, in <module>',
+        "    f()",
+    ]
+    assert result.stderr.endswith("ZeroDivisionError: integer division or modulo by zero\n")
+
+
+@behaviour
+def the_exit_code_is_the_programs(sandbox: Sandbox) -> None:
+    result = one(sandbox, "import sys; print('x'); sys.exit(3)")
+    assert (result.status, result.exit_code, result.stdout) == (RunStatus.RUNTIME_ERROR, 3, "x\n")
+
+
+@behaviour
+def a_signal_is_a_negative_exit_code(sandbox: Sandbox) -> None:
+    assert one(sandbox, "import os; os.abort()").exit_code == -6
+
+
+@behaviour
+def what_does_not_compile_says_so(sandbox: Sandbox) -> None:
+    result = one(sandbox, "x = (\n")
+    assert result.status is RunStatus.COMPILE_ERROR
+    assert "SyntaxError: '(' was never closed" in result.stderr
+    assert "solution.py" in result.stderr
+
+
+@behaviour
+def a_syntax_error_raised_by_the_program_is_a_runtime_error(sandbox: Sandbox) -> None:
+    assert one(sandbox, "compile('(', 'x', 'exec')").status is RunStatus.RUNTIME_ERROR
+
+
+@behaviour
+def text_that_is_no_unicode_comes_out_replaced(sandbox: Sandbox) -> None:
+    assert one(sandbox, "import os; os.write(1, b'a\\xff\\x00b')").stdout == "a\ufffd\x00b"
+
+
+@behaviour
+def a_source_with_nul_or_surrogates_is_a_compile_error(sandbox: Sandbox) -> None:
+    assert one(sandbox, "x = '\0'").status is RunStatus.COMPILE_ERROR
+    assert one(sandbox, "x = '\udc80'").status is RunStatus.COMPILE_ERROR
+
+
+@behaviour
+def a_preamble_runs_first_and_shifts_no_line(sandbox: Sandbox) -> None:
+    program = Program("print(sqrt(9))\nraise ValueError", preamble="from math import *\n\n")
+    (result,) = sandbox.run(program, [BoxInput()], LIMITS)
+    assert result.stdout == "3.0\n"
+    assert 'File "solution.py", line 2' in result.stderr
+
+
+# -- programs that are called --------------------------------------------------------------------------------
+
+
+@behaviour
+def calls_return_values(sandbox: Sandbox) -> None:
+    inputs = [BoxInput(calls=(Call((2,), {"y": 3}), Call(({"a": (1, 2)},))))]
+    (result,) = sandbox.run(Program("def f(x, y=None): return [x, y]", "f"), inputs, LIMITS)
+    assert returned(result) == [[2, 3], [{"a": (1, 2)}, None]]
+
+
+@behaviour
+def printing_is_kept_apart_from_values(sandbox: Sandbox) -> None:
+    result = call(sandbox, "print('import')\ndef f(x):\n    print(x)\n    return x + 1", 1)
+    assert returned(result) == [2]
+    assert result.stdout == "import\n1\n"
+
+
+@behaviour
+def a_method_is_called_on_a_new_instance(sandbox: Sandbox) -> None:
+    code = "class S:\n    def __init__(self): self.n = 1\n    def m(self, x): self.n += x; return self.n"
+    results = sandbox.run(Program(code, "S.m"), [BoxInput(calls=(Call((5,)),))] * 2, LIMITS)
+    assert [returned(result) for result in results] == [[6], [6]]
+
+
+@behaviour
+def values_before_a_failing_call_are_kept(sandbox: Sandbox) -> None:
+    inputs = [BoxInput(calls=(Call((1,)), Call((0,))))]
+    (result,) = sandbox.run(Program("def f(x): return 1 // x", "f"), inputs, LIMITS)
+    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.values == ("1",)
+
+
+@behaviour
+def a_missing_entry_point_is_named(sandbox: Sandbox) -> None:
+    result = call(sandbox, "def g(x): return x", 1)
+    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.stderr == "NameError: solution.py does not define 'f'\n"
+
+
+@behaviour
+def a_value_that_is_not_plain_is_an_error(sandbox: Sandbox) -> None:
+    result = call(sandbox, "def f(): return object()")
+    assert result.status is RunStatus.RUNTIME_ERROR
+    assert "a value of type object is not plain data" in result.stderr
+
+
+@behaviour
+def leaving_before_the_return_is_an_error(sandbox: Sandbox) -> None:
+    for way in ("__import__('os')._exit(0)", "exit()", "__import__('sys').exit(0)"):
+        result = call(sandbox, f"def f(): {way}")
+        assert (result.status, result.values) == (RunStatus.RUNTIME_ERROR, ()), way
+
+
+@behaviour
+def extra_values_are_an_error(sandbox: Sandbox) -> None:
+    result = call(sandbox, "import os\ndef f():\n    os.write(4, b'1\\n')\n    return 2")
+    assert result.status is RunStatus.RUNTIME_ERROR
+
+
+@behaviour
+def the_main_guard_is_for_standard_input_only(sandbox: Sandbox) -> None:
+    code = "def f(): return __name__\nif __name__ == '__main__':\n    print('main')"
+    assert one(sandbox, code).stdout == "main\n"
+    result = call(sandbox, code)
+    assert (result.stdout, returned(result)) == ("", ["solution"])
+
+
+# -- several at a time, and ending ---------------------------------------------------------------------------
+
+
+@behaviour
+def stopping_early_leaves_the_rest_out(sandbox: Sandbox) -> None:
+    asked = []
+
+    def stop(index: int, result: RunResult) -> bool:
+        asked.append((index, result.stdout))
+        return index == 2
+
+    began = time.monotonic()
+    code = "import time; n = int(input()); time.sleep(n > 5 and 100); print(n)"
+    results = sandbox.run(Program(code), [BoxInput(str(n)) for n in range(9)], LIMITS, stop)
+    assert time.monotonic() - began < 2.5
+    assert asked == [(0, "0\n"), (1, "1\n"), (2, "2\n")]
+    assert [result.status for result in results] == [RunStatus.OK] * 3 + [RunStatus.NOT_RUN] * 6
+
+
+@behaviour
+def several_threads_may_run_programs(sandbox: Sandbox) -> None:
+    answers: dict[int, str] = {}
+
+    def work(n: int) -> None:
+        answers[n] = one(sandbox, "print(int(input()) * 7)", str(n)).stdout
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {n: f"{n * 7}\n" for n in range(6)}
+
+
+@behaviour
+def the_identity_names_backend_and_version(sandbox: Sandbox) -> None:
+    assert sandbox.identity().startswith(("docker (", "bubblewrap ("))

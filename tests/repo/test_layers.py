@@ -1,0 +1,141 @@
+"""The house keeps its shape: imports run one way between the rooms, files and functions stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sdpo_solve
+
+ROOT = Path(sdpo_solve.__file__).parent
+
+# What each room may import, besides itself. A new arrow is put here and into the README of the package.
+GROUND = {"types", "errors", "sanitize", "paths", "registry", "config", "protocols"}
+SHARED = {"sandboxes", "model"} | GROUND
+RUNNING = {"grading", "methods", "learner", "engines"} | SHARED
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "types": {"errors"},
+    "sanitize": {"errors"},
+    "paths": {"errors"},
+    "registry": {"errors"},
+    "config": {"errors", "types"},
+    "protocols": {"errors", "types"},
+    "sandboxes": GROUND,
+    "model": GROUND,
+    "engines": SHARED,
+    "learner": SHARED,
+    "methods": {"learner"} | SHARED,
+    "grading": {"methods", "learner"} | SHARED,
+    "run": RUNNING,
+    "datasets": RUNNING - {"methods", "learner", "engines"},
+    "solve": {"run", "datasets"} | RUNNING,
+    "report": {"solve", "run", "datasets"} | RUNNING,
+    "batch": {"report", "solve", "run", "datasets"} | RUNNING,
+    "bench": {"batch", "report", "solve", "run", "datasets"} | RUNNING,
+    "cli": {"bench", "batch", "report", "solve", "run", "datasets"} | RUNNING,
+}
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if not {"_data", "programs"} & set(path.parts))
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a file inside the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {name_of(path): path for path in FILES}
+
+
+def room(name: str) -> str:
+    return name.split(".")[0]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, type-only and late imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and room(node.module or "") == "sdpo_solve":
+            origin = str(node.module).removeprefix("sdpo_solve").removeprefix(".")
+            for alias in node.names:
+                below = f"{origin}.{alias.name}".removeprefix(".")
+                found.add(below if below in NAMES else origin)
+        elif isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+            found |= {name.removeprefix("sdpo_solve.") for name in names if room(name) == "sdpo_solve"}
+    return found - {""}
+
+
+def reached_from(name: str) -> set[str]:
+    """Every module that a module's imports lead to, itself included."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in seen and current in NAMES:
+            seen.add(current)
+            waiting += imports(NAMES[current])
+    return {module for module in seen if NAMES[module].name != "__init__.py"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name])
+def test_imports_run_one_way_between_the_rooms(name: str) -> None:
+    here = room(name)
+    assert here in ROOMS, f"{here} is no room; put it into the table and into the picture"
+    for target in map(room, imports(NAMES[name])):
+        assert target == here or target in ROOMS[here], f"{name}: {here} must not import {target}"
+
+
+def test_the_table_of_rooms_itself_has_no_circle() -> None:
+    order = list(ROOMS)
+    for here, allowed in ROOMS.items():
+        later = {target for target in allowed if order.index(target) >= order.index(here)}
+        assert not later - GROUND, f"{here} may import {later}, which stand above it"
+
+
+def test_no_circle_inside_a_room() -> None:
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for target in sorted(imports(NAMES[name])):
+                if room(target) == room(name) and target in NAMES:
+                    follow(target, (*way, name))
+            done.add(name)
+
+    for name in NAMES:
+        follow(name, ())
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    for name, path in NAMES.items():
+        if path.name == "__init__.py" and name:
+            text = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert "." in name or 4 <= text.count("\n") + 1 <= 12, f"{name}: five to ten lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400, "a room that wants a wall"
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module says what it does and what it does not"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
+
+
+def test_importing_the_command_line_is_light() -> None:
+    """`--help` must not wait for torch, Docker or transformers."""
+    code = (
+        "import sys, sdpo_solve.cli.main;"
+        "heavy = {'torch', 'docker', 'transformers', 'peft', 'vllm', 'ray', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(f'heavy imports: {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,109 @@
+"""Which runs may stand in one report: those that answer the same question, however quickly they did."""
+
+from pathlib import Path
+
+import pytest
+
+from sdpo_solve.engines import hf, vllm
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading import judge
+from sdpo_solve.report import cohort
+from sdpo_solve.report.cohort import load_cohort
+from tests.helpers.journals import Made, make
+from tests.report.test_report import report_of
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"feedback_mode": "all"}, "feedback mode is 'public'"),
+        ({"identity": {"grader": "bubblewrap"}}, "grader is 'docker image 1'"),
+        ({"config": {"model": "another"}}, "model is 'tiny at rest'"),
+        ({"language": "cpp"}, "language"),
+    ],
+)
+def test_runs_that_must_not_be_mixed_are_refused(tmp_path: Path, change: dict, what: str) -> None:
+    make(tmp_path, Made(seed=0))
+    make(tmp_path, Made(seed=1, header=change))
+    with pytest.raises(ConfigError, match=f"must not be mixed: {what}.*report them apart"):
+        load_cohort([tmp_path])
+
+
+ENGINE = {"batch_rows": 16, "stop": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({**ENGINE, "stop": "\n\n"}, "engine.stop is"),
+        ({"batch_rows": 64, "stop": None, "quantization": "fp8"}, "engine.quantization is"),
+        ({**ENGINE, "max_model_len": 512}, "engine.max_model_len is"),
+        ({**ENGINE, "of_a_later_version": 1}, "engine.of_a_later_version is"),
+    ],
+)
+def test_engine_options_that_change_answers_are_refused(tmp_path: Path, options: dict, what: str) -> None:
+    make(tmp_path, Made(settings={"engine": ENGINE}))
+    make(tmp_path, Made(method="best-of-k", settings={"engine": options}))
+    with pytest.raises(ConfigError, match=f"must not be mixed: {what}.*report them apart"):
+        load_cohort([tmp_path])
+
+
+def test_options_that_only_change_speed_or_memory_are_mixed(tmp_path: Path) -> None:
+    vllm = {
+        "batch_rows": 64, "stop": None, "quantization": None, "max_model_len": None, "memory_share": 0.4,
+        "cpu_cache_gb": 4, "tensor_parallel": 2, "eager": True, "max_lora_rank": 16, "sleep": True,
+        "probe_tolerance": 0.1,
+    }  # fmt: skip
+    make(tmp_path, Made(settings={"engine": ENGINE, "judge": {"boxes": 2}, "sandbox": {"parallel": 2}}))
+    make(tmp_path, Made(seed=1, settings={"engine": vllm, "judge": {"boxes": 8}, "sandbox": {"parallel": 4}}))
+    make(tmp_path, Made(seed=2, settings={}))  # an old journal
+    assert list(load_cohort([tmp_path]).arms) == ["sdpo"]
+
+
+def test_every_engine_option_is_known_to_change_answers_or_not() -> None:
+    """A new option is refused where it differs until someone says here that it changes no answer."""
+    changing = {"stop", "quantization", "max_model_len"}
+    for engine in (hf, vllm):
+        assert set(engine.Options.model_fields) - cohort._FREE["engine"] <= changing
+    assert set(judge.Options.model_fields) <= cohort._FREE["judge"]
+
+
+def test_limits_of_the_sandbox_are_not_mixed(tmp_path: Path) -> None:
+    make(tmp_path, Made(settings={"sandbox": {"output_mb": 4.0, "parallel": 2}}))
+    make(tmp_path, Made(seed=1, settings={"sandbox": {"parallel": 4}}))  # older than the option
+    assert len(load_cohort([tmp_path]).runs) == 2
+    make(tmp_path, Made(seed=2, settings={"sandbox": {"output_mb": 1.0}}))
+    with pytest.raises(ConfigError, match=r"must not be mixed: sandbox\.output_mb is 4\.0"):
+        load_cohort([tmp_path])
+
+
+def test_the_same_problem_with_other_content_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "a", Made())
+    other = Made(method="best-of-k")
+    from tests.helpers.journals import header
+
+    config = {**header(other)["config"], "problem": {"id": "inc", "digest": "changed"}}
+    make(tmp_path / "b", Made(method="best-of-k", header={"config": config}))
+    with pytest.raises(ConfigError, match="content of problem inc"):
+        load_cohort([tmp_path])
+
+
+def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "a", Made())
+    make(tmp_path / "b", Made())
+    with pytest.raises(ConfigError, match="sdpo on inc with seed 0 is there twice"):
+        load_cohort([tmp_path])
+
+
+def test_a_damaged_journal_is_named_and_the_rest_reported(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(1,)))
+    bad = make(tmp_path, Made(seed=1)) / "journal.jsonl"
+    bad.write_text("not json\n" + bad.read_text())
+    found = report_of(tmp_path)
+    assert found.arms[0].n_runs == 1
+    assert any("1 journal damaged" in notice and "line 1" in notice for notice in found.notices)
+
+
+def test_a_directory_without_runs_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no runs under"):
+        load_cohort([tmp_path])

@@ -1,0 +1,318 @@
+"""No option of a plug-in is stored and never read: methods without a learner, vLLM's start, the sandboxes.
+
+The other half of `test_options_act.py`, which has the parts that run on the tiny model. A plug-in whose options
+have no table here or there fails the test, and so does an option without a case.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdpo_solve.engines import scripted, vllm
+from sdpo_solve.engines._scoring import forced_logprobs
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
+from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
+from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.model import memory
+from sdpo_solve.run.options import plugin, plugin_names
+from sdpo_solve.sandboxes import bubblewrap, docker
+from sdpo_solve.types import (
+    Attempt,
+    BoxInput,
+    Kind,
+    Limits,
+    Problem,
+    Program,
+    RunResult,
+    RunStatus,
+    SamplingSpec,
+    TestCase,
+)
+from tests.helpers.hosts import PlainHost
+from tests.helpers.tiny_model import save_tiny_model
+from tests.methods.test_sdpo import attempt
+from tests.run import test_options_act as acting
+
+PROBLEM = Problem("add", "Add.", Kind.STDIN, (TestCase("1 2\n", "3\n", True),))
+
+
+def method_parts(context_tokens: int = 1 << 20) -> MethodParts:
+    """A token is a character here, so that windows can be counted by hand."""
+    return MethodParts(
+        prompter=Prompter(),
+        spec=SamplingSpec(max_tokens=10),
+        run="run",
+        policies_dir=Path(),
+        seed=0,
+        stop_at_first=True,
+        learner=lambda: None,
+        count_tokens=len,
+        context_tokens=context_tokens,
+    )
+
+
+# -- best-of-k and multi-turn ------------------------------------------------------------------------------
+
+
+def best(**options: Any) -> int:
+    found = best_of_k.build(best_of_k.Options(**options), method_parts())
+    return len(found.propose(PROBLEM, [], 64))
+
+
+def turns(n: int = 3, context_tokens: int = 1 << 20, **options: Any) -> list[str]:
+    """What is left of `n` turns of ten characters each, "feedback 1" and so on."""
+    found = multi_turn.build(multi_turn.Options(**options), method_parts(context_tokens))
+    return found.window(PROBLEM, history(n))
+
+
+def history(n: int) -> list[Attempt]:
+    return [attempt(index, 0) for index in range(1, n + 1)]
+
+
+BEST_OF_K = {"group_size": lambda: best(group_size=3)}
+MULTI_TURN = {"window_tokens": lambda: turns(window_tokens=24), "attempts": lambda: turns(attempts=True)}
+
+
+@pytest.mark.parametrize("name", BEST_OF_K)
+def test_best_of_k_reads(name: str) -> None:
+    assert BEST_OF_K[name]() == 3 != best()
+
+
+@pytest.mark.parametrize("name", MULTI_TURN)
+def test_multi_turn_reads(name: str) -> None:
+    assert MULTI_TURN[name]() != turns()
+
+
+@pytest.mark.parametrize(
+    ("window_tokens", "kept"),
+    [
+        (36, ["feedback 1", "feedback 2", "feedback 3"]),  # three times ten, and two for each blank line
+        (35, ["feedback 2", "feedback 3"]),
+        (24, ["feedback 2", "feedback 3"]),
+        (23, ["feedback 3"]),
+        (11, []),
+    ],
+)
+def test_the_window_drops_the_oldest_turns_first(window_tokens: int, kept: list[str]) -> None:
+    assert turns(window_tokens=window_tokens) == kept
+    found = multi_turn.build(multi_turn.Options(window_tokens=window_tokens), method_parts())
+    (prompt,) = found.propose(PROBLEM, history(3), 5)
+    said = prompt.messages[-1].content
+    assert [text for text in ("feedback 1", "feedback 2", "feedback 3") if text in said] == kept
+
+
+def test_a_model_with_less_room_keeps_fewer_turns_than_the_window() -> None:
+    """The context holds question, turns and the answer's ten tokens."""
+    question = multi_turn.build(multi_turn.Options(), method_parts())._question_tokens(PROBLEM)
+    assert turns(context_tokens=question + 10 + 24) == ["feedback 2", "feedback 3"]
+    assert turns(context_tokens=question + 10 + 23) == ["feedback 3"]
+    assert turns(context_tokens=question + 10 + 36) == turns()
+
+
+def test_programs_are_kept_on_request_before_their_feedback() -> None:
+    assert turns(1, attempts=True) == ["```python\nprogram 1\n```\n\nfeedback 1"]
+
+
+# -- vLLM --------------------------------------------------------------------------------------------------
+
+
+def start_arguments(**options: Any) -> object:
+    return vllm.llm_arguments(Path("/model"), vllm.Options(**options), 0.4)
+
+
+def sampling_arguments(**options: Any) -> object:
+    return vllm.sampling_arguments(vllm.Options(**options), SamplingSpec(8), {3, 1})
+
+
+def share(model_dir: Path, **options: Any) -> float:
+    return vllm._share(model_dir, vllm.Options(**options), learner=True)
+
+
+def cache_variable(**options: Any) -> str:
+    with vllm._environment(vllm.Options(**options)):
+        return os.environ["VLLM_CPU_KVCACHE_SPACE"]
+
+
+START = {
+    "batch_rows": 7, "tensor_parallel": 2, "max_model_len": 512, "quantization": "fp8", "eager": True,
+    "max_lora_rank": 64, "sleep": True,
+}  # fmt: skip
+VLLM = {*START, "memory_share", "cpu_cache_gb", "probe_tolerance", "stop"}
+
+
+@pytest.mark.parametrize("name", START)
+def test_vllm_is_started_with(name: str) -> None:
+    assert start_arguments(**{name: START[name]}) != start_arguments()
+
+
+def test_a_text_that_ends_an_answer_reaches_vllms_sampling() -> None:
+    assert sampling_arguments()["stop"] is None
+    assert sampling_arguments(stop="e")["stop"] == "e"
+    assert sampling_arguments(stop="e")["detokenize"], "vLLM looks for it in text"
+    assert sampling_arguments()["stop_token_ids"] == [1, 3]
+
+
+def test_the_share_asked_for_wins_over_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card of 80 GB, which this machine need not have; and where none can be sized."""
+    model_dir = save_tiny_model(tmp_path)
+    for gpu_mb in (80_000, None):
+        monkeypatch.setattr(memory, "gpu_memory_mb", lambda gpu_mb=gpu_mb: gpu_mb)
+        assert share(model_dir) != 0.3
+        assert share(model_dir, memory_share=0.3) == 0.3
+
+
+def test_the_cache_of_a_cpu_is_a_variable_that_vllm_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    assert (cache_variable(), cache_variable(cpu_cache_gb=5)) == ("2", "5")
+
+
+def test_the_tolerance_is_the_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine as it is built, vLLM itself aside: 0.05 nats are too much by default, and not for 0.1."""
+    model_dir = save_tiny_model(tmp_path)
+    host = PlainHost(model_dir)
+    monkeypatch.setattr(vllm, "_start", lambda *args, **kwargs: None)
+
+    def check(**options: Any) -> None:
+        engine = vllm.VllmEngine(model_dir, vllm.Options(**options), lambda: host)
+        try:
+            ids = engine._probe.ids
+            readings = forced_logprobs(host.model, ids[:1], ids[1:], 1.0)
+            engine._probe.check("run@1", [x - 0.05 for x in readings], host.model)
+        finally:
+            engine.close()
+
+    with pytest.raises(EngineError, match=r"0\.050 nats on average, more than 0\.03"):
+        check()
+    check(probe_tolerance=0.1)
+
+
+# -- sandboxes ---------------------------------------------------------------------------------------------
+
+LIMITS = Limits(time_s=5.0, memory_mb=128)
+SMALL = {"boxes_ready": 0, "parallel": 2}
+MODULES = {"docker": docker, "bubblewrap": bubblewrap}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A change of one option, and a program whose results are other ones under it."""
+
+    change: Mapping[str, Any]
+    code: str
+    inputs: int = 1
+
+
+WHERE = "import os, time; time.sleep(0.5); print(os.getcwd())"
+WRITE = "open('file', 'wb').write(bytes(3_000_000)); print('written')"
+THREADS = "import threading\nfor _ in range(4): threading.Thread(target=threading.Event().wait, daemon=True, args=(1,)).start()\nprint('started')"
+BOX: dict[str, Seen] = {
+    "parallel": Seen({"parallel": 1}, WHERE, 2),
+    "memory_mb": Seen({"memory_mb": 256}, WHERE, 2),  # one test of 128 MiB beside the runner, not two
+    "scratch_mb": Seen({"scratch_mb": 1}, WRITE),
+    "output_mb": Seen({"output_mb": 0.5}, "print('x' * 1_000_000)"),
+    "total_output_mb": Seen({"total_output_mb": 1}, "print('x' * 600_000)", 3),
+    "n_processes": Seen({"n_processes": 2}, THREADS),
+}
+POOL = {"language", "boxes_ready"}
+OWN = {"docker": {"image", "runtime"}, "bubblewrap": {"separate"}}
+
+
+def results(name: str, seen: Seen, **options: Any) -> list[tuple[RunStatus, str]]:
+    module = MODULES[name]
+    sandbox = module.build(module.Options(**{**SMALL, **options}))
+    try:
+        found: Sequence[RunResult] = sandbox.run(Program(seen.code), [BoxInput()] * seen.inputs, LIMITS)
+        return sorted((result.status, result.stdout[:40]) for result in found)
+    finally:
+        sandbox.close()
+
+
+@pytest.fixture(params=MODULES)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("option", BOX)
+def test_a_box_reads(option: str, backend: str) -> None:
+    seen = BOX[option]
+    usual, changed = results(backend, seen), results(backend, seen, **seen.change)
+    assert all(status is RunStatus.OK for status, _ in usual)
+    assert changed != usual
+
+
+@pytest.mark.docker
+def test_boxes_wait_in_the_number_and_the_language_asked_for(backend: str) -> None:
+    module = MODULES[backend]
+    for language, n in (("python", 0), ("python", 2), ("cpp", 1)):
+        try:
+            sandbox = module.build(module.Options(language=language, boxes_ready=n, parallel=1))
+        except PrerequisiteError as exc:
+            pytest.skip(str(exc))
+        try:
+            assert sandbox.wait_ready()
+            assert {key[0]: len(pool._ready) for key, pool in sandbox._pools.items()} == {language: n}
+        finally:
+            sandbox.close()
+
+
+@pytest.mark.docker
+def test_docker_takes_the_image_and_the_runtime_it_is_told() -> None:
+    with pytest.raises(PrerequisiteError, match="no-such-image"):
+        docker.build(docker.Options(**SMALL, image="no-such-image:1"))
+    client = docker.connect()
+    try:
+        chosen = docker._host_config(client, docker.Options(**SMALL, runtime="runsc"), 256, False)
+        usual = docker._host_config(client, docker.Options(**SMALL), 256, False)
+    finally:
+        client.close()
+    assert (chosen["Runtime"], usual.get("Runtime")) == ("runsc", None)
+
+
+@pytest.mark.docker
+def test_bubblewrap_separates_tests_as_it_is_told() -> None:
+    def identity(**options: Any) -> str:
+        sandbox = bubblewrap.build(bubblewrap.Options(**SMALL, **options))
+        sandbox.close()
+        return sandbox.identity()
+
+    assert "namespaces" in identity(separate="namespace")
+    if os.geteuid() == 0:
+        assert "user ids" in identity(separate="uid")
+        assert identity() == identity(separate="uid")
+
+
+# -- the guard ---------------------------------------------------------------------------------------------
+
+TABLES: dict[tuple[str, str], set[str]] = {
+    ("methods", "sdpo"): set(acting.SDPO),
+    ("methods", "best-of-k"): set(BEST_OF_K),
+    ("methods", "multi-turn"): set(MULTI_TURN),
+    ("engines", "hf"): set(acting.HF),
+    ("engines", "vllm"): VLLM,
+    ("engines", "scripted"): set(),
+    ("sandboxes", "docker"): {*BOX, *POOL, *OWN["docker"]},
+    ("sandboxes", "bubblewrap"): {*BOX, *POOL, *OWN["bubblewrap"]},
+}
+
+
+@pytest.mark.parametrize("folder", ["methods", "engines", "sandboxes"])
+def test_every_option_of_every_plug_in_has_a_case(folder: str) -> None:
+    for name in plugin_names(folder):
+        assert TABLES.get((folder, name)) == set(plugin(folder, name).Options.model_fields), name
+
+
+def test_the_scripted_engine_refuses_every_option() -> None:
+    assert scripted.Options.model_fields == {}
+    with pytest.raises(ConfigError, match="known: none"):
+        read_nothing()
+
+
+def read_nothing() -> None:
+    from sdpo_solve.config import read_options
+
+    read_options(scripted.Options, {"stop": "e"}, "engine")

@@ -1,0 +1,351 @@
+"""The parts of a box that can be told without one: who is to blame, what became of a test, frames, pools."""
+
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
+from sdpo_solve.sandboxes import _seccomp, install, languages
+from sdpo_solve.sandboxes._box import (
+    COMMAND,
+    Allowance,
+    BoxEnd,
+    BoxLost,
+    Conversation,
+    _Collected,
+    blame,
+    wall_limit_s,
+)
+from sdpo_solve.sandboxes._pool import Gate, Pool
+from sdpo_solve.sandboxes.guest.wire import Unpacker, classify, pack
+from sdpo_solve.sandboxes.images import image_folder, image_tag
+from sdpo_solve.types import Limits, RunStatus
+
+# -- who is to blame -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "removed", "memory", "cause"),
+    [
+        (False, False, False, "the sandbox engine stopped answering (seen)"),
+        (False, True, True, "the sandbox engine stopped answering (seen)"),
+        (True, True, False, "the box was removed from outside (seen)"),
+        (True, True, True, "the box was removed from outside (seen)"),
+        (True, False, False, "the box ended by itself (seen)"),
+        (True, False, True, None),  # the program ate the memory of its own runner
+    ],
+)
+def test_blame(answers: bool, removed: bool, memory: bool, cause: str | None) -> None:
+    assert blame(BoxEnd(answers, removed, memory, "seen")) == cause
+
+
+class Stolen:
+    """A channel that was closed just after its number was read, when the number stood for another stream."""
+
+    def __init__(self, silent_fd: int, *, closed_says: int | None) -> None:
+        self._silent_fd, self._closed_says = silent_fd, closed_says
+        self.reads = 0
+
+    def fileno(self) -> int:
+        self.reads += 1
+        if self.reads <= 2:
+            return self._silent_fd
+        if self._closed_says is None:
+            raise ValueError("I/O operation on closed file")
+        return self._closed_says
+
+    write_fileno = fileno
+
+    def send(self, data: memoryview) -> int:
+        raise OSError("closed")
+
+    def receive(self) -> bytes | None:
+        raise OSError("closed")
+
+
+@pytest.mark.parametrize("closed_says", [None, -1])
+def test_a_box_that_is_ended_beside_its_conversation_is_lost_soon(closed_says: int | None) -> None:
+    """An interrupted run once waited two minutes for a stream whose number another one had taken over."""
+    silent, other = os.pipe()
+    channel = Stolen(silent, closed_says=closed_says)
+    talk = Conversation(channel)
+    failed: list[BaseException] = []
+
+    def listen() -> None:
+        try:
+            talk.greeting()
+        except BoxLost as exc:
+            failed.append(exc)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    thread.join(20)
+    os.close(silent)
+    os.close(other)
+    assert [str(exc) for exc in failed] == ["its stream was closed"]
+
+
+@pytest.mark.parametrize("said", [b"", b"12", b"12\nabc"])
+def test_a_box_whose_client_was_killed_before_it_spoke_ends_by_itself(said: bytes) -> None:
+    """A client killed between the start of a box and its first line once left a box that spun for ever."""
+    box = subprocess.run([sys.executable, *COMMAND[1:]], input=said, capture_output=True, timeout=60)
+    assert (box.returncode, box.stderr) == (0, b"")
+
+
+# -- what became of a test -----------------------------------------------------------------------------------
+
+FINE = {
+    "killed_for": None, "exit_code": 0, "compiled": True, "cpu_s": 0.5, "peak_mb": 10.0, "n_values": 2, "n_calls": 2,
+    "time_s": 1.0, "memory_mb": 64.0, "alone": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("differs", "status", "again"),
+    [
+        ({}, "ok", False),
+        ({"n_values": 1}, "runtime_error", False),
+        ({"n_values": 3}, "runtime_error", False),
+        ({"exit_code": 1}, "runtime_error", False),
+        ({"exit_code": -11}, "runtime_error", False),
+        ({"compiled": False, "exit_code": 1}, "compile_error", False),
+        # Between the limit and the kill at 1.25 of it: believed only alone.
+        ({"cpu_s": 1.1}, "time_limit", True),
+        ({"cpu_s": 1.1, "alone": True}, "time_limit", False),
+        ({"cpu_s": 1.3, "killed_for": "cpu", "exit_code": -9}, "time_limit", False),
+        # Out of wall time: a sleeper is too slow, a starved program is run again.
+        ({"cpu_s": 0.1, "killed_for": "wall", "exit_code": -9}, "time_limit", False),
+        ({"cpu_s": 0.8, "killed_for": "wall", "exit_code": -9}, "time_limit", True),
+        ({"cpu_s": 0.8, "killed_for": "wall", "exit_code": -9, "alone": True}, "time_limit", False),
+        # Memory by its own measure is certain; a kill from elsewhere may have been meant for a neighbour.
+        ({"peak_mb": 65.0}, "memory_limit", False),
+        ({"killed_for": "memory", "exit_code": -9}, "memory_limit", False),
+        ({"exit_code": -9}, "runtime_error", True),
+        ({"exit_code": -9, "alone": True}, "runtime_error", False),
+        ({"killed_for": "output", "cpu_s": 9.0, "peak_mb": 99.0}, "output_limit", False),
+        ({"killed_for": "processes", "cpu_s": 9.0}, "runtime_error", False),
+        ({"killed_for": "patience", "cpu_s": 0.1}, "time_limit", True),
+        ({"killed_for": "patience", "cpu_s": 0.1, "alone": True}, "time_limit", False),
+    ],
+)
+def test_classify(differs: dict[str, object], status: str, again: bool) -> None:
+    assert classify(**(FINE | differs)) == (status, again)  # type: ignore[arg-type]
+
+
+def test_wall_time_is_twice_the_limit_and_a_second() -> None:
+    assert wall_limit_s(Limits(time_s=6.0)) == 13.0
+
+
+# -- frames --------------------------------------------------------------------------------------------------
+
+
+def test_frames_survive_being_cut_anywhere() -> None:
+    data = pack({"a": "ü"}, b"\x00\xff") + pack({}) + pack({"b": [1]}, b"x" * 1000)
+    unpacker, found = Unpacker(), []
+    for i in range(len(data)):
+        unpacker.feed(data[i : i + 1])
+        if frame := unpacker.next():
+            found.append(frame)
+    assert found == [({"a": "ü"}, b"\x00\xff"), ({}, b""), ({"b": [1]}, b"x" * 1000)]
+    assert unpacker.next() is None
+
+
+# -- results in order ----------------------------------------------------------------------------------------
+
+ALLOWANCE = Allowance(parallel=2, output_mb=1, total_output_mb=1, scratch_mb=1, n_processes=8)
+
+
+def head(index: int, *, again: bool = False, status: str = "ok", n: int = 0) -> dict[str, object]:
+    common = {"cpu_s": 0.1, "wall_s": 0.1, "peak_mb": 1.0, "exit_code": 0, "n_values": 0}
+    return {"result": index, "status": status, "again": again, "lengths": [n, 0, 0], **common}
+
+
+def test_results_are_believed_in_input_order_and_stop_there() -> None:
+    asked: list[int] = []
+    collected = _Collected(4, ALLOWANCE, lambda index, _: asked.append(index) or index == 1)  # type: ignore[func-returns-value]
+    collected.add(head(2), b"")
+    assert asked == []
+    collected.add(head(0), b"")
+    collected.add(head(1), b"")
+    assert asked == [0, 1]
+    assert collected.stopped
+    assert [result.status for result in collected.results()] == [RunStatus.OK] * 2 + [RunStatus.NOT_RUN] * 2
+
+
+def test_a_doubtful_result_holds_the_later_ones_back_until_it_is_repeated() -> None:
+    asked: list[int] = []
+    collected = _Collected(2, ALLOWANCE, lambda index, _: bool(asked.append(index)))  # type: ignore[func-returns-value]
+    collected.add(head(0, again=True, status="time_limit"), b"")
+    collected.add(head(1), b"")
+    assert asked == []
+    assert collected.start_repeats() == [0]
+    collected.add(head(0), b"")
+    assert asked == [0, 1]
+    assert [result.status for result in collected.results()] == [RunStatus.OK] * 2
+
+
+def test_output_of_all_tests_together_is_capped() -> None:
+    collected = _Collected(3, ALLOWANCE, None)
+    for index in range(3):
+        collected.add(head(index, n=600_000), b"x" * 600_000)
+    statuses = [result.status for result in collected.results()]
+    assert statuses == [RunStatus.OK, RunStatus.OUTPUT_LIMIT, RunStatus.OUTPUT_LIMIT]
+    assert [len(result.stdout) for result in collected.results()] == [600_000, 65_536, 65_536]
+
+
+def test_a_program_that_loses_its_runner_fails_the_test_that_was_next() -> None:
+    collected = _Collected(3, ALLOWANCE, None)
+    collected.add(head(0), b"")
+    statuses = [result.status for result in collected.broken_off()]
+    assert statuses == [RunStatus.OK, RunStatus.RUNTIME_ERROR, RunStatus.NOT_RUN]
+
+
+# -- pools and the gate --------------------------------------------------------------------------------------
+
+
+class FakeBox:
+    def __init__(self) -> None:
+        self.ended = 0
+        self.living = True
+
+    def alive(self) -> bool:
+        return self.living
+
+    def at_rest(self) -> bool:
+        return False
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+def test_a_pool_starts_ahead_hands_out_once_and_ends_all() -> None:
+    made: list[FakeBox] = []
+
+    def start() -> FakeBox:
+        made.append(FakeBox())
+        return made[-1]
+
+    pool = Pool(start, 3)
+    assert pool.wait_ready(5)
+    with pool.box() as first, pool.box() as second:
+        assert first is not second
+    assert pool.wait_ready(5)
+    assert (first.ended, second.ended) == (1, 1)
+    pool.close()
+    pool.close()
+    assert len(made) >= 5
+    assert all(box.ended for box in made)
+    with pytest.raises(SandboxError, match="closed"), pool.box():
+        pass
+
+
+def test_a_box_that_died_while_waiting_is_not_handed_out() -> None:
+    pool = Pool(FakeBox, 1)
+    assert pool.wait_ready(5)
+    pool._ready[0].living = False
+    with pool.box() as box:
+        assert box.living
+    pool.close()
+
+
+def test_a_box_that_cannot_be_ended_costs_no_worker() -> None:
+    class Stubborn(FakeBox):
+        def end(self) -> None:
+            super().end()
+            raise KeyError("a variable that went")
+
+    pool = Pool(Stubborn, 2)
+    for _ in range(20):
+        with pool.box():
+            pass
+    assert pool.wait_ready(5)
+    assert all(thread.is_alive() for thread in pool._threads)
+    for box in pool._ready:
+        box.end = lambda: None  # type: ignore[method-assign]
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (SandboxError("no space left"), SandboxError),
+        (PrerequisiteError("no space left"), PrerequisiteError),
+        (OSError("no space left"), SandboxError),  # a worker that died of it would leave callers waiting
+    ],
+)
+def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked(
+    fault: Exception, raised: type[Exception]
+) -> None:
+    faults = iter([fault, fault])
+
+    def start() -> FakeBox:
+        fault = next(faults, None)
+        if fault is not None:
+            raise fault
+        return FakeBox()
+
+    pool = Pool(start, 0)
+    for _ in range(2):
+        with pytest.raises(raised, match="no space left"), pool.box():
+            pass
+    with pool.box() as box:
+        assert box.living
+    pool.close()
+
+
+def test_the_gate_lets_one_be_alone() -> None:
+    gate, log = Gate(), []
+    inside = threading.Event()
+
+    def other() -> None:
+        with gate.running():
+            inside.set()
+            time.sleep(0.05)
+            log.append("other")
+
+    thread = threading.Thread(target=other)
+    with gate.running():
+        thread.start()
+        assert inside.wait(5)
+        with gate.alone():
+            log.append("alone")
+    thread.join()
+    assert log == ["other", "alone"]
+
+
+# -- system calls, languages, images -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("machine", "socket", "clone"), [("x86_64", 41, 56), ("aarch64", 198, 220)])
+def test_the_filter_is_well_formed(machine: str, socket: int, clone: int) -> None:
+    program = _seccomp.seccomp_filter(machine)
+    ops = [struct.unpack_from("=HBBI", program, 8 * i) for i in range(len(program) // 8)]
+    assert ops[-1] == (0x06, 0, 0, 0x7FFF0000)  # the default is to allow
+    assert (0x15, 0, 1, socket) in ops
+    assert (0x15, 0, 3, clone) in ops
+    for place, (code, yes, no, _) in enumerate(ops):
+        assert place + 1 + max(yes, no) < len(ops) or code == 0x06  # every jump lands inside
+    assert len({*_seccomp.refused(machine).values()}) == len(_seccomp.refused(machine))
+
+
+def test_every_language_has_its_folder_and_file() -> None:
+    assert languages.names() == ["cpp", "python"]
+    for name in languages.names():
+        assert languages.get(name).name == name
+        assert (image_folder(name) / "debian-packages").is_file()
+
+
+def test_an_unknown_language_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown language 'rust': choose one of cpp, python"):
+        languages.get("rust")
+
+
+def test_a_tag_follows_the_content_of_the_folder() -> None:
+    assert image_tag("python") == image_tag("python")
+    assert image_tag("python").partition(":")[2] != image_tag("cpp").partition(":")[2]
+    assert install._default_base("python").startswith("python:3.")
