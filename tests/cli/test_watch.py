@@ -113,7 +113,7 @@ def test_states_tell_running_from_stopped_failed_and_ended(tmp_path: Path) -> No
 
 def test_a_journal_is_being_written_as_long_as_another_process_holds_it(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from sdpo_solve.journal import Journal;"
+        "import sys; from pathlib import Path; from sdpo_solve.run.journal import Journal;"
         "j = Journal(Path(sys.argv[1]), 'x'); print('held', flush=True); sys.stdin.read()"
     )
     path = tmp_path / "journal.jsonl"

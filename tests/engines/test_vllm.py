@@ -97,7 +97,7 @@ def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
 def test_pythons_own_helper_outlives_what_is_guarded() -> None:
     code = """
         from multiprocessing import resource_tracker
-        from sdpo_solve.engines._guardian import Guardian
+        from sdpo_solve.engines._reaper import Guardian
         guardian = Guardian()
         with guardian.marking():
             resource_tracker.ensure_running()
@@ -114,7 +114,7 @@ def test_pythons_own_helper_outlives_what_is_guarded() -> None:
 def test_the_guardian_acts_when_we_are_killed() -> None:
     code = """
         import subprocess, time
-        from sdpo_solve.engines._guardian import Guardian
+        from sdpo_solve.engines._reaper import Guardian
         guardian = Guardian()
         with guardian.marking():
             subprocess.Popen(["sleep", "300"], start_new_session=True)

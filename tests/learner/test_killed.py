@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.helpers.batches import journals
 from tests.helpers.tiny_model import save_tiny_model
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 def weights(out: Path) -> dict[str, bytes]:
@@ -26,8 +26,16 @@ def killed(tmp_path: Path, first: int, stride: int) -> tuple[dict[str, Any], Pat
     model_dir, out = save_tiny_model(tmp_path / "tiny"), tmp_path / "out"
     out.mkdir()
     done = subprocess.run(
-        [sys.executable, str(HERE / "killed_runs.py"), str(model_dir), str(out), str(first), str(stride)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        [
+            sys.executable,
+            "-m",
+            "tests.helpers.killed_runs",
+            str(model_dir),
+            str(out),
+            str(first),
+            str(stride),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

@@ -90,7 +90,7 @@ ARENAS = """
     import ctypes
     import sys
     from pathlib import Path
-    from sdpo_solve.processor import share_freed_memory
+    from sdpo_solve.model.cpu import share_freed_memory
 
     if sys.argv[1] == "shared":
         share_freed_memory()  # as the command does, before anything starts threads

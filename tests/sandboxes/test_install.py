@@ -53,7 +53,7 @@ socketserver.UnixStreamServer("/var/run/docker.sock", Answers).serve_forever()
 ALONE = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec"]
 EMPTY = "mount -t tmpfs none /run; mount -t tmpfs none /var/log; "
 ENSURE = """
-from sdpo_solve import setup
+from sdpo_solve.sandboxes import install as setup
 from sdpo_solve.errors import PrerequisiteError
 try:
     setup.ensure_docker_engine(print)
