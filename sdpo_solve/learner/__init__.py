@@ -1,1 +1,7 @@
-"""The learner: LoRA weights, the SDPO loss, the self-teacher and the health checks."""
+"""The learner: one LoRA step towards the self-teacher, given examples. Knows no method.
+
+May import `model`, `sandboxes` and the ground. Read `learner.py` (one update from examples to a new policy),
+`examples.py` (attempts to token ids), `gradient.py`, `loss.py` (the paper's objectives), `teacher.py` (EMA,
+trust region, frozen, live), then `head.py`, `packing.py` and `attention.py` (how it is computed cheaply;
+`plain.py` is the same without), `optimizer.py`, `health.py` (collapse) and `checkpoint.py` (resume).
+"""

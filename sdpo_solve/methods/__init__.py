@@ -1,5 +1,7 @@
 """Methods: how to start, what to sample next, what to learn.
 
+May import `learner` and the ground. Read `prompts.py` (every prompt of a run), then `sdpo.py`.
+
 The module name is the option name, with `_` for `-`. Each module has `Options`, a class and `build`. This
 file holds what every method is built from; it knows none of them.
 """
