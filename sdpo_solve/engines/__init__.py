@@ -1,7 +1,8 @@
 """Engines: turn prompts into samples.
 
-May import `model` and the ground. Read `hf.py` (transformers in this process), `_decoding.py` and `_cache.py`
-below it, then `vllm.py` and `scripted.py`; `_probe.py` checks that a swapped adapter is the one that was meant.
+May import `model` and the ground. Read `hf.py` (transformers in this process), `_decoding.py` and
+`_cache.py` below it, then `vllm.py` and `scripted.py`; `_probe.py` checks that a swapped adapter is the one
+that was meant.
 
 The module name is the option name. Each module has `Options`, a class and `build(options, parts)`. This file
 holds what every engine is built from; it knows none of them.
