@@ -12,12 +12,12 @@ from sdpo_solve.types import (
     Attempt,
     BoxInput,
     Example,
+    Execution,
     Limits,
     Policy,
     Problem,
     Program,
     Prompt,
-    RunResult,
     Sample,
     SamplingSpec,
     Update,
@@ -27,7 +27,7 @@ from sdpo_solve.types import (
 if TYPE_CHECKING:
     import torch
 
-StopAfter = Callable[[int, RunResult], bool]
+StopAfter = Callable[[int, Execution], bool]
 """Called with (input index, its result), in input order; true means: the rest need not run."""
 
 TokenProgress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ class Sandbox(Protocol):
         inputs: Sequence[BoxInput],
         limits: Limits,
         stop_after: StopAfter | None = None,
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         """One result an input, in order; NOT_RUN for those left out after `stop_after` said true.
 
         Raises SandboxError when the box (not the program) failed.

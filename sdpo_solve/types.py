@@ -47,7 +47,7 @@ class Status(StrEnum):
     """Left out, because the verdict was already decided."""
 
 
-class RunStatus(StrEnum):
+class ExecutionStatus(StrEnum):
     """What became of one process in the sandbox. There is no 'right' or 'wrong' in the box."""
 
     OK = "ok"
@@ -215,14 +215,14 @@ class BoxInput:
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
+class Execution:
     """What came out of one process. Texts are decoded with replacement and cut at the sandbox's cap.
 
     `values` holds, for each call that returned, its value in wire form (`values.decode`); it is written by
     the process under test and is as trustworthy as its standard output.
     """
 
-    status: RunStatus
+    status: ExecutionStatus
     stdout: str = ""
     stderr: str = ""
     exit_code: int | None = None

@@ -20,12 +20,12 @@ from sdpo_solve.protocols import Engine, Grader, Method, Sandbox
 from sdpo_solve.types import (
     Attempt,
     BoxInput,
+    ExecutionStatus,
     Limits,
     Policy,
     Problem,
     Program,
     Prompt,
-    RunStatus,
     Sample,
     SamplingSpec,
     Update,
@@ -236,7 +236,7 @@ class TurnMethod:
 def probe(sandbox: Sandbox) -> None:
     """Raises SandboxError where not even an empty program runs."""
     (result,) = sandbox.run(Program("pass"), [BoxInput()], Limits())
-    if result.status is not RunStatus.OK:
+    if result.status is not ExecutionStatus.OK:
         raise SandboxError(f"an empty program ended with {result.status.value}: {result.stderr[:200]}")
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import docker
 from sdpo_solve.sandboxes.images import image_tag
-from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
+from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 
 MAX_RATIO = 1.5
 MAX_BOX_WAIT_MS = 50.0
@@ -146,7 +146,7 @@ def _boxed(sandbox: docker.DockerSandbox, code: str, size: Size) -> float:
 
     def one(n: int) -> None:
         results = sandbox.run(program, [BoxInput("1\n")] * size.tests, _LIMITS)
-        assert all(result.status is RunStatus.OK for result in results), results[0]
+        assert all(result.status is ExecutionStatus.OK for result in results), results[0]
 
     return _at_once(one, size.attempts, 2)
 

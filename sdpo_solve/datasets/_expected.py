@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode, encode
-from sdpo_solve.types import BoxInput, Call, Limits, Program, RunResult, RunStatus
+from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
 
 _ALL_LIMITS = Limits(time_s=120.0, memory_mb=1024)  # for every call in one process
 _ONE_LIMITS = Limits(time_s=30.0, memory_mb=1024)
@@ -51,10 +51,10 @@ def compute(
         box = sandbox()
         (result,) = box.run(program, [BoxInput(calls=tuple(calls))], _ALL_LIMITS)
         results = [result]
-        if result.status is not RunStatus.OK or len(result.values) != len(calls):
+        if result.status is not ExecutionStatus.OK or len(result.values) != len(calls):
             results = box.run(program, [BoxInput(calls=(call,)) for call in calls], _ONE_LIMITS)
             for index, each in enumerate(results):
-                if each.status is not RunStatus.OK or len(each.values) != 1:
+                if each.status is not ExecutionStatus.OK or len(each.values) != 1:
                     return Failed(index, _reason(each))
         texts = [text for each in results for text in each.values]
     try:
@@ -66,7 +66,7 @@ def compute(
     return Computed(values)
 
 
-def _reason(result: RunResult) -> str:
+def _reason(result: Execution) -> str:
     last = result.stderr.strip().splitlines()[-1:] or [result.status.value]
     return last[0][:200]
 

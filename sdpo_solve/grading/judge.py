@@ -27,11 +27,11 @@ from sdpo_solve.types import (
     BoxInput,
     Call,
     Case,
+    Execution,
+    ExecutionStatus,
     Kind,
     Problem,
     Program,
-    RunResult,
-    RunStatus,
     Status,
     TestCase,
     Verdict,
@@ -39,12 +39,12 @@ from sdpo_solve.types import (
 
 _TEXT_CHARS = 4000
 _STATUS = {
-    RunStatus.RUNTIME_ERROR: Status.RUNTIME_ERROR,
-    RunStatus.COMPILE_ERROR: Status.COMPILE_ERROR,
-    RunStatus.TIME_LIMIT: Status.TIME_LIMIT,
-    RunStatus.MEMORY_LIMIT: Status.MEMORY_LIMIT,
-    RunStatus.OUTPUT_LIMIT: Status.OUTPUT_LIMIT,
-    RunStatus.NOT_RUN: Status.NOT_RUN,
+    ExecutionStatus.RUNTIME_ERROR: Status.RUNTIME_ERROR,
+    ExecutionStatus.COMPILE_ERROR: Status.COMPILE_ERROR,
+    ExecutionStatus.TIME_LIMIT: Status.TIME_LIMIT,
+    ExecutionStatus.MEMORY_LIMIT: Status.MEMORY_LIMIT,
+    ExecutionStatus.OUTPUT_LIMIT: Status.OUTPUT_LIMIT,
+    ExecutionStatus.NOT_RUN: Status.NOT_RUN,
 }
 
 
@@ -151,7 +151,7 @@ class Judge:
         n_visible = sum(planned.test.visible for planned in plan)
         failed = False
 
-        def stop_after(position: int, result: RunResult) -> bool:
+        def stop_after(position: int, result: Execution) -> bool:
             nonlocal failed
             case = judged[position] = _case(problem, plan[position], result)
             failed = failed or case.status is not Status.ACCEPTED
@@ -202,7 +202,7 @@ def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
     return _Planned(index, test, BoxInput(calls=rest.calls), rest)
 
 
-def _case(problem: Problem, planned: _Planned, result: RunResult) -> Case:
+def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:
     status, output = _STATUS.get(result.status), middle_cut(result.stdout, _TEXT_CHARS)
     if problem.kind is not Kind.STDIN:
         values = _values(result)
@@ -228,7 +228,7 @@ def _case(problem: Problem, planned: _Planned, result: RunResult) -> Case:
     )
 
 
-def _values(result: RunResult) -> list[object] | None:
+def _values(result: Execution) -> list[object] | None:
     """What the calls returned; None where a text is not in wire form, which only a forger writes."""
     try:
         return [decode(text) for text in result.values]

@@ -20,7 +20,7 @@ from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import _seccomp, wire_values
 from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, PATIENCE, Unpacker, pack
 from sdpo_solve.sandboxes.languages import Language
-from sdpo_solve.types import BoxInput, Limits, Program, RunResult, RunStatus
+from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Program
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
@@ -169,7 +169,7 @@ class Conversation:
         allowance: Allowance,
         stop_after: StopAfter | None,
         quiet: AbstractContextManager[None],
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         """All tests of one attempt. `quiet` is entered while a test is repeated alone. Raises BoxLost."""
         self._say(pack(_job(program, language, limits, allowance)))
         collected = self._collected = _Collected(len(inputs), allowance, stop_after)
@@ -184,7 +184,7 @@ class Conversation:
         self.at_rest = not collected.stopped
         return collected.results()
 
-    def without_runner(self) -> list[RunResult]:
+    def without_runner(self) -> list[Execution]:
         """The results of a program that brought its own runner down: an error in the test that was next."""
         assert self._collected is not None
         return self._collected.broken_off()
@@ -242,7 +242,7 @@ class _Collected:
     """Results as they come in, believed in input order."""
 
     def __init__(self, n: int, allowance: Allowance, stop_after: StopAfter | None) -> None:
-        self._results: list[RunResult | None] = [None] * n
+        self._results: list[Execution | None] = [None] * n
         self._doubtful: set[int] = set()
         self._n_believed = 0
         self._n_bytes_left = int(allowance.total_output_mb * 2**20)
@@ -254,8 +254,8 @@ class _Collected:
         if head["again"]:
             self._doubtful.add(index)
         self._n_bytes_left -= len(payload)
-        if self._n_bytes_left < 0 and head["status"] == RunStatus.OK:
-            head["status"] = RunStatus.OUTPUT_LIMIT
+        if self._n_bytes_left < 0 and head["status"] == ExecutionStatus.OK:
+            head["status"] = ExecutionStatus.OUTPUT_LIMIT
             payload, head["lengths"] = payload[:EXCERPT_BYTES], [EXCERPT_BYTES, 0, 0]
             head["n_values"] = 0
         self._results[index] = _result(head, payload)
@@ -269,15 +269,15 @@ class _Collected:
             self._results[index] = None
         return again
 
-    def broken_off(self) -> list[RunResult]:
+    def broken_off(self) -> list[Execution]:
         results = self.results()
         if self._n_believed < len(results):
             words = "the program brought down the process that ran it"
-            results[self._n_believed] = RunResult(RunStatus.RUNTIME_ERROR, stderr=words)
+            results[self._n_believed] = Execution(ExecutionStatus.RUNTIME_ERROR, stderr=words)
         return results
 
-    def results(self) -> list[RunResult]:
-        none = RunResult(RunStatus.NOT_RUN)
+    def results(self) -> list[Execution]:
+        none = Execution(ExecutionStatus.NOT_RUN)
         believed = [result or none for result in self._results[: self._n_believed]]
         return believed + [none] * (len(self._results) - self._n_believed)
 
@@ -317,12 +317,12 @@ def _input_frames(inputs: Sequence[BoxInput], indices: Sequence[int], *, alone: 
         yield pack(head, inputs[index].stdin.encode("utf-8", "surrogatepass"))
 
 
-def _result(head: dict[str, Any], payload: bytes) -> RunResult:
+def _result(head: dict[str, Any], payload: bytes) -> Execution:
     n_stdout, n_stderr, _ = head["lengths"]
     texts = [payload[:n_stdout], payload[n_stdout : n_stdout + n_stderr], payload[n_stdout + n_stderr :]]
     stdout, stderr, lines = (text.decode("utf-8", "replace") for text in texts)
-    return RunResult(
-        status=RunStatus(head["status"]),
+    return Execution(
+        status=ExecutionStatus(head["status"]),
         stdout=stdout,
         stderr=stderr,
         exit_code=head["exit_code"],

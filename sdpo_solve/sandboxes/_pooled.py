@@ -21,7 +21,7 @@ from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._box import Allowance, BoxEnd, BoxLost, Conversation, blame
 from sdpo_solve.sandboxes._pool import Gate, Pool, Poolable
-from sdpo_solve.types import BoxInput, Limits, Program, RunResult
+from sdpo_solve.types import BoxInput, Execution, Limits, Program
 
 _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
 
@@ -96,7 +96,7 @@ class PooledSandbox(ABC):
         inputs: Sequence[BoxInput],
         limits: Limits,
         stop_after: StopAfter | None = None,
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         """See `protocols.Sandbox`. Raises ConfigError for calls in a language that has none."""
         language = languages.get(program.language)
         if program.entry_point and language.run is not None:

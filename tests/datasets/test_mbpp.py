@@ -14,7 +14,7 @@ from sdpo_solve.datasets.selection import Selected, Selection, Unfit
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox, StopAfter
 from sdpo_solve.sandboxes.wire_values import encode
-from sdpo_solve.types import BoxInput, Checker, Kind, Limits, Program, RunResult, RunStatus
+from sdpo_solve.types import BoxInput, Checker, Execution, ExecutionStatus, Kind, Limits, Program
 
 MBPP = {
     "task_id": 11,
@@ -55,11 +55,11 @@ class Box:
         inputs: Sequence[BoxInput],
         limits: Limits,
         stop_after: StopAfter | None = None,
-    ) -> list[RunResult]:
+    ) -> list[Execution]:
         self.n_runs += 1
         return [self._one(program, given) for given in inputs]
 
-    def _one(self, program: Program, given: BoxInput) -> RunResult:
+    def _one(self, program: Program, given: BoxInput) -> Execution:
         space: dict[str, Any] = {}
         exec(program.code, space)
         values: list[str] = []
@@ -67,8 +67,10 @@ class Box:
             for call in given.calls:
                 values.append(encode(space[program.entry_point or ""](*call.args, **call.kwargs)))
         except ZeroDivisionError as exc:
-            return RunResult(RunStatus.RUNTIME_ERROR, stderr=f"Traceback\n{exc!r}", values=tuple(values))
-        return RunResult(RunStatus.OK, values=tuple(values))
+            return Execution(
+                ExecutionStatus.RUNTIME_ERROR, stderr=f"Traceback\n{exc!r}", values=tuple(values)
+            )
+        return Execution(ExecutionStatus.OK, values=tuple(values))
 
     def identity(self) -> str:
         return "this process"

@@ -14,17 +14,17 @@ from sdpo_solve.sandboxes.wire_values import encode
 from sdpo_solve.types import (
     BoxInput,
     Checker,
+    Execution,
+    ExecutionStatus,
     Kind,
     Limits,
     Problem,
     Program,
-    RunResult,
-    RunStatus,
     Status,
     TestCase,
 )
 
-Answer = Callable[[Program, BoxInput], RunResult]
+Answer = Callable[[Program, BoxInput], Execution]
 
 
 class Box:
@@ -40,8 +40,8 @@ class Box:
         inputs: Sequence[BoxInput],
         limits: Limits,
         stop_after: StopAfter | None = None,
-    ) -> list[RunResult]:
-        results = [RunResult(RunStatus.NOT_RUN) for _ in inputs]
+    ) -> list[Execution]:
+        results = [Execution(ExecutionStatus.NOT_RUN) for _ in inputs]
         for number, given in enumerate(inputs):
             self.inputs.append(given)
             results[number] = self._answer(program, given)
@@ -56,15 +56,15 @@ class Box:
         pass
 
 
-def prints(text: str) -> RunResult:
-    return RunResult(RunStatus.OK, stdout=text, exit_code=0)
+def prints(text: str) -> Execution:
+    return Execution(ExecutionStatus.OK, stdout=text, exit_code=0)
 
 
 def stdin_problem(*tests: tuple[str, str, bool]) -> Problem:
     return Problem("p", "statement", Kind.STDIN, tuple(TestCase(*test) for test in tests))
 
 
-def echo(program: Program, given: BoxInput) -> RunResult:
+def echo(program: Program, given: BoxInput) -> Execution:
     """A program that answers with its input, but 'wrong' to inputs that its code lists."""
     return prints("wrong" if given.stdin in program.code.split() else given.stdin)
 
@@ -120,9 +120,11 @@ def test_an_answer_without_code_runs_nothing() -> None:
     assert len(box.inputs) == 4
 
 
-@pytest.mark.parametrize("status", [s for s in RunStatus if s not in (RunStatus.OK, RunStatus.NOT_RUN)])
-def test_a_run_that_failed_is_never_accepted_whatever_it_printed(status: RunStatus) -> None:
-    box = Box(lambda program, given: RunResult(status, stdout=given.stdin, stderr="why"))
+@pytest.mark.parametrize(
+    "status", [s for s in ExecutionStatus if s not in (ExecutionStatus.OK, ExecutionStatus.NOT_RUN)]
+)
+def test_a_run_that_failed_is_never_accepted_whatever_it_printed(status: ExecutionStatus) -> None:
+    box = Box(lambda program, given: Execution(status, stdout=given.stdin, stderr="why"))
     (verdict,) = Judge(box).grade(FOUR, ["code"], thorough=True)
     assert {case.status for case in verdict.cases} == {Status(status.value)}
     assert verdict.first_failure is not None
@@ -130,14 +132,14 @@ def test_a_run_that_failed_is_never_accepted_whatever_it_printed(status: RunStat
 
 
 def test_a_compile_error_stands_for_every_test_and_its_message_once() -> None:
-    error = RunResult(RunStatus.COMPILE_ERROR, stderr="SyntaxError: line 1")
+    error = Execution(ExecutionStatus.COMPILE_ERROR, stderr="SyntaxError: line 1")
     (verdict,) = Judge(Box(lambda program, given: error)).grade(FOUR, ["("])
     assert {case.status for case in verdict.cases} == {Status.COMPILE_ERROR}
     assert [case.error for case in verdict.cases] == ["", "SyntaxError: line 1", "", ""]
 
 
-def returns(*values: object) -> RunResult:
-    return RunResult(RunStatus.OK, exit_code=0, values=tuple(encode(value) for value in values))
+def returns(*values: object) -> Execution:
+    return Execution(ExecutionStatus.OK, exit_code=0, values=tuple(encode(value) for value in values))
 
 
 FUNCTION = Problem("p", "s", Kind.FUNCTION, (TestCase([1, "a"], [1, [2]], True),), entry_point="f")
@@ -152,13 +154,13 @@ FUNCTION = Problem("p", "s", Kind.FUNCTION, (TestCase([1, "a"], [1, [2]], True),
         (returns("[1, [2]]"), WA, "'[1, [2]]'"),
         (returns(), Status.RUNTIME_ERROR, ""),
         (returns([1, [2]], [1, [2]]), Status.RUNTIME_ERROR, "[1, [2]], [1, [2]]"),
-        (RunResult(RunStatus.OK, values=("forged",)), WA, "(not a plain value)"),
-        (RunResult(RunStatus.OK, values=('{"Liar": 1}',)), WA, "(not a plain value)"),
+        (Execution(ExecutionStatus.OK, values=("forged",)), WA, "(not a plain value)"),
+        (Execution(ExecutionStatus.OK, values=('{"Liar": 1}',)), WA, "(not a plain value)"),
         (returns(10**5000), WA, "(a value that holds a very large integer)"),
     ],
 )
 def test_function_results_are_decoded_and_compared_here(
-    result: RunResult, status: Status, output: str
+    result: Execution, status: Status, output: str
 ) -> None:
     box = Box(lambda program, given: result)
     (verdict,) = Judge(box).grade(FUNCTION, ["code"])
@@ -185,7 +187,7 @@ def test_an_assert_of_another_form_is_the_problems_fault() -> None:
 
 
 def test_texts_are_capped_and_dropped_where_the_test_passed() -> None:
-    box = Box(lambda program, given: RunResult(RunStatus.OK, stdout="x" * 10**6, stderr="e" * 10**6))
+    box = Box(lambda program, given: Execution(ExecutionStatus.OK, stdout="x" * 10**6, stderr="e" * 10**6))
     (verdict,) = Judge(box).grade(stdin_problem(("i", "y", True), ("i", "x" * 10**6, True)), ["code"])
     failed, passed = verdict.cases
     assert (len(failed.output), len(failed.error)) == (4000, 4000)
@@ -195,7 +197,7 @@ def test_texts_are_capped_and_dropped_where_the_test_passed() -> None:
 def breaks(times: int) -> Answer:
     left = [times]
 
-    def answer(program: Program, given: BoxInput) -> RunResult:
+    def answer(program: Program, given: BoxInput) -> Execution:
         if given.stdin == "v2" and left[0]:
             left[0] -= 1
             raise SandboxError("the daemon is gone")
@@ -216,7 +218,7 @@ def test_a_box_that_stays_broken_raises_and_is_no_verdict() -> None:
 
 def test_a_sandbox_that_loses_results_is_broken() -> None:
     class Loses(Box):
-        def run(self, *args: object, **kwargs: object) -> list[RunResult]:
+        def run(self, *args: object, **kwargs: object) -> list[Execution]:
             return []
 
     with pytest.raises(SandboxError, match="0 results for 4 inputs"):
@@ -226,7 +228,7 @@ def test_a_sandbox_that_loses_results_is_broken() -> None:
 def test_boxes_says_how_many_programs_run_at_the_same_time() -> None:
     barrier = threading.Barrier(3, timeout=10)
 
-    def meet(program: Program, given: BoxInput) -> RunResult:
+    def meet(program: Program, given: BoxInput) -> Execution:
         barrier.wait()  # passes only when three programs are here together
         return prints(given.stdin)
 

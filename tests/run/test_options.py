@@ -23,12 +23,12 @@ from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.types import (
     Attempt,
     BoxInput,
+    Execution,
     Kind,
     Limits,
     Problem,
     Program,
-    RunResult,
-    RunStatus,
+    ExecutionStatus,
     SamplingSpec,
     TestCase,
 )
@@ -221,11 +221,11 @@ POOL = {"language", "boxes_ready"}
 OWN = {"docker": {"image", "runtime"}, "bubblewrap": {"separate"}}
 
 
-def results(name: str, seen: Seen, **options: Any) -> list[tuple[RunStatus, str]]:
+def results(name: str, seen: Seen, **options: Any) -> list[tuple[ExecutionStatus, str]]:
     module = MODULES[name]
     sandbox = module.build(module.Options(**{**SMALL, **options}))
     try:
-        found: Sequence[RunResult] = sandbox.run(Program(seen.code), [BoxInput()] * seen.inputs, LIMITS)
+        found: Sequence[Execution] = sandbox.run(Program(seen.code), [BoxInput()] * seen.inputs, LIMITS)
         return sorted((result.status, result.stdout[:40]) for result in found)
     finally:
         sandbox.close()
@@ -241,7 +241,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 def test_a_box_reads(option: str, backend: str) -> None:
     seen = BOX[option]
     usual, changed = results(backend, seen), results(backend, seen, **seen.change)
-    assert all(status is RunStatus.OK for status, _ in usual)
+    assert all(status is ExecutionStatus.OK for status, _ in usual)
     assert changed != usual
 
 

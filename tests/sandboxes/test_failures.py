@@ -19,7 +19,7 @@ from sdpo_solve.errors import PrerequisiteError, SandboxError
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._pooled import PooledSandbox
 from sdpo_solve.sandboxes.images import image_tag
-from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
+from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 
 LIMITS = Limits(time_s=20.0, memory_mb=128)
 SLEEP = Program("import time; time.sleep(30)")
@@ -58,7 +58,7 @@ def error_of(sandbox: PooledSandbox, act: Callable[[], object], after_s: float =
 
 def still_works(sandbox: PooledSandbox) -> bool:
     (result,) = sandbox.run(Program("print(input())"), [BoxInput("yes")], LIMITS)
-    return (result.status, result.stdout) == (RunStatus.OK, "yes\n")
+    return (result.status, result.stdout) == (ExecutionStatus.OK, "yes\n")
 
 
 def test_a_container_removed_from_outside(boxes: docker.DockerSandbox) -> None:

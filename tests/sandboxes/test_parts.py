@@ -24,7 +24,7 @@ from sdpo_solve.sandboxes._box import (
 from sdpo_solve.sandboxes._pool import Gate, Pool
 from sdpo_solve.sandboxes.guest.wire import Unpacker, classify, pack
 from sdpo_solve.sandboxes.images import image_folder, image_tag
-from sdpo_solve.types import Limits, RunStatus
+from sdpo_solve.types import ExecutionStatus, Limits
 
 # -- who is to blame -----------------------------------------------------------------------------------------
 
@@ -174,7 +174,9 @@ def test_results_are_believed_in_input_order_and_stop_there() -> None:
     collected.add(head(1), b"")
     assert asked == [0, 1]
     assert collected.stopped
-    assert [result.status for result in collected.results()] == [RunStatus.OK] * 2 + [RunStatus.NOT_RUN] * 2
+    assert [result.status for result in collected.results()] == [ExecutionStatus.OK] * 2 + [
+        ExecutionStatus.NOT_RUN
+    ] * 2
 
 
 def test_a_doubtful_result_holds_the_later_ones_back_until_it_is_repeated() -> None:
@@ -186,7 +188,7 @@ def test_a_doubtful_result_holds_the_later_ones_back_until_it_is_repeated() -> N
     assert collected.start_repeats() == [0]
     collected.add(head(0), b"")
     assert asked == [0, 1]
-    assert [result.status for result in collected.results()] == [RunStatus.OK] * 2
+    assert [result.status for result in collected.results()] == [ExecutionStatus.OK] * 2
 
 
 def test_output_of_all_tests_together_is_capped() -> None:
@@ -194,7 +196,7 @@ def test_output_of_all_tests_together_is_capped() -> None:
     for index in range(3):
         collected.add(head(index, n=600_000), b"x" * 600_000)
     statuses = [result.status for result in collected.results()]
-    assert statuses == [RunStatus.OK, RunStatus.OUTPUT_LIMIT, RunStatus.OUTPUT_LIMIT]
+    assert statuses == [ExecutionStatus.OK, ExecutionStatus.OUTPUT_LIMIT, ExecutionStatus.OUTPUT_LIMIT]
     assert [len(result.stdout) for result in collected.results()] == [600_000, 65_536, 65_536]
 
 
@@ -202,7 +204,7 @@ def test_a_program_that_loses_its_runner_fails_the_test_that_was_next() -> None:
     collected = _Collected(3, ALLOWANCE, None)
     collected.add(head(0), b"")
     statuses = [result.status for result in collected.broken_off()]
-    assert statuses == [RunStatus.OK, RunStatus.RUNTIME_ERROR, RunStatus.NOT_RUN]
+    assert statuses == [ExecutionStatus.OK, ExecutionStatus.RUNTIME_ERROR, ExecutionStatus.NOT_RUN]
 
 
 # -- pools and the gate --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes import wire_values
-from sdpo_solve.types import BoxInput, Call, Limits, Program, RunResult, RunStatus
+from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
 
 LIMITS = Limits(time_s=1.0, memory_mb=128)
 
@@ -28,16 +28,16 @@ def needs_cpp(function: Behaviour) -> Behaviour:
     return function
 
 
-def one(sandbox: Sandbox, code: str, stdin: str = "", limits: Limits = LIMITS) -> RunResult:
+def one(sandbox: Sandbox, code: str, stdin: str = "", limits: Limits = LIMITS) -> Execution:
     (result,) = sandbox.run(Program(code), [BoxInput(stdin)], limits)
     return result
 
 
-def call(sandbox: Sandbox, code: str, *args: object, entry: str = "f", preamble: str = "") -> RunResult:
+def call(sandbox: Sandbox, code: str, *args: object, entry: str = "f", preamble: str = "") -> Execution:
     (result,) = sandbox.run(Program(code, entry, preamble), [BoxInput(calls=(Call(args),))], LIMITS)
     return result
 
 
-def returned(result: RunResult) -> list[object]:
-    assert result.status is RunStatus.OK, result
+def returned(result: Execution) -> list[object]:
+    assert result.status is ExecutionStatus.OK, result
     return [wire_values.decode(text) for text in result.values]

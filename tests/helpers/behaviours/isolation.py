@@ -4,7 +4,7 @@ import os
 import time
 
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
+from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 from tests.helpers.behaviours import LIMITS, behaviour, one
 
 
@@ -51,7 +51,7 @@ def the_environment_tells_nothing(sandbox: Sandbox) -> None:
 @behaviour
 def there_is_no_network(sandbox: Sandbox) -> None:
     result = one(sandbox, "import socket; socket.create_connection(('1.1.1.1', 53), 1)")
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     interfaces = one(sandbox, "import os; print(open('/proc/net/dev').read().count(':'))")
     assert int(interfaces.stdout) <= 1  # the loopback
 
@@ -87,7 +87,7 @@ print(reached)
     # In a namespace of its own a test may signal the two helpers that hold it, and nothing else is there.
     alone = int(one(sandbox, wrapper).stdout) <= 2
     for result in results:
-        assert result.status is RunStatus.OK, result
+        assert result.status is ExecutionStatus.OK, result
         assert result.stdout == "0\n" or alone
 
 
@@ -147,4 +147,4 @@ for pid in (1, os.getppid(), -1):
         pass
 raise SystemExit(5)
 """
-    assert one(sandbox, code).status is RunStatus.RUNTIME_ERROR
+    assert one(sandbox, code).status is ExecutionStatus.RUNTIME_ERROR

@@ -4,7 +4,7 @@ import pytest
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import BoxInput, Call, Program, RunStatus
+from sdpo_solve.types import BoxInput, Call, ExecutionStatus, Program
 from tests.helpers.behaviours import LIMITS, behaviour, needs_cpp
 
 DOUBLE_CPP = (
@@ -18,8 +18,8 @@ def cpp_is_compiled_once_and_run(sandbox: Sandbox) -> None:
     program = Program(DOUBLE_CPP, language="cpp")
     results = sandbox.run(program, [BoxInput("1 2"), BoxInput("-5")], LIMITS)
     assert [(result.status, result.stdout) for result in results] == [
-        (RunStatus.OK, "2\n4\n"),
-        (RunStatus.OK, "-10\n"),
+        (ExecutionStatus.OK, "2\n4\n"),
+        (ExecutionStatus.OK, "-10\n"),
     ]
 
 
@@ -27,7 +27,7 @@ def cpp_is_compiled_once_and_run(sandbox: Sandbox) -> None:
 @needs_cpp
 def cpp_errors_are_compile_errors(sandbox: Sandbox) -> None:
     results = sandbox.run(Program("int main() { return x; }", language="cpp"), [BoxInput()] * 3, LIMITS)
-    assert {result.status for result in results} == {RunStatus.COMPILE_ERROR}
+    assert {result.status for result in results} == {ExecutionStatus.COMPILE_ERROR}
     assert "solution.cpp:1:21: error" in results[0].stderr or "solution.cpp:1:" in results[0].stderr
 
 
@@ -36,13 +36,13 @@ def cpp_errors_are_compile_errors(sandbox: Sandbox) -> None:
 def cpp_has_the_same_limits(sandbox: Sandbox) -> None:
     program = "#include <vector>\nint main() { %s }"
     for body, status in (
-        ("volatile int x = 0; while (true) x = x + 1;", RunStatus.TIME_LIMIT),
+        ("volatile int x = 0; while (true) x = x + 1;", ExecutionStatus.TIME_LIMIT),
         (
             "std::vector<std::vector<char>> v; while (true) v.emplace_back(1 << 20, 'x');",
-            RunStatus.MEMORY_LIMIT,
+            ExecutionStatus.MEMORY_LIMIT,
         ),
-        ("return 3;", RunStatus.RUNTIME_ERROR),
-        ("__builtin_trap();", RunStatus.RUNTIME_ERROR),
+        ("return 3;", ExecutionStatus.RUNTIME_ERROR),
+        ("__builtin_trap();", ExecutionStatus.RUNTIME_ERROR),
     ):
         (result,) = sandbox.run(Program(program % body, language="cpp"), [BoxInput()], LIMITS)
         assert result.status is status, body
@@ -53,7 +53,7 @@ def cpp_has_the_same_limits(sandbox: Sandbox) -> None:
 def a_compiler_that_never_ends_is_stopped(sandbox: Sandbox) -> None:
     code = "template<int N> struct A { enum { v = A<N - 1>::v + A<N - 2>::v + sizeof(char[N]) }; };\n#include __FILE__\n"
     (result,) = sandbox.run(Program(code, language="cpp"), [BoxInput()], LIMITS)
-    assert result.status is RunStatus.COMPILE_ERROR
+    assert result.status is ExecutionStatus.COMPILE_ERROR
 
 
 @behaviour

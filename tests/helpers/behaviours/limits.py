@@ -1,14 +1,14 @@
 """Every limit ends what breaks it, is measured, and leaves what keeps it alone."""
 
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import BoxInput, Limits, Program, RunStatus
+from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 from tests.helpers.behaviours import LIMITS, behaviour, one
 
 
 @behaviour
 def processor_time_is_limited(sandbox: Sandbox) -> None:
     result = one(sandbox, "while True: pass")
-    assert result.status is RunStatus.TIME_LIMIT
+    assert result.status is ExecutionStatus.TIME_LIMIT
     assert 1.0 < result.cpu_s < 2.0
 
 
@@ -21,13 +21,13 @@ def processor_time_is_measured(sandbox: Sandbox) -> None:
 @behaviour
 def processor_time_of_children_counts(sandbox: Sandbox) -> None:
     code = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
-    assert one(sandbox, code).status is RunStatus.TIME_LIMIT
+    assert one(sandbox, code).status is ExecutionStatus.TIME_LIMIT
 
 
 @behaviour
 def sleeping_is_ended_by_the_wall_clock(sandbox: Sandbox) -> None:
     result = one(sandbox, "import time; time.sleep(100)", limits=Limits(0.5, 128))
-    assert result.status is RunStatus.TIME_LIMIT
+    assert result.status is ExecutionStatus.TIME_LIMIT
     assert result.cpu_s < 0.5
     assert 2.0 <= result.wall_s < 5.0  # twice the limit and a second
 
@@ -39,14 +39,14 @@ def memory_is_limited(sandbox: Sandbox) -> None:
         "x = [0]\nwhile True: x += x",
     ):
         result = one(sandbox, code)
-        assert result.status is RunStatus.MEMORY_LIMIT, code
+        assert result.status is ExecutionStatus.MEMORY_LIMIT, code
         assert result.peak_mb > 128
 
 
 @behaviour
 def memory_within_the_limit_is_fine(sandbox: Sandbox) -> None:
     result = one(sandbox, "x = b'x' * (80 << 20); print(len(x))")
-    assert result.status is RunStatus.OK
+    assert result.status is ExecutionStatus.OK
     assert 80 < result.peak_mb < 128
 
 
@@ -56,7 +56,7 @@ def memory_of_a_short_peak_is_measured(sandbox: Sandbox) -> None:
     child = "import os\nif os.fork(): os.wait()\nelse:\n    x = b'x' * (60 << 20)\n    os._exit(0)"
     for code, least_mb in (("x = b'x' * (80 << 20); del x", 80), (child, 60)):
         for result in sandbox.run(Program(code), [BoxInput()] * 6, LIMITS):
-            assert result.status is RunStatus.OK
+            assert result.status is ExecutionStatus.OK
             assert least_mb < result.peak_mb < 128
 
 
@@ -69,14 +69,14 @@ def a_program_has_no_file_open_but_its_own(sandbox: Sandbox) -> None:
 @behaviour
 def output_is_capped(sandbox: Sandbox) -> None:
     result = one(sandbox, "while True: print('x' * 1000)")
-    assert result.status is RunStatus.OUTPUT_LIMIT
+    assert result.status is ExecutionStatus.OUTPUT_LIMIT
     assert 0 < len(result.stdout) <= 1 << 16
 
 
 @behaviour
 def the_end_of_a_long_error_is_kept(sandbox: Sandbox) -> None:
     result = one(sandbox, "import sys\nsys.stderr.write('x' * 10**6)\nraise ValueError('the end')")
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     assert len(result.stderr) <= 1 << 16
     assert result.stderr.endswith("ValueError: the end\n")
 
@@ -116,7 +116,7 @@ except OSError:
 def parallel_tests_do_not_share_a_limit(sandbox: Sandbox) -> None:
     code = "x = b'x' * (90 << 20); print(len(x))"
     results = sandbox.run(Program(code), [BoxInput()] * 4, LIMITS)
-    assert [result.status for result in results] == [RunStatus.OK] * 4
+    assert [result.status for result in results] == [ExecutionStatus.OK] * 4
 
 
 @behaviour
@@ -129,5 +129,5 @@ time.sleep(0.3)
 print("fine")
 """
     greedy, modest = sandbox.run(Program(code), [BoxInput("greedy"), BoxInput("modest")], LIMITS)
-    assert greedy.status is RunStatus.MEMORY_LIMIT
-    assert (modest.status, modest.stdout) == (RunStatus.OK, "fine\n")
+    assert greedy.status is ExecutionStatus.MEMORY_LIMIT
+    assert (modest.status, modest.stdout) == (ExecutionStatus.OK, "fine\n")

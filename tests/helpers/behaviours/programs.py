@@ -4,14 +4,19 @@ import threading
 import time
 
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import BoxInput, Call, Program, RunResult, RunStatus
+from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Program
 from tests.helpers.behaviours import LIMITS, behaviour, call, one, returned
 
 
 @behaviour
 def text_goes_in_and_comes_out(sandbox: Sandbox) -> None:
     result = one(sandbox, "print(input()[::-1])", "abc\n")
-    assert (result.status, result.stdout, result.stderr, result.exit_code) == (RunStatus.OK, "cba\n", "", 0)
+    assert (result.status, result.stdout, result.stderr, result.exit_code) == (
+        ExecutionStatus.OK,
+        "cba\n",
+        "",
+        0,
+    )
 
 
 @behaviour
@@ -30,14 +35,14 @@ def no_input_is_no_result(sandbox: Sandbox) -> None:
 def megabytes_pass_both_ways(sandbox: Sandbox) -> None:
     text = "x" * 3_000_000
     result = one(sandbox, "print(input())", text)
-    assert result.status is RunStatus.OK
+    assert result.status is ExecutionStatus.OK
     assert result.stdout == text + "\n"
 
 
 @behaviour
 def an_exception_is_told_with_the_programs_own_line(sandbox: Sandbox) -> None:
     result = one(sandbox, "def f():\n    return 1 // 0\nf()")
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     assert result.exit_code == 1
     assert result.stderr.splitlines()[:3] == [
         "Traceback (most recent call last):",
@@ -50,7 +55,7 @@ def an_exception_is_told_with_the_programs_own_line(sandbox: Sandbox) -> None:
 @behaviour
 def the_exit_code_is_the_programs(sandbox: Sandbox) -> None:
     result = one(sandbox, "import sys; print('x'); sys.exit(3)")
-    assert (result.status, result.exit_code, result.stdout) == (RunStatus.RUNTIME_ERROR, 3, "x\n")
+    assert (result.status, result.exit_code, result.stdout) == (ExecutionStatus.RUNTIME_ERROR, 3, "x\n")
 
 
 @behaviour
@@ -61,14 +66,14 @@ def a_signal_is_a_negative_exit_code(sandbox: Sandbox) -> None:
 @behaviour
 def what_does_not_compile_says_so(sandbox: Sandbox) -> None:
     result = one(sandbox, "x = (\n")
-    assert result.status is RunStatus.COMPILE_ERROR
+    assert result.status is ExecutionStatus.COMPILE_ERROR
     assert "SyntaxError: '(' was never closed" in result.stderr
     assert "solution.py" in result.stderr
 
 
 @behaviour
 def a_syntax_error_raised_by_the_program_is_a_runtime_error(sandbox: Sandbox) -> None:
-    assert one(sandbox, "compile('(', 'x', 'exec')").status is RunStatus.RUNTIME_ERROR
+    assert one(sandbox, "compile('(', 'x', 'exec')").status is ExecutionStatus.RUNTIME_ERROR
 
 
 @behaviour
@@ -78,8 +83,8 @@ def text_that_is_no_unicode_comes_out_replaced(sandbox: Sandbox) -> None:
 
 @behaviour
 def a_source_with_nul_or_surrogates_is_a_compile_error(sandbox: Sandbox) -> None:
-    assert one(sandbox, "x = '\0'").status is RunStatus.COMPILE_ERROR
-    assert one(sandbox, "x = '\udc80'").status is RunStatus.COMPILE_ERROR
+    assert one(sandbox, "x = '\0'").status is ExecutionStatus.COMPILE_ERROR
+    assert one(sandbox, "x = '\udc80'").status is ExecutionStatus.COMPILE_ERROR
 
 
 @behaviour
@@ -118,21 +123,21 @@ def a_method_is_called_on_a_new_instance(sandbox: Sandbox) -> None:
 def values_before_a_failing_call_are_kept(sandbox: Sandbox) -> None:
     inputs = [BoxInput(calls=(Call((1,)), Call((0,))))]
     (result,) = sandbox.run(Program("def f(x): return 1 // x", "f"), inputs, LIMITS)
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     assert result.values == ("1",)
 
 
 @behaviour
 def a_missing_entry_point_is_named(sandbox: Sandbox) -> None:
     result = call(sandbox, "def g(x): return x", 1)
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     assert result.stderr == "NameError: solution.py does not define 'f'\n"
 
 
 @behaviour
 def a_value_that_is_not_plain_is_an_error(sandbox: Sandbox) -> None:
     result = call(sandbox, "def f(): return object()")
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
     assert "a value of type object is not plain data" in result.stderr
 
 
@@ -140,13 +145,13 @@ def a_value_that_is_not_plain_is_an_error(sandbox: Sandbox) -> None:
 def leaving_before_the_return_is_an_error(sandbox: Sandbox) -> None:
     for way in ("__import__('os')._exit(0)", "exit()", "__import__('sys').exit(0)"):
         result = call(sandbox, f"def f(): {way}")
-        assert (result.status, result.values) == (RunStatus.RUNTIME_ERROR, ()), way
+        assert (result.status, result.values) == (ExecutionStatus.RUNTIME_ERROR, ()), way
 
 
 @behaviour
 def extra_values_are_an_error(sandbox: Sandbox) -> None:
     result = call(sandbox, "import os\ndef f():\n    os.write(4, b'1\\n')\n    return 2")
-    assert result.status is RunStatus.RUNTIME_ERROR
+    assert result.status is ExecutionStatus.RUNTIME_ERROR
 
 
 @behaviour
@@ -164,7 +169,7 @@ def the_main_guard_is_for_standard_input_only(sandbox: Sandbox) -> None:
 def stopping_early_leaves_the_rest_out(sandbox: Sandbox) -> None:
     asked = []
 
-    def stop(index: int, result: RunResult) -> bool:
+    def stop(index: int, result: Execution) -> bool:
         asked.append((index, result.stdout))
         return index == 2
 
@@ -173,7 +178,7 @@ def stopping_early_leaves_the_rest_out(sandbox: Sandbox) -> None:
     results = sandbox.run(Program(code), [BoxInput(str(n)) for n in range(9)], LIMITS, stop)
     assert time.monotonic() - began < 2.5
     assert asked == [(0, "0\n"), (1, "1\n"), (2, "2\n")]
-    assert [result.status for result in results] == [RunStatus.OK] * 3 + [RunStatus.NOT_RUN] * 6
+    assert [result.status for result in results] == [ExecutionStatus.OK] * 3 + [ExecutionStatus.NOT_RUN] * 6
 
 
 @behaviour
