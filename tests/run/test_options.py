@@ -24,11 +24,11 @@ from sdpo_solve.types import (
     Attempt,
     BoxInput,
     Execution,
+    ExecutionStatus,
     Kind,
     Limits,
     Problem,
     Program,
-    ExecutionStatus,
     SamplingSpec,
     TestCase,
 )
