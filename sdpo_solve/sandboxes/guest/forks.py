@@ -3,7 +3,7 @@
 That process is started before any job arrives and never sees one: what a test runs reaches the fork alone, in
 a file of its own, so a test finds nothing of another in its memory. `Forks` is the runner's side, `serve` the
 other. Only where user ids keep tests apart: a namespace needs a start of its own. Standard library only, no
-work at import: its source travels into the box (see `_guest.py`).
+work at import: its source travels into the box.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from sdpo_solve.sandboxes.guest.slots import STACK_MB, Allowed, UidSlot
 
-_MODULES = ("_guest_slots", "_guest_forks")
+_MODULES = ("slots", "forks")
 _TARGETS = 5  # files that every test has: input, output, errors, its program, its values
 _LOW_FDS = 10
 _REQUEST_BYTES = 1 << 16

@@ -1,6 +1,6 @@
 """One test while it runs inside a box: its pipes, what it wrote, what it used, and when it must go.
 
-Standard library only, no work at import: its source travels into the box (see `_guest.py`).
+Standard library only, no work at import: its source travels into the box.
 """
 
 from __future__ import annotations

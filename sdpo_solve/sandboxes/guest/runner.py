@@ -2,7 +2,7 @@
 
 Standard library only: its source travels into the box over the stream, so that images hold nothing but
 languages. It never sees an expected output and compares nothing; where a test runs and how it is ended is the
-business of `_guest_slots.py`, what it uses and when it must go of `_guest_test.py`.
+business of `slots.py`, what it uses and when it must go of `process.py`.
 
 Frames in: the setting, one job, its inputs. Out: `ready`; `result`, one an input, in the order they end;
 `broken` with the cause. The end of the incoming stream ends the box, whatever it is doing.

@@ -2,7 +2,7 @@
 
 Two kinds. `UidSlot` needs a runner that may change user ids (Docker): the user id separates tests from each
 other and from the runner. `NamespaceSlot` needs no right at all (bubblewrap): each test gets namespaces of
-its own. Standard library only, no work at import: its source travels into the box (see `_guest.py`).
+its own. Standard library only, no work at import: its source travels into the box.
 """
 
 from __future__ import annotations

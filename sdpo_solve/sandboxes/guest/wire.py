@@ -1,6 +1,6 @@
 """What the runner inside a box needs and both sides share: frames, and what became of a test.
 
-Standard library only, no work at import: its source travels into the box (see `_guest.py`).
+Standard library only, no work at import: its source travels into the box.
 """
 
 from __future__ import annotations
