@@ -8,7 +8,6 @@ import pytest
 from typer.main import get_command
 
 from sdpo_solve.cli.main import app
-from tests.repo.test_layers import LAYERS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 GROUPS = ("model", "bench")
@@ -48,14 +47,3 @@ def test_every_command_in_the_readme_can_be_parsed(line: str) -> None:
 def test_every_command_is_in_the_readme() -> None:
     said = " ".join(commands())
     assert [name for name in sorted(all_commands()) if name not in said] == []
-
-
-def test_the_picture_of_the_layers_is_the_table() -> None:
-    picture = next(block for block in blocks("") if "types  errors  values" in block)
-    drawn: dict[str, int] = {}
-    for line in picture.splitlines():
-        number, names = line.split(maxsplit=1)
-        drawn |= dict.fromkeys(
-            (name.strip("/") for name in re.split(" {3,}", names)[0].split("  ")), int(number)
-        )
-    assert drawn == {name: layer for name, layer in LAYERS.items() if not name.startswith("_")}
