@@ -13,25 +13,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import Any, Protocol
 
 from sdpo_solve.batch.difficulty import Look, Rule, Screened, below, choose_looks
 from sdpo_solve.batch.locks import Gate, Outage, PatientGrader, Turns, interrupts, probe, use_threads
 from sdpo_solve.batch.screening_file import Screening, add, append, read_screening
 from sdpo_solve.batch.spec import BatchSpec, RunKey
-from sdpo_solve.cli.live_screening import ScreenProgress, ScreenView, make_screen_view, print_table
 from sdpo_solve.datasets import load
-from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, problem_digest
-from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
 
@@ -55,11 +49,34 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a screening ended: what it found, and whether it was broken off."""
+class ScreenResult:
+    """How a screening ended. `screening`: all that its file holds; `problems`: the counts of those chosen."""
 
-    found: Screening
+    screening: Screening
+    problems: Mapping[str, Screened]
     stopped: bool
+
+
+class ScreenView(Protocol):
+    """Receives what happens in a screening. `on_tokens` and `on_notice` are called from other threads too."""
+
+    def on_start(self, screened: Mapping[str, Screened], left_out: Mapping[str, str]) -> None:
+        """The counts so far of each problem; problems left out as bad, with the reason."""
+
+    def on_sampling(self, n_samples: int, n_problems: int) -> None:
+        """A call of the engine begins."""
+
+    def on_tokens(self, n_tokens: int, n_ended: int) -> None:
+        """Tokens and ended samples of the engine's call so far."""
+
+    def on_look(self, item: Screened, n_samples: int) -> None:
+        """A problem's new counts, after so many more samples."""
+
+    def on_round(self) -> None:
+        """All looks of a round were counted."""
+
+    def on_notice(self, text: str) -> None:
+        """A sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +106,7 @@ class _Graded:
     tried: list[Tried]
 
 
-def run(asked: Asked, console: Console) -> Ended:
+def run(asked: Asked, view: ScreenView) -> ScreenResult:
     """Screen until every problem is settled or its samples are spent, or on from where the file ends.
 
     The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
@@ -99,19 +116,17 @@ def run(asked: Asked, console: Console) -> Ended:
     use_threads(asked.spec.run.threads)
     key = RunKey(asked.seed, "", "best-of-k")
     plan = build.make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
-    gate, view = Gate(), make_screen_view(console, ScreenProgress(asked.rule))
+    gate = Gate()
     with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
         taken = load.load(asked.spec.batch.sources, asked.spec.batch, workshop.sandbox)
-        if taken.left_out:
-            console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
         problems = {problem.id: _as_run(problem, asked) for problem in taken.problems}
         found = _open(asked, workshop, problems)
-        view.progress.screened = {name: found.problems[name] for name in problems}
-        with view, interrupts(gate, view.on_notice):
-            screened = _Pipeline(asked, workshop, problems, view, gate).run()
+        before = {name: found.problems[name] for name in problems}
+        view.on_start(before, taken.left_out)
+        with interrupts(gate, view.on_notice):
+            screened = _Pipeline(asked, workshop, problems, before, view, gate).run()
     found = replace(found, problems={**found.problems, **screened})
-    print_table(console, screened, asked.out, stopped=gate.is_closed)
-    return Ended(found, gate.is_closed)
+    return ScreenResult(found, screened, gate.is_closed)
 
 
 def _as_run(problem: Problem, asked: Asked) -> Problem:
@@ -168,15 +183,15 @@ class _Pipeline:
         asked: Asked,
         workshop: build.Workshop,
         problems: Mapping[str, Problem],
+        before: Mapping[str, Screened],
         view: ScreenView,
         gate: Gate,
     ) -> None:
         workshop.warm_up()
         options = asked.spec.run
         self._asked, self._problems, self._view, self._gate = asked, problems, view, gate
-        self._progress = view.progress
-        done = self._progress.screened.values()
-        self._engine = workshop.engine(sum(item.base.n + item.teacher.n for item in done))
+        self._screened = dict(before)
+        self._engine = workshop.engine(sum(item.base.n + item.teacher.n for item in before.values()))
         self._spec: SamplingSpec = workshop.sampling_spec()
         self._prompter = Prompter(options.system, options.thinking, options.language)
         feedback_options = workshop.plan.parts["feedback"]
@@ -199,7 +214,7 @@ class _Pipeline:
             while True:
                 jobs = self._next_jobs()
                 if not jobs and not graded:
-                    return dict(self._progress.screened)
+                    return dict(self._screened)
                 try:
                     self._sample(jobs)
                 except EngineError:
@@ -217,7 +232,7 @@ class _Pipeline:
         room = room if self._left is None else min(room, self._left)
         if self._gate.is_closed or room <= 0:
             return jobs
-        screened = list(self._progress.screened.values())
+        screened = list(self._screened.values())
         return jobs + [
             self._job(look) for look in choose_looks(screened, self._under_way, self._asked.rule, room)
         ]
@@ -226,7 +241,7 @@ class _Pipeline:
         self._under_way.add(look.problem)
         if self._left is not None:
             self._left -= look.n
-        problem, first = self._problems[look.problem], self._progress.screened[look.problem].base.n
+        problem, first = self._problems[look.problem], self._screened[look.problem].base.n
         return _Job(problem, first, "screen", [self._prompter.student(problem)] * look.n)
 
     def _sample(self, jobs: Sequence[_Job]) -> None:
@@ -273,7 +288,7 @@ class _Pipeline:
             self._write(job.problem, tried, [])
 
     def _is_easy(self, problem: Problem, tried: Sequence[Tried]) -> bool:
-        counts = self._progress.screened[problem.id].base
+        counts = self._screened[problem.id].base
         now = counts.plus(len(tried), sum(item.verdict.solved for item in tried))
         return below(now, self._asked.rule.ceiling) is False
 
@@ -293,4 +308,5 @@ class _Pipeline:
         }
         append(self._asked.out, event)
         self._under_way.discard(problem.id)
-        self._view.on_look(add(self._progress.screened[problem.id], event), len(tried) + len(taught))
+        self._screened[problem.id] = add(self._screened[problem.id], event)
+        self._view.on_look(self._screened[problem.id], len(tried) + len(taught))

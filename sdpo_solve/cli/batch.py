@@ -235,9 +235,11 @@ def screen(
     rule = Rule(group_size, attempts, rate_of(ceiling))
     asked = screening.Asked(spec, spec.batch.screening, rule, round_size, total, teacher, seed)
     console = Console(stderr=as_json, highlight=False)
-    ended = screening.run(asked, console)
+    with live_screening.make_screen_view(console, live_screening.ScreenProgress(rule)) as view:
+        ended = screening.run(asked, view)
+    live_screening.print_table(console, ended.problems, asked.out, stopped=ended.stopped)
     if as_json:
-        typer.echo(json.dumps(live_screening.as_record(ended.found)))
+        typer.echo(json.dumps(live_screening.as_record(ended.screening)))
     if ended.stopped:
         raise SystemExit(INTERRUPTED)  # it has said the way on
 

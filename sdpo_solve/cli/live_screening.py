@@ -32,6 +32,7 @@ from sdpo_solve.batch.difficulty import (
     worth,
 )
 from sdpo_solve.batch.screening_file import Screening
+from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.report.table import clock
 from sdpo_solve.sanitize import clean
 
@@ -75,13 +76,15 @@ class PlainScreenView:
         self._last = ""
 
     def __enter__(self) -> PlainScreenView:
-        self.progress.started_s = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         return
+
+    def on_start(self, screened: Mapping[str, Screened], left_out: Mapping[str, str]) -> None:
+        _begin(self._console, self.progress, screened, left_out)
 
     def on_tokens(self, n_tokens: int, n_ended: int) -> None:
         """Sampling goes on; nothing to print."""
@@ -110,17 +113,20 @@ class LiveScreenView:
 
     def __init__(self, console: Console, progress: ScreenProgress) -> None:
         self.progress = progress
+        self._console = console
         self._live = Live(console=console, get_renderable=self._frame, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> LiveScreenView:
-        self.progress.started_s = time.monotonic()
-        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+
+    def on_start(self, screened: Mapping[str, Screened], left_out: Mapping[str, str]) -> None:
+        _begin(self._console, self.progress, screened, left_out)
+        self._live.start()
 
     def on_tokens(self, n_tokens: int, n_ended: int) -> None:
         """The engine's own count within its call."""
@@ -150,6 +156,17 @@ ScreenView = LiveScreenView | PlainScreenView
 def make_screen_view(console: Console, progress: ScreenProgress) -> ScreenView:
     live = console.is_terminal and not console.is_dumb_terminal
     return LiveScreenView(console, progress) if live else PlainScreenView(console, progress)
+
+
+def _begin(
+    console: Console,
+    progress: ScreenProgress,
+    screened: Mapping[str, Screened],
+    left_out: Mapping[str, str],
+) -> None:
+    progress.screened, progress.started_s = dict(screened), time.monotonic()
+    if left_out:
+        console.print(Text(clean(describe_left_out(left_out)), style="dim"), soft_wrap=True)
 
 
 def _count(progress: ScreenProgress, item: Screened, n_samples: int) -> None:

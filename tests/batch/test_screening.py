@@ -59,8 +59,9 @@ def screen(out: Path, engine: Engine, gate: Gate | None = None, **asked) -> dict
     spec = make_spec({}, {"sources": "problems", "methods": "best-of-k", "engine": "hf"})
     options = {"rule": RULE, "round_size": 32, "total": None, "teacher": False, "seed": 0, **asked}
     view = PlainScreenView(Console(quiet=True), ScreenProgress(options["rule"]))
-    before = read_screening(out).problems
-    view.progress.screened = {name: before.get(name, Screened(name)) for name in problems}
+    known = read_screening(out).problems
+    before = {name: known.get(name, Screened(name)) for name in problems}
+    view.on_start(before, {})
     shop = SimpleNamespace(
         warm_up=lambda: None,
         engine=lambda consumed: engine,
@@ -68,7 +69,7 @@ def screen(out: Path, engine: Engine, gate: Gate | None = None, **asked) -> dict
         sampling_spec=lambda: SamplingSpec(8),
         plan=SimpleNamespace(parts={"feedback": feedback.Options()}),
     )
-    return _Pipeline(Asked(spec, out, **options), shop, problems, view, gate or Gate()).run()
+    return _Pipeline(Asked(spec, out, **options), shop, problems, before, view, gate or Gate()).run()
 
 
 RATES = [0.0, 0.005, 0.05, 0.3, 0.6, 0.9, 1.0, 0.3, 0.6, 0.9]
