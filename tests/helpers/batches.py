@@ -13,7 +13,7 @@ from tests.helpers.tiny_model import save_tiny_model
 
 # Figures that clocks and machines decide.
 CLOCKS = {"time", "elapsed_s", "sample_s", "grade_s", "wall_s", "cpu_s", "peak_mb"}
-COMMAND = "import typer; from sdpo_solve import cli_batch; app = typer.Typer(); cli_batch.add_to(app); app()"
+COMMAND = "from sdpo_solve.cli.main import main; main()"
 
 
 def make_problems(folder: Path, n: int) -> Path:
