@@ -1,4 +1,4 @@
-"""The experiment as it is kept: its file is a valid plan, and the README's figures are those of its runs."""
+"""The experiments as they are kept: their files are valid plans, and the READMEs' figures are those of the runs."""
 
 import json
 import zipfile
@@ -16,10 +16,12 @@ from sdpo_solve.cli.main import app
 from sdpo_solve.datasets.selection import half_of
 
 ROOT = Path(__file__).parents[2]
-PILOT = ROOT / "problems" / "discovery" / "pilot"
-TOLD = ROOT / "problems" / "discovery" / "told"
-SIZES = ROOT / "problems" / "discovery" / "sizes"
-CONTROL = ROOT / "problems" / "discovery" / "control"
+DISCOVERY = ROOT / "problems" / "discovery"
+PILOT = DISCOVERY / "pilot"
+TOLD = DISCOVERY / "told"
+SIZES = DISCOVERY / "sizes"
+CONTROL = DISCOVERY / "control"
+README = (DISCOVERY / "README.md").read_text("utf-8")
 ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
 
 
@@ -114,18 +116,17 @@ def test_the_figures_in_the_readme_are_those_of_the_kept_runs() -> None:
     said = rows(result.stdout)
     # arm | problems | seeds | runs | solved | confirmed | unfinished | failed
     sdpo, best_of_k = said["sdpo"], said["best-of-k"]
-    readme = (ROOT / "README.md").read_text("utf-8")
-    told = rows(readme)
+    told = rows(README)
     assert told["sdpo"][:3] == [f"{sdpo[3]} of {sdpo[2]}", said["16"][0], said["32"][0]]
     assert told["best-of-k"][:3] == [f"{best_of_k[3]} of {best_of_k[2]}", said["16"][1], said["32"][1]]
     level, attempts, arm, own, needs, ratio, _ = ("24 %", *said["24 %"])
     assert (attempts, arm) == ("attempts", "best-of-k")
     assert (told["sdpo"][3], told["best-of-k"][3]) == (own, needs)
     value, interval = ratio.rstrip(")").split(" (")
-    assert f"{value} times the attempts (90 % interval {interval.replace('–', ' to ')})" in readme
-    assert f"attempts to reach {level}" in readme
+    assert f"{value} times the attempts (90 % interval {interval.replace('–', ' to ')})" in README
+    assert f"attempts to reach {level}" in README
     unfinished = int(sdpo[5]) + int(best_of_k[5])
-    assert f"{unfinished} of the 58 runs are unfinished" in readme
+    assert f"{unfinished} of the 58 runs are unfinished" in README
 
 
 def test_the_problems_are_those_that_the_screening_chose() -> None:
@@ -139,7 +140,7 @@ def test_the_problems_are_those_that_the_screening_chose() -> None:
     "stage", ["sdpo,best-of-k", "multi-turn", "sdpo-paper,sdpo-shuffled,sdpo-none", None]
 )
 def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> None:
-    given = plan.read_toml(ROOT / "problems" / "discovery" / "batch.toml")
+    given = plan.read_toml(DISCOVERY / "batch.toml")
     spec = plan.make_spec(given, {"sources": "mbpp:rows.jsonl", "methods": stage})
     assert (spec.run.attempts, spec.batch.only, spec.batch.seeds) == (128, "hard", 3)
 
@@ -148,7 +149,7 @@ def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None
     runs = runs_in(TOLD / "results.zip")
     assert {run.problem for run in runs} == set(plan.read_toml(TOLD / "batch.toml")["ids"])
     section = (
-        (ROOT / "README.md").read_text("utf-8").split("### Earlier: attempts that read")[1].split("\n## ")[0]
+        README.split("## Earlier: attempts that read")[1]
     )
     said = rows(section)
     for problem in {run.problem for run in runs}:
@@ -173,12 +174,11 @@ def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None
     hard = {name for name, item in screened.items() if not item.base.solved}
     chosen = {name for name in hard if screened[name].teacher.solved}
     assert chosen == set(plan.read_toml(TOLD / "batch.toml")["ids"])
-    readme = (ROOT / "README.md").read_text("utf-8")
     for group, name in (
         (hard, "16 without a success in 10 to 16 plain samples"),
         (screened.keys() - hard, "the other 10"),
     ):
-        cells = rows(readme)[name]
+        cells = rows(README)[name]
         base = [screened[problem].base for problem in group]
         teacher = [screened[problem].teacher for problem in group]
         assert cells[0] == f"{sum(x.solved for x in base)} of {sum(x.n for x in base)}"
@@ -188,9 +188,8 @@ def test_the_problems_with_feedback_are_those_that_the_screening_chose() -> None
 
 def test_the_runs_of_two_sizes_are_those_in_the_readme() -> None:
     runs = packed_runs()
-    readme = (ROOT / "README.md").read_text("utf-8")
-    section = " ".join(readme.split("## Does it discover faster?")[1].split("### Earlier")[0].split())
-    said = rows(readme)
+    section = " ".join(README.split("## The main measurement")[1].split("## Controls")[0].split())
+    said = rows(README)
     taught = {
         ("1.5b", "letter-tally"),
         ("1.5b", "word-lengths"),
@@ -230,7 +229,7 @@ def test_the_problems_of_both_sizes_are_those_that_the_screening_chose(size: str
     screened = read_screening(SIZES / size).problems
     chosen = {name for name, item in screened.items() if not item.base.solved and item.teacher.solved}
     assert chosen == {run.problem for run in packed_runs() if run.size == size}
-    said = rows((ROOT / "README.md").read_text("utf-8"))
+    said = rows(README)
     for name in chosen:
         told = f"{screened[name].teacher.solved} of {screened[name].teacher.n}"
         assert screened[name].base.n == 16
@@ -246,8 +245,7 @@ def test_the_plan_for_two_sizes_holds_the_arms_that_were_run() -> None:
 def test_the_controls_are_those_in_the_readme() -> None:
     runs = runs_in(CONTROL / "results.zip")
     assert {run.arm for run in runs} < set(plan.read_toml(CONTROL / "batch.toml")["methods"])
-    readme = (ROOT / "README.md").read_text("utf-8")
-    said = rows(readme)
+    said = rows(README)
     teachers = {
         "sdpo-fast": "the own feedback, 1.5e-4",
         "sdpo-paper": "the preset `paper`",
@@ -268,15 +266,31 @@ def test_the_controls_are_those_in_the_readme() -> None:
         "sdpo-fast-shuffled": ["none in 40", "8"],
         "sdpo-fast-none": ["30"],
     }
-    assert "the own feedback at 18 and 8, another's not in 40 and at 8 (" in readme
-    assert "without a teacher at 30" in readme
+    assert "the own feedback at 18 and 8, another's not in 40 and at 8 (" in README
+    assert "without a teacher at 30" in README
 
 
 def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
-    screened = read_screening(ROOT / "problems" / "discovery" / "lcb").problems.values()
+    screened = read_screening(DISCOVERY / "lcb").problems.values()
     base = added((item.base.solved, item.base.n) for item in screened)
     told = added((item.teacher.solved, item.teacher.n) for item in screened)
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"of {len(screened)} easy rows of v6" in readme
-    assert f"the 0.5B passes {base} plain samples and {told} with feedback, both on one problem" in readme
+    flat = " ".join(README.split())
+    assert f"of {len(screened)} easy rows of v6" in flat
+    assert f"the 0.5B passes {base} plain samples and {told} with feedback, both on one problem" in flat
     assert sum(item.base.solved + item.teacher.solved > 0 for item in screened) == 1
+
+
+def test_the_table_of_the_first_readme_is_that_of_the_main_measurement() -> None:
+    first, kept = rows((ROOT / "README.md").read_text("utf-8")), rows(README)
+    groups = {
+        "4 that feedback solves in 4 of 16 samples or more": "these, attempts a success",
+        "the other 12": "the other 12, attempts a success",
+    }
+    for short, long in groups.items():
+        best_of_k, multi_turn, sdpo, _, with_feedback = kept[long][1:]
+        assert first[short][1:] == [best_of_k, multi_turn, sdpo, with_feedback]
+    for size in ("0.5b", "1.5b"):
+        mine = [run for run in packed_runs() if run.size == size]
+        arms = ("best-of-k", "multi-turn", "sdpo", "sdpo-told")
+        figures = [per_success([run for run in mine if run.arm == arm]) for arm in arms]
+        assert first[f"all, {size.upper()}"][1:] == figures

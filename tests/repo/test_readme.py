@@ -1,4 +1,4 @@
-"""What the README says is so: its commands exist, its options parse, its picture is the house."""
+"""What the READMEs say is so: commands parse, links lead somewhere, the pictures of the rooms are the house."""
 
 import re
 import shlex
@@ -8,42 +8,71 @@ import pytest
 from typer.main import get_command
 
 from sdpo_solve.cli.main import app
+from tests.repo.test_layers import GROUND, ROOMS
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+READMES = sorted(
+    path for path in ROOT.rglob("README.md") if not {".venv", ".git", "chat_templates"} & set(path.parts)
+)
 GROUPS = ("model", "bench")
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    return [text for said, text in fenced if said == language]
+def blocks(text: str, *languages: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for language, block in fenced if language in languages]
 
 
-def commands() -> list[str]:
-    """Every `sdpo-solve ...` of the shell blocks and of the transcripts, without what a shell does around it."""
-    lines = [line.removeprefix("$ ") for block in [*blocks("sh"), *blocks("")] for line in block.split("\n")]
-    joined = "\n".join(lines).replace("\\\n", " ")
-    found = re.findall(r"(?:^|&& )(?:\.venv/bin/)?(sdpo-solve [^&|>#\n]+)", joined, re.MULTILINE)
+def commands(path: Path) -> list[str]:
+    """Every `sdpo-solve ...` of shell blocks, transcripts and inline code, without what a shell does around it."""
+    text = path.read_text("utf-8")
+    lines = [line.removeprefix("$ ") for block in blocks(text, "sh", "") for line in block.split("\n")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    found = re.findall(r"(?:^|&& )\s*(?:\.venv/bin/)?(sdpo-solve [^&|>#\n]+)", joined, re.MULTILINE)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found += [" ".join(code.split()) for code in re.findall(r"`(sdpo-solve [^`]+)`", prose)]
     return sorted({command.strip() for command in found})
 
 
-def all_commands() -> set[str]:
-    top = get_command(app)
-    names = {f"sdpo-solve {name}" for name in top.commands if name not in GROUPS}
-    return names | {f"sdpo-solve {group} {name}" for group in GROUPS for name in top.commands[group].commands}
+ALL = [(path, line) for path in READMES for line in commands(path)]
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_in_the_readme_can_be_parsed(line: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "line"), ALL, ids=[f"{path.parent.name}: {line}" for path, line in ALL]
+)
+def test_every_command_in_a_readme_can_be_parsed(path: Path, line: str) -> None:
     words = shlex.split(line)[1:]
     command = get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), f"{line} names no command"
-    command.make_context(
-        line, words
-    )  # raises for an option that does not exist, or a value of the wrong form
+    if words:  # raises for an option that does not exist, or a value of the wrong form
+        command.make_context(line, words)
 
 
-def test_every_command_is_in_the_readme() -> None:
-    said = " ".join(commands())
-    assert [name for name in sorted(all_commands()) if name not in said] == []
+def test_every_command_is_in_a_readme() -> None:
+    written = " ".join(line for _, line in ALL)
+    top = get_command(app).commands
+    names = {f"sdpo-solve {name}" for name in top if name not in GROUPS}
+    names |= {f"sdpo-solve {group} {name}" for group in GROUPS for name in top[group].commands}
+    assert [name for name in sorted(names) if name not in written] == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(path: Path) -> None:
+    text = path.read_text("utf-8")
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text)]
+    missing = [t for t in targets if t and "://" not in t and not (path.parent / t).exists()]
+    assert missing == []
+
+
+def test_the_first_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 170
+
+
+def test_the_picture_of_the_rooms_is_the_table() -> None:
+    text = (ROOT / "sdpo_solve" / "README.md").read_text("utf-8")
+    picture = next(block for block in blocks(text, "") if block.startswith("cli "))
+    drawn = set(re.findall(r"[a-z]+", picture))
+    assert {name for name in ROOMS if name not in drawn} == set()
+    ground = set(next(line for line in picture.splitlines() if line.startswith("the ground")).split()[2:])
+    assert ground == GROUND
