@@ -148,9 +148,7 @@ def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> Non
 def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
     runs = runs_in(TOLD / "results.zip")
     assert {run.problem for run in runs} == set(plan.read_toml(TOLD / "batch.toml")["ids"])
-    section = (
-        README.split("## Earlier: attempts that read")[1]
-    )
+    section = README.split("## Earlier: attempts that read")[1]
     said = rows(section)
     for problem in {run.problem for run in runs}:
         cells = []

@@ -36,9 +36,7 @@ def commands(path: Path) -> list[str]:
 ALL = [(path, line) for path in READMES for line in commands(path)]
 
 
-@pytest.mark.parametrize(
-    ("path", "line"), ALL, ids=[f"{path.parent.name}: {line}" for path, line in ALL]
-)
+@pytest.mark.parametrize(("path", "line"), ALL, ids=[f"{path.parent.name}: {line}" for path, line in ALL])
 def test_every_command_in_a_readme_can_be_parsed(path: Path, line: str) -> None:
     words = shlex.split(line)[1:]
     command = get_command(app)
