@@ -99,7 +99,7 @@ class PooledSandbox(ABC):
     ) -> list[Execution]:
         """See `protocols.Sandbox`. Raises ConfigError for calls in a language that has none."""
         language = languages.get(program.language)
-        if program.entry_point and language.run is not None:
+        if program.entry_point and not language.makes_calls:
             raise ConfigError(
                 f"{language.name} programs read standard input; problems with calls need python"
             )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -338,13 +339,16 @@ def test_the_filter_is_well_formed(machine: str, socket: int, clone: int) -> Non
 def test_every_language_has_its_folder_and_file() -> None:
     assert languages.names() == ["cpp", "python"]
     for name in languages.names():
-        assert languages.get(name).name == name
+        language = languages.get(name)
+        assert language.name == name
+        assert languages.of_file(Path(language.source)) is language
         assert (image_folder(name) / "debian-packages").is_file()
 
 
 def test_an_unknown_language_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown language 'rust': choose one of cpp, python"):
+    with pytest.raises(ConfigError, match="unknown language 'rust' .known: cpp, python."):
         languages.get("rust")
+    assert languages.of_file(Path("Solution.java")) is None
 
 
 def test_a_tag_follows_the_content_of_the_folder() -> None:

@@ -1,39 +1,60 @@
-"""Programming languages of the sandbox: each a folder in `sandbox_images/` and one small file here.
+"""Programming languages of the sandbox, one file each; the file's name is the language's name.
 
-A language file defines `LANGUAGE`. The file's name is the language's name and that of its image's folder.
+A language file defines `LANGUAGE`; its image is made from `sandbox_images/<name>/`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
+from pathlib import PurePath
 
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.registry import Registry
+
+REGISTRY = Registry("language", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How a program becomes a process. Paths are those inside the box."""
+    """Facts about a language: how a prompt names it, how files of it are called, how a program is run.
+
+    Paths are those inside the box.
+    """
 
     name: str
-    source: str
-    """File name of the program."""
+    title: str
+    """Name and version, as prompts say it."""
+    suffixes: tuple[str, ...]
+    """File name endings, the usual one first."""
+    fence_tags: tuple[str, ...]
+    """Info strings of a markdown code block, the usual one first."""
     run: tuple[str, ...] | None
     """Command line of a test; None: the Python launcher, which also makes calls."""
     compile: tuple[str, ...] | None = None
     """Command line, run once an attempt in the build directory; its errors are the compile error."""
 
+    @property
+    def source(self) -> str:
+        """File name of the program."""
+        return "solution" + self.suffixes[0]
+
+    @property
+    def makes_calls(self) -> bool:
+        """Whether its functions can be called; otherwise programs only read standard input."""
+        return self.run is None
+
 
 def names() -> list[str]:
     """Every language there is."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return REGISTRY.names()
 
 
 def get(name: str) -> Language:
     """Raises ConfigError for a language that is not there."""
-    try:
-        language: Language = importlib.import_module(f"{__name__}.{name}").LANGUAGE
-    except ModuleNotFoundError:
-        raise ConfigError(f"unknown language {name!r}: choose one of {', '.join(names())}") from None
+    language: Language = REGISTRY.load(name).LANGUAGE
     return language
+
+
+def of_file(path: PurePath) -> Language | None:
+    """The language that a file's name ends like; None for an unknown ending."""
+    every = (get(name) for name in names())
+    return next((language for language in every if path.suffix in language.suffixes), None)

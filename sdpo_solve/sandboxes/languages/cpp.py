@@ -4,7 +4,9 @@ from sdpo_solve.sandboxes.languages import Language
 
 LANGUAGE = Language(
     name="cpp",
-    source="solution.cpp",
+    title="C++17",
+    suffixes=(".cpp", ".cc", ".cxx"),
+    fence_tags=("cpp", "c++", "cc", "cxx"),
     compile=("g++", "-std=c++20", "-O2", "-pipe", "-o", "solution", "solution.cpp"),
     run=("/box/build/home/solution",),
 )

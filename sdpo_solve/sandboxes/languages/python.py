@@ -2,4 +2,10 @@
 
 from sdpo_solve.sandboxes.languages import Language
 
-LANGUAGE = Language(name="python", source="solution.py", run=None)
+LANGUAGE = Language(
+    name="python",
+    title="Python 3",
+    suffixes=(".py",),
+    fence_tags=("python", "py", "python3"),
+    run=None,
+)
