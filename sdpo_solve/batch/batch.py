@@ -269,7 +269,9 @@ def measure(batch: Batch, execute: Executor, gate: Gate) -> dict[str, Cost]:
     missing = [arm for arm, cost in costs.items() if not cost.attempts]
     if not missing:
         return costs
-    with tempfile.TemporaryDirectory(prefix="sdpo-solve-measure-") as folder:
+    # Beside the results: Ray's workers must see it too.
+    place = next(path for path in batch.out.absolute().parents if path.exists())
+    with tempfile.TemporaryDirectory(prefix=".sdpo-solve-measure-", dir=place) as folder:
         short = _short(batch, Path(folder))
         keys = [RunKey(0, next(iter(batch.problems)), method) for method in missing]
         execute(short, keys, lambda event: None, gate)

@@ -1,10 +1,9 @@
 """The runs of a batch on a Ray cluster: one actor an accelerator, each with engine and learner of its own.
 
-The driver hands out runs, hears their events and takes back their summaries; where a worker is lost its runs
-go on from their journals on another. Results lie on a path that driver and workers share, or (`stream`) in a
-directory of each worker's own, from where they are sent to the driver after every group and update.
-Placement, start-up and health of machines are Ray's (SLURM and Kubernetes through Ray's own tools); there is
-no scheduler here beyond the list of runs.
+The driver hands out runs, passes on the workers' events and takes back summaries; where a worker is lost its
+runs go on from their journals on another. Results lie on a path that driver and workers share. Placement,
+start-up and health of machines are left to Ray (SLURM and Kubernetes through its own tools); there is no
+scheduler here beyond the list of runs.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -21,33 +19,25 @@ from sdpo_solve.batch.batch import Batch, Executed, LocalExecutor
 from sdpo_solve.batch.locks import Gate
 from sdpo_solve.batch.runner import Crew, RunSummary, Sink, kept_summary
 from sdpo_solve.batch.spec import RunKey
-from sdpo_solve.batch.sync import Parcel, Sender, clear, make_home, put_down
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 
-# Texts and tokens stay in the journals; the driver hears what its display, log and trackers show.
-_HEARD = ("run_started", "run_resumed", "sampling", "grading", "learning", "group", "update", "run_failed")
-# After these a run's directory is whole: what a lost worker's successor goes on from.
-_CLOSING = ("group", "update", "run_failed")
+# Texts and tokens stay in the journals; the driver passes on what its display, log and trackers show.
+_FORWARDED = (
+    *("run_started", "run_resumed", "sampling", "grading", "learning", "group", "update", "run_failed"),
+    "notice",
+)
 _POLL_S = 0.5
 _CLOSE_S = 60.0
-# The driver's own: a parcel of files, which nobody else hears.
-_FILES = "files"
 
 
 class Worker:
-    """What an actor does: a crew in a process of its own. Its methods run in several threads.
+    """What an actor does: the runs of one process. Its methods run in several threads."""
 
-    With `stream` its runs lie in a directory of its own, which goes with it.
-    """
-
-    def __init__(self, batch: Batch, *, stream: bool = False) -> None:
+    def __init__(self, batch: Batch) -> None:
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._gate = Gate()
-        self._home = make_home() if stream else None
-        # Its last name is that of the batch: runs are named after it.
-        self._batch = replace(batch, out=self._home / batch.out.name) if self._home else batch
-        self._local = LocalExecutor(self._batch)
-        self._senders: dict[str, Sender] = {}
+        self._batch = batch
+        self._local = LocalExecutor(batch)
         self._crew: Crew | None = None
 
     def prepare(self) -> None:
@@ -55,25 +45,12 @@ class Worker:
 
         Raises PrerequisiteError where something is missing on this machine.
         """
-        self._crew = self._local.crew(self._batch, self._hear, self._gate)
+        self._crew = self._local.crew(self._batch, self._keep, self._gate)
 
-    def perform(self, key: RunKey, before: Parcel | None = None) -> RunSummary:
-        """See `Crew.perform`. `before`: what the driver has of this run, to go on from."""
+    def perform(self, key: RunKey) -> RunSummary:
+        """See `Crew.perform`."""
         assert self._crew is not None
-        if before is None:
-            return self._crew.perform(key)
-        run_dir = self._batch.out / key.name
-        clear(run_dir)
-        put_down(run_dir, before)
-        self._senders[key.name] = Sender(run_dir)
-        summary = self._crew.perform(key)
-        self._send(key.name)
-        clear(run_dir)
-        return summary
-
-    def home(self) -> Path | None:
-        """Where its runs lie, if not on the path of the batch."""
-        return self._home
+        return self._crew.perform(key)
 
     def events(self) -> list[dict[str, Any]]:
         """What happened since the last call."""
@@ -92,19 +69,11 @@ class Worker:
         """Remove boxes and weights; returns the busy shares."""
         busy = self._crew.busy() if self._crew else {}
         self._local.__exit__(None, None, None)
-        if self._home is not None:
-            clear(self._home)
         return busy
 
-    def _hear(self, event: Mapping[str, Any]) -> None:
-        if event["event"] in _CLOSING and not event.get("replayed"):
-            self._send(event["run"])  # in the run's own thread: nobody writes there now
-        if event["event"] in _HEARD or event["event"] == "notice":
+    def _keep(self, event: Mapping[str, Any]) -> None:
+        if event["event"] in _FORWARDED:
             self._events.put(dict(event))
-
-    def _send(self, run: str) -> None:
-        if run in self._senders:
-            self._events.put({"event": _FILES, "run": run, "parcel": self._senders[run].parcel()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +85,6 @@ class RayExecutor:
 
     n_workers: int | None
     address: str | None
-    stream: bool = False
 
     def __call__(self, batch: Batch, keys: Sequence[RunKey], sink: Sink, gate: Gate) -> Executed:
         ray = load_ray()
@@ -125,9 +93,7 @@ class RayExecutor:
             _connect(ray, self.address)
         try:
             shared = replace(batch, out=batch.out.absolute())
-            actors = _actor_class(ray, shared, self.n_workers, stream=self.stream)
-            drive = _Drive(ray, actors, shared, sink, gate)
-            return drive.run(keys)
+            return _Drive(ray, _actor_class(ray, shared, self.n_workers), shared, sink, gate).run(keys)
         finally:
             if started:
                 ray.shutdown()
@@ -145,11 +111,11 @@ class _Drive:
     waiting: deque[RunKey] = field(default_factory=deque)
     workers: list[Any] = field(default_factory=list)
     under_way: dict[Any, tuple[Any, RunKey]] = field(default_factory=dict)
-    asked: dict[Any, Any] = field(default_factory=dict)
-    """Questions for events that are not answered yet, with the worker that was asked."""
+    polls: dict[Any, Any] = field(default_factory=dict)
+    """Calls of `Worker.events` that have not returned yet, with their workers."""
     summaries: list[RunSummary] = field(default_factory=list)
     losses: Counter[RunKey] = field(default_factory=Counter)
-    told_to_end: bool = False
+    is_ending: bool = False
 
     def run(self, keys: Sequence[RunKey]) -> Executed:
         self.waiting.extend(keys)
@@ -159,7 +125,7 @@ class _Drive:
                 self._stop_if_asked()
                 self._hand_out()
                 done, _ = self.ray.wait(list(self.under_way), timeout=_POLL_S) if self.under_way else ([], [])
-                self._hear()
+                self._poll()
                 for ref in done:
                     self._take_back(ref)
             busy = [self.ray.get(worker.close.remote(), timeout=_CLOSE_S) for worker in self.workers]
@@ -194,8 +160,7 @@ class _Drive:
             if kept is not None:
                 self._end(kept)
                 continue
-            before = Sender(self.batch.out / key.name).parcel() if self.actors.stream else None
-            self.under_way[worker.perform.remote(key, before)] = (worker, key)
+            self.under_way[worker.perform.remote(key)] = (worker, key)
 
     def _take_back(self, ref: Any) -> None:
         if ref not in self.under_way:
@@ -208,25 +173,18 @@ class _Drive:
             return
         except self.ray.exceptions.RayTaskError as exc:
             raise exc.cause from None  # a UserError or a PrerequisiteError: it concerns every run
-        self._hear_out(worker)
+        self._drain(worker)
         del self.under_way[ref]
-        if self._went_astray(summary):
-            self._again(key)
-        elif summary.may_retry:
+        if summary.may_retry:
             self.sink(summary.event())
             self.waiting.append(key)
         else:
             self._end(summary)
 
-    def _went_astray(self, summary: RunSummary) -> bool:
-        """The worker ended a run and died before its files were here."""
-        here = kept_summary(self.batch.out, summary.key)
-        return self.actors.stream and summary.status == "finished" and here is None
-
     def _lost(self, worker: Any, exc: Exception) -> None:
         """The runs of a lost worker wait again; another worker takes its place."""
-        said = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-        self.sink({"event": "notice", "text": f"a worker is lost, its runs go on elsewhere: {said}"})
+        cause = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        self.sink({"event": "notice", "text": f"a worker is lost, its runs go on elsewhere: {cause}"})
         self.workers = [one for one in self.workers if one is not worker]
         for ref, (owner, key) in list(self.under_way.items()):
             if owner is worker:
@@ -239,45 +197,41 @@ class _Drive:
         if self.losses[key] <= self.batch.spec.batch.tries:
             self.waiting.appendleft(key)
         else:
-            error = f"its worker was lost {self.losses[key]} times"
-            self._end(RunSummary(key, "failed", error=error))
+            self._end(RunSummary(key, "failed", error=f"its worker was lost {self.losses[key]} times"))
 
     def _stop_if_asked(self) -> None:
         if not self.gate.is_closed:
             return
-        if not self.told_to_end:
-            self.told_to_end = True
+        if not self.is_ending:
+            self.is_ending = True
             for worker in self.workers:
                 worker.end_soon.remote()
         while self.waiting:
             self._end(RunSummary(self.waiting.popleft(), "stopped"))
 
-    def _hear(self) -> None:
+    def _poll(self) -> None:
         for worker in self.workers:
-            if worker not in self.asked.values():
-                self.asked[worker.events.remote()] = worker
-        refs = list(self.asked)
+            if worker not in self.polls.values():
+                self.polls[worker.events.remote()] = worker
+        refs = list(self.polls)
         ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=_POLL_S)
         for ref in ready:
-            self._heard(ref)
+            self._pass_on(ref)
 
-    def _hear_out(self, worker: Any) -> None:
-        """All that a worker has said so far: files of a run are here before the run counts as ended."""
-        for ref in [ref for ref, asked in self.asked.items() if asked is worker]:
-            self._heard(ref)
-        self._heard(worker.events.remote())
+    def _drain(self, worker: Any) -> None:
+        """Every event of a worker so far: those of a run come before its end."""
+        for ref in [ref for ref, polled in self.polls.items() if polled is worker]:
+            self._pass_on(ref)
+        self._pass_on(worker.events.remote())
 
-    def _heard(self, ref: Any) -> None:
-        self.asked.pop(ref, None)
+    def _pass_on(self, ref: Any) -> None:
+        self.polls.pop(ref, None)
         try:
             events = self.ray.get(ref)
         except self.ray.exceptions.RayActorError:
             return  # found out, and acted upon, where its run is taken back
         for event in events:
-            if event["event"] == _FILES:
-                put_down(self.batch.out / event["run"], event["parcel"])
-            else:
-                self.sink(event)
+            self.sink(event)
 
     def _end(self, summary: RunSummary) -> None:
         self.summaries.append(summary)
@@ -291,13 +245,12 @@ class _Actors:
     actor_class: Any
     batch: Batch
     n_workers: int
-    stream: bool
 
     def start(self) -> Any:
-        return self.actor_class.remote(self.batch, stream=self.stream)
+        return self.actor_class.remote(self.batch)
 
 
-def _actor_class(ray: Any, batch: Batch, n_workers: int | None, *, stream: bool) -> _Actors:
+def _actor_class(ray: Any, batch: Batch, n_workers: int | None) -> _Actors:
     n_gpus = int(ray.cluster_resources().get("GPU", 0))
     wanted = n_workers or max(1, n_gpus)
     if n_gpus and wanted > n_gpus:
@@ -311,7 +264,7 @@ def _actor_class(ray: Any, batch: Batch, n_workers: int | None, *, stream: bool)
         max_restarts=0,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
     )
-    return _Actors(actor_class, batch, wanted, stream)
+    return _Actors(actor_class, batch, wanted)
 
 
 def load_ray() -> Any:

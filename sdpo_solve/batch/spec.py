@@ -69,7 +69,6 @@ class BatchOptions(Selection):
     executor: Literal["local", "ray"] = Field("local", description="this process, or a Ray cluster")
     workers: int | None = Field(None, ge=1, description="Ray workers [default: one an accelerator]")
     address: str | None = Field(None, description="address of the Ray cluster; None: RAY_ADDRESS, or local")
-    stream: bool = Field(False, description="Ray workers send their files here instead of writing to `out`")
     track: Names = Field((), description="trackers: tensorboard, wandb, trackio")
     out: Path | None = Field(None, description="directory of the runs; None: named after their options")
 
@@ -277,8 +276,8 @@ def _check_methods(spec: BatchSpec) -> None:
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
     if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:
         raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
-    if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address or spec.batch.stream):
-        raise ConfigError("workers, address and stream are for --executor ray")
+    if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address):
+        raise ConfigError("workers and address are for --executor ray")
 
 
 def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:

@@ -1,4 +1,4 @@
-"""The commands about many runs: batch, screen, export, bench batch.
+"""The commands about many runs: batch, screen, export.
 
 Parse, call, print; `cli.py` registers them. Heavy parts are imported inside the commands.
 """
@@ -125,9 +125,6 @@ def batch(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else one on this machine).")
     ] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Ray workers that share no path send their files here.")
-    ] = False,
     settings: SetFlag = None,
     track: Annotated[
         str | None, typer.Option(help="Trackers, comma-separated: tensorboard, wandb, trackio.")
@@ -288,69 +285,6 @@ def export(
         typer.echo(text)
     else:
         exporting.write(out, text)
-
-
-BENCH_EPILOG = _epilog("sdpo-solve bench batch problems --attempts 16")
-
-
-def bench_batch(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
-    ],
-    attempts: Annotated[int, typer.Option(help="Attempts of each run.", min=1)] = 16,
-    group_size: Annotated[int, typer.Option(help="Attempts sampled between two updates.", min=1)] = 8,
-    methods: Annotated[str, typer.Option(help="Methods, comma-separated.")] = "sdpo,best-of-k",
-    in_flight: Annotated[str, typer.Option(help="Numbers of runs under way to compare.")] = "1,2",
-    max_tokens: MaxTokensFlag = None,
-    model: ModelFlag = None,
-    engine: EngineFlag = None,
-    replies: RepliesFlag = None,
-    sandbox: SandboxFlag = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
-) -> None:
-    """Busy share of sampling, grading and learning, and of the orchestrator itself."""
-    from sdpo_solve.batch.spec import make_spec
-    from sdpo_solve.bench import batch as bench
-
-    flags = {
-        "sources": sources, "attempts": attempts, "methods": methods, "max_tokens": max_tokens,
-        "group_size": group_size if set(methods.split(",")) - {"multi-turn"} else None,
-        "model": model, "engine": engine, "replies": replies, "sandbox": sandbox, "keep_going": True,
-    }  # fmt: skip
-    rows = bench.measure_shares(make_spec({}, flags, "bench batch"), bench.parse_numbers(in_flight))
-    if as_json:
-        typer.echo(json.dumps(bench.as_record(rows)))
-    else:
-        Console(highlight=False).print(bench.table(rows))
-
-
-BENCH_PLAN_EPILOG = _epilog("sdpo-solve bench plan --problems 131 --seeds 5")
-
-
-def bench_plan(
-    problems: Annotated[int, typer.Option(help="Problems of the largest plan.", min=4)] = 131,
-    seeds: Annotated[int, typer.Option(help="Seeds of each problem and method.", min=1)] = 5,
-    sandbox: SandboxFlag = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The figures as one JSON object.")] = False,
-) -> None:
-    """What a plan of many runs costs besides sampling, grading and learning: processor time and memory.
-
-    A quarter, a half and the whole of problems x 3 methods x seeds, with scripted replies.
-    """
-    from sdpo_solve.bench import overhead as bench
-
-    rows = bench.measure_plans(bench.Size(problems, seeds), sandbox)
-    if as_json:
-        typer.echo(json.dumps(bench.as_record(rows)))
-    else:
-        Console(highlight=False).print(bench.table(rows))
-
-
-def add_bench_to(bench_app: typer.Typer) -> None:
-    """Register the commands below `bench`."""
-    bench_app.command("batch", epilog=BENCH_EPILOG)(bench_batch)
-    bench_app.command("plan", epilog=BENCH_PLAN_EPILOG)(bench_plan)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -125,16 +125,15 @@ def _executor(batch: Batch, stack: ExitStack) -> LocalExecutor | RayExecutor:
         from sdpo_solve.batch import ray_executor
 
         ray_executor.load_ray()  # a plan that cannot be carried out is none
-        return ray_executor.RayExecutor(options.workers, options.address, options.stream)
+        return ray_executor.RayExecutor(options.workers, options.address)
     return stack.enter_context(LocalExecutor(batch))
 
 
 def _for_measuring(executor: LocalExecutor | RayExecutor) -> Executor:
-    """One worker of a cluster is measured: the driver may have no accelerator. It sends its files, since the
-    short runs lie where only the driver looks."""
+    """One worker of a cluster is measured: the driver may have no accelerator."""
     if isinstance(executor, LocalExecutor):
         return executor
-    return replace(executor, n_workers=1, stream=True)
+    return replace(executor, n_workers=1)
 
 
 # -- pages ---------------------------------------------------------------------------------------------------

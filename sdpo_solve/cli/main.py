@@ -336,7 +336,6 @@ def model_pull(
 
 batch.add_to(app)
 inspect.add_to(app)
-batch.add_bench_to(bench_app)
 bench.add_to(bench_app)
 
 

@@ -103,10 +103,6 @@ MEASURES: dict[str, tuple[str, ...]] = {
     ),
     "bench forgetting": ("--first", "2", "--samples", "2"),
     "bench lesson": ("--group-size", "2", "--updates", "1"),
-    "bench batch": (
-        *TINY, "--attempts", "2", "--group-size", "2", "--max-tokens", "8", "--in-flight", "1",
-    ),
-    "bench plan": ("--problems", "4", "--seeds", "1"),
     "bench grading": ("--rounds", "1"),
 }  # fmt: skip
 
