@@ -14,6 +14,7 @@ from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
 from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.run.build import Run
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy
 
 
@@ -67,9 +68,8 @@ def write_solution(run: Run) -> None:
     """
     first = next((attempt for attempt in run.journal.history if attempt.verdict.solved), None)
     if first is not None and first.code is not None:
-        suffix = {"python": "py", "cpp": "cpp"}[run.language]
         text = first.code.encode("utf-8", "replace")
-        path = run.journal.run_dir / f"solution.{suffix}"
+        path = run.journal.run_dir / languages.get(run.language).source
         try:
             path.write_bytes(text + b"\n")
         except OSError as exc:

@@ -16,18 +16,20 @@ import json
 import pickletools
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
+from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._lcb_faults import KNOWN_BAD, KNOWN_TOLERANCE
 from sdpo_solve.datasets._lcb_hub import fetch, files_of, is_release
 from sdpo_solve.datasets._parquet import read_parquet
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
+from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
@@ -279,3 +281,17 @@ def _not_json(exc: Exception, place: str, what: str) -> NoReturn:
 def _check_text(text: str, place: str, what: str) -> None:
     if re.search("[\ud800-\udfff]", text):
         raise ProblemError(f"{place}: {what} holds a lone surrogate; write characters or whole pairs")
+
+
+class LiveCodeBench(Format):
+    """LiveCodeBench's code generation problems: a release on the hub, or a file of its rows."""
+
+    schemes: ClassVar = {"lcb": "lcb:v6 or lcb:FILE.jsonl"}
+
+    @classmethod
+    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+        """See `candidates`; expected values stand in the rows."""
+        return candidates(source)
+
+
+PLUGIN = LiveCodeBench

@@ -10,15 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sdpo_solve.datasets import REGISTRY, Format
 from sdpo_solve.datasets.selection import Candidate, Selected, Selection, select
 from sdpo_solve.errors import ConfigError, ProblemError
-from sdpo_solve.paths import cache_dir
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.types import Problem
 
-KNOWN = "a problem file, a folder of them, lcb:v6, lcb:FILE.jsonl, mbpp:FILE or humaneval:FILE"
 # Endings of files that hold rows of a benchmark and not one of our problems.
 _ROWS = (".jsonl", ".gz", ".parquet")
+
+
+def formats() -> list[type[Format]]:
+    """The formats of others, those that installed packages add included."""
+    return [REGISTRY.load(name) for name in REGISTRY.names()]
+
+
+def known_sources() -> str:
+    """What a source may be, for messages."""
+    named = [example for form in formats() for example in form.schemes.values()]
+    return ", ".join(["a problem file", "a folder of them", *named])
 
 
 def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
@@ -30,19 +40,14 @@ def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidat
     scheme, colon, rest = source.partition(":")
     path = Path(source)
     if colon and not path.exists():
-        if not rest.strip():
-            raise ConfigError(f"source {source!r} names no file; write {KNOWN}")
-        if scheme == "lcb":
-            from sdpo_solve.datasets import livecodebench
-
-            return livecodebench.candidates(rest)
-        if scheme in ("mbpp", "humaneval"):
-            from sdpo_solve.datasets import mbpp
-
-            return mbpp.candidates(rest, sandbox=sandbox, cache_dir=cache_dir() / "expected")
-        raise ConfigError(f"unknown source {source!r}; write {KNOWN}")
+        form = next((form for form in formats() if scheme in form.schemes), None)
+        if form is not None and rest.strip():
+            return form.candidates(rest, sandbox)
+        fault = f"unknown source {source!r}" if form is None else f"source {source!r} names no file"
+        raise ConfigError(f"{fault}; write {known_sources()}")
     if path.suffix in _ROWS:
-        raise ConfigError(f"{source} holds rows of a benchmark; name it: lcb:{source} or mbpp:{source}")
+        named = [f"{scheme}:{source}" for form in formats() for scheme in form.schemes]
+        raise ConfigError(f"{source} holds rows of a benchmark; name it: {' or '.join(named)}")
     from sdpo_solve.datasets import problem_json
 
     return problem_json.candidates(path)

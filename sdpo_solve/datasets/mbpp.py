@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._expected import Computed, compute
 from sdpo_solve.datasets._mbpp_shapes import restore
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
+from sdpo_solve.paths import cache_dir
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes.wire_values import Match
 from sdpo_solve.sanitize import middle_cut
@@ -270,3 +272,17 @@ def _called(code: str, text: str) -> str:
         if isinstance(func, ast.Name) and func.id in defined:
             return func.id
     raise _Unfit("its first assert calls no function of its code")
+
+
+class Mbpp(Format):
+    """MBPP+ and HumanEval+: a file of rows."""
+
+    schemes: ClassVar = {"mbpp": "mbpp:FILE", "humaneval": "humaneval:FILE"}
+
+    @classmethod
+    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+        """See `candidates`; computed values are kept in this package's cache."""
+        return candidates(source, sandbox=sandbox, cache_dir=cache_dir() / "expected")
+
+
+PLUGIN = Mbpp

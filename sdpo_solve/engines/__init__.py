@@ -4,20 +4,21 @@ May import `model` and the ground. Read `hf.py` (transformers in this process), 
 `_cache.py` below it, then `vllm.py` and `scripted.py`; `_probe.py` checks that a swapped adapter is the one
 that was meant.
 
-The module name is the option name. Each module has `Options`, a class and `build(options, parts)`. This file
-holds what every engine is built from; it knows none of them.
+An engine is one file with `Options`, a class below `EnginePlugin` and `PLUGIN = TheClass`; the module's name
+is the option name. This file holds what every engine is built from; it knows none of them.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-from sdpo_solve.protocols import PolicyHost, TokenProgress
+from sdpo_solve.config import Options
+from sdpo_solve.protocols import Engine, PolicyHost, TokenProgress
 from sdpo_solve.registry import Registry
-
-REGISTRY = Registry("engine", __name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,29 @@ class EngineParts:
     consumed: int
     """How many attempts of the run are in its journal already."""
     progress: TokenProgress | None
+
+
+class EnginePlugin(Engine, ABC):
+    """Base of the engines that `REGISTRY` hands out, with the facts that the rest of the package asks for."""
+
+    options_type: ClassVar[type[Options]]
+    """The options of the engine: the part `engine` of `--set` and of a batch file."""
+    needs_model: ClassVar[bool] = True
+    """Whether it samples from a model; otherwise a run has weights only where one is named."""
+    reads_replies: ClassVar[bool] = False
+    """Whether its answers come from `--replies FILE`; each run has an engine of its own then."""
+    shares_weights: ClassVar[bool] = False
+    """Whether it samples from the weights that the learner changes, so that the two take turns."""
+    refused_options: ClassVar[frozenset[str]] = frozenset({"top_p", "top_k", "min_p"})
+    """Options of other engines that would cut the distribution, so that log-probs were not the model's."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, parts: EngineParts) -> Engine:
+        """The engine, started; `options` is of `options_type`.
+
+        Raises ConfigError for options that cannot be honoured here, PrerequisiteError for what is missing.
+        """
+
+
+REGISTRY: Registry[type[EnginePlugin]] = Registry("engine", __name__)

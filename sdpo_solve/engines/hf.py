@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.engines import EngineParts
+from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._decoding import Batch, Decoder, Row
 from sdpo_solve.errors import ConfigError, EngineError
@@ -50,11 +50,22 @@ class Options(BaseOptions):
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")
 
 
-class HfEngine:
+class HfEngine(EnginePlugin):
     """Samples from `host`. Holds no weights of its own, so there is nothing to synchronise.
 
     `batch_of` makes the rows that are decoded together; None: what is fastest on the host's device.
     """
+
+    options_type = Options
+    shares_weights = True
+
+    @classmethod
+    def build(cls, options: Options, parts: EngineParts) -> HfEngine:
+        """Raises ConfigError without a model, PrerequisiteError where its weights are not on disk."""
+        if parts.host is None:
+            raise ConfigError("the engine hf needs a model; name one with --model")
+        path: Path = parts.model_dir()
+        return cls(parts.host(), options, parts.progress, name=path.name)
 
     def __init__(
         self,
@@ -234,14 +245,6 @@ class HfEngine:
         )
 
 
-def build(options: Options, parts: EngineParts) -> HfEngine:
-    """Raises ConfigError without a model, PrerequisiteError where its weights are not on disk."""
-    if parts.host is None:
-        raise ConfigError("the engine hf needs a model; name one with --model")
-    path: Path = parts.model_dir()
-    return HfEngine(parts.host(), options, parts.progress, name=path.name)
-
-
 def _batch_of(device: torch.device) -> BatchOf:
     if device.type != "cuda":
         return Batch
@@ -254,3 +257,6 @@ def _finish_of(row: Row, is_end: Callable[[Row], bool]) -> Finish | None:
     if is_end(row):
         return Finish.STOP
     return Finish.LENGTH if len(row.token_ids) == row.max_tokens else None
+
+
+PLUGIN = HfEngine

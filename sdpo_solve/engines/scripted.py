@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.engines import EngineParts
+from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import require_words
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import ConfigError, EngineError, UserError
@@ -26,11 +26,24 @@ class Options(BaseOptions):
     """The scripted engine has nothing to set: the replies file says it all."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(EnginePlugin):
     """A queue of replies. Attempt k of a run gets line k, so a resumed run goes on where it stopped.
 
     `consumed`: replies used by earlier attempts of the run.
     """
+
+    options_type = Options
+    needs_model = False
+    reads_replies = True
+    shares_weights = True
+
+    @classmethod
+    def build(cls, options: Options, parts: EngineParts) -> ScriptedEngine:
+        """Raises ConfigError without a replies file, UserError for a line that is no reply."""
+        del options  # it has no fields
+        if parts.replies is None:
+            raise ConfigError("--engine scripted needs --replies FILE")
+        return cls(parts.replies, consumed=parts.consumed, host=parts.host, progress=parts.progress)
 
     def __init__(
         self,
@@ -93,14 +106,6 @@ class ScriptedEngine:
         return Sample(prompt, prompt_ids, token_ids_T, logprobs_T, text, Finish.STOP, policy)
 
 
-def build(options: Options, parts: EngineParts) -> ScriptedEngine:
-    """Raises ConfigError without a replies file, UserError for a line that is no reply."""
-    del options  # it has no fields
-    if parts.replies is None:
-        raise ConfigError("--engine scripted needs --replies FILE")
-    return ScriptedEngine(parts.replies, consumed=parts.consumed, host=parts.host, progress=parts.progress)
-
-
 def read_replies(path: Path) -> list[str]:
     """The texts of a replies file, in order; empty lines are skipped.
 
@@ -131,3 +136,6 @@ def _reply(line: str, place: str) -> str:
             f"{place}: the text holds half of a surrogate pair, which no model can write"
         ) from None
     return text
+
+
+PLUGIN = ScriptedEngine

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.engines import EngineParts
+from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._probe import SwapProbe
 from sdpo_solve.engines._reaper import Guardian
@@ -58,8 +58,19 @@ class Options(BaseOptions):
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")
 
 
-class VllmEngine:
+class VllmEngine(EnginePlugin):
     """A vLLM instance and the adapter it holds. `host` gives the learner's weights, for the probe alone."""
+
+    options_type = Options
+
+    @classmethod
+    def build(cls, options: Options, parts: EngineParts) -> VllmEngine:
+        """Start vLLM on the model.
+
+        Raises PrerequisiteError where vLLM or the weights are missing, ConfigError for options that this
+        machine cannot honour.
+        """
+        return cls(parts.model_dir(), options, parts.host, parts.progress)
 
     def __init__(
         self,
@@ -236,15 +247,6 @@ class VllmEngine:
         self._asleep = True
 
 
-def build(options: Options, parts: EngineParts) -> VllmEngine:
-    """Start vLLM on the model.
-
-    Raises PrerequisiteError where vLLM or the weights are missing, ConfigError for options that this machine
-    cannot honour.
-    """
-    return VllmEngine(parts.model_dir(), options, parts.host, parts.progress)
-
-
 def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
     try:
         from vllm import LLM
@@ -367,3 +369,6 @@ def _generation_config(model_dir: Path) -> Any:
         return GenerationConfig.from_pretrained(model_dir)
     except OSError:  # a model need not have one
         return None
+
+
+PLUGIN = VllmEngine

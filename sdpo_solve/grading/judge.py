@@ -21,6 +21,7 @@ from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading.asserts import ParsedAssert, parse
 from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import (
@@ -81,7 +82,7 @@ def with_feedback_mode(problem: Problem, mode: FeedbackMode, seed: int) -> Probl
 
 def check_language(problem: Problem, language: str) -> None:
     """Raises ConfigError for a problem whose tests are calls, where the programs can only read and write."""
-    if language != "python" and problem.kind is not Kind.STDIN:
+    if not languages.get(language).makes_calls and problem.kind is not Kind.STDIN:
         raise ConfigError(
             f"{problem.id} is a problem of kind {problem.kind.value}, which needs --language python; "
             f"{language} programs read standard input"

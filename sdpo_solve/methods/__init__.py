@@ -1,23 +1,25 @@
 """Methods: how to start, what to sample next, what to learn.
 
-May import `learner` and the ground. Read `prompts.py` (every prompt of a run), then `sdpo.py`.
+May import `learner`, `sandboxes`, `model` and the ground. Read `prompts.py` (every prompt of a run), then
+`sdpo.py`; `best_of_k.py` and `multi_turn.py` are the baselines.
 
-The module name is the option name, with `_` for `-`. Each module has `Options`, a class and `build`. This
-file holds what every method is built from; it knows none of them.
+A method is one file: its `Options`, a class below `MethodPlugin` and `PLUGIN = TheClass`. The module's name
+is the option name, with `_` for `-`. This file holds what every method is built from; it knows none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
+from sdpo_solve.config import Options
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.protocols import Learner
+from sdpo_solve.protocols import Learner, Method
 from sdpo_solve.registry import Registry
-from sdpo_solve.types import SamplingSpec
-
-REGISTRY = Registry("method", __name__, frozenset({"prompts"}))
+from sdpo_solve.types import Attempt, Problem, SamplingSpec, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,40 @@ class MethodParts:
     count_tokens: Callable[[str], int]
     context_tokens: int
     """Tokens that prompt and answer may take together."""
+
+
+class MethodPlugin(Method, ABC):
+    """Base of the methods that `REGISTRY` hands out, with the facts that the rest of the package asks for."""
+
+    options_type: ClassVar[type[Options]]
+    """The options of the method: its part of `--set` and of a batch file."""
+    learns: ClassVar[bool] = False
+    """Whether it makes updates; the part `learner` belongs to its runs then."""
+    learning_options: ClassVar[frozenset[str]] = frozenset()
+    """Its options that nothing but an update reads."""
+    independent: ClassVar[bool] = False
+    """Whether the attempts of a run are independent draws from one policy, as pass@k assumes."""
+
+    @classmethod
+    def samples_groups(cls) -> bool:
+        """Whether `--group-size` means something to it."""
+        return "group_size" in cls.options_type.model_fields
+
+    @classmethod
+    def check(cls, options: Any, learner: Any, *, stops_at_first: bool) -> None:
+        """Raise ConfigError for options that could never act, or not together.
+
+        `options` is of `options_type`; `learner` of the learner's, None where the method does not learn.
+        """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, parts: MethodParts) -> Method:
+        """The method of one run; `options` is of `options_type`."""
+
+    def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
+        """Nothing: overridden by methods that learn."""
+        return None
+
+
+REGISTRY: Registry[type[MethodPlugin]] = Registry("method", __name__, frozenset({"prompts"}))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.methods import MethodParts
+from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Update
+from sdpo_solve.types import Attempt, Policy, Problem, Prompt
 
 
 class Options(BaseOptions):
@@ -20,12 +20,19 @@ class Options(BaseOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class BestOfK:
+class BestOfK(MethodPlugin):
     """The baseline whose discovery@k equals pass@k (arXiv 2601.20802, section 5)."""
 
     prompter: Prompter
     run: str
     options: Options
+
+    options_type = Options
+    independent = True
+
+    @classmethod
+    def build(cls, options: Options, parts: MethodParts) -> BestOfK:
+        return cls(parts.prompter, parts.run, options)
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         return Policy(self.run, 0)
@@ -33,9 +40,5 @@ class BestOfK:
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
         return [self.prompter.student(problem)] * min(n, self.options.group_size)
 
-    def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
-        return None
 
-
-def build(options: Options, parts: MethodParts) -> BestOfK:
-    return BestOfK(parts.prompter, parts.run, options)
+PLUGIN = BestOfK

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.methods import MethodParts
+from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Update
+from sdpo_solve.types import Attempt, Policy, Problem, Prompt
 
 
 class Options(BaseOptions):
@@ -28,7 +28,7 @@ class Options(BaseOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class MultiTurn:
+class MultiTurn(MethodPlugin):
     """The sequential baseline (arXiv 2601.20802, section 5, baselines)."""
 
     prompter: Prompter
@@ -36,6 +36,13 @@ class MultiTurn:
     options: Options
     count_tokens: Callable[[str], int]
     room_tokens: int
+
+    options_type = Options
+
+    @classmethod
+    def build(cls, options: Options, parts: MethodParts) -> MultiTurn:
+        room_tokens = parts.context_tokens - parts.spec.max_tokens
+        return cls(parts.prompter, parts.run, options, parts.count_tokens, room_tokens)
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         return Policy(self.run, 0)
@@ -55,14 +62,9 @@ class MultiTurn:
             kept.append(turn)
         return kept[::-1]
 
-    def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
-        return None
-
     def _question_tokens(self, problem: Problem) -> int:
         prompt = self.prompter.multi_turn(problem, [""])
         return sum(self.count_tokens(message.content) + 16 for message in prompt.messages)
 
 
-def build(options: Options, parts: MethodParts) -> MultiTurn:
-    room_tokens = parts.context_tokens - parts.spec.max_tokens
-    return MultiTurn(parts.prompter, parts.run, options, parts.count_tokens, room_tokens)
+PLUGIN = MultiTurn

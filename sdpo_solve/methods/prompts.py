@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Kind, Message, Problem, Prompt
 
-_LANGUAGES = {"python": "Python 3", "cpp": "C++17"}
 _FENCE = "```"
 
 
@@ -77,7 +77,7 @@ class Prompter:
 
     def question(self, problem: Problem) -> str:
         """The statement with the form the answer must have."""
-        name = _LANGUAGES[self.language]
+        name = languages.get(self.language).title
         parts = [problem.statement.strip()]
         if problem.kind is Kind.STDIN:
             parts.append(

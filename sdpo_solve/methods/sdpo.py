@@ -16,7 +16,7 @@ from pydantic import Field
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
-from sdpo_solve.methods import MethodParts
+from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods._shuffled import foreign_feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner
@@ -49,7 +49,7 @@ class Options(BaseOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class Sdpo:
+class Sdpo(MethodPlugin):
     """Self-distillation policy optimisation at test time (arXiv 2601.20802, section 5)."""
 
     prompter: Prompter
@@ -59,6 +59,51 @@ class Sdpo:
     seed: int
     options: Options
     learner: Learner | None
+
+    options_type = Options
+    learns = True
+    learning_options = frozenset({"teacher", "attempt_in_prompt", "reward"})
+
+    @classmethod
+    def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
+        """Refuse what could never act: raises ConfigError naming the option and the reason."""
+        if options.told_attempts >= options.group_size:
+            raise ConfigError(
+                f"sdpo.told_attempts={options.told_attempts} leaves none of {options.group_size} attempts to "
+                "learn from; choose fewer"
+            )
+        before_success = not stops_at_first or options.reward == "visible-share"
+        way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
+        if options.teacher in ("solution", "both") and not before_success:
+            raise ConfigError(
+                f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first "
+                f"one; {way_out}"
+            )
+        if learner.grpo_weight > 0 and not before_success:
+            raise ConfigError(
+                "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
+                f"{way_out}"
+            )
+        if learner.teacher == "none-negative" or learner.grpo_weight == 1:
+            idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
+            for name in ("teacher", "attempt_in_prompt"):
+                if getattr(options, name) != Options.model_fields[name].default:
+                    raise ConfigError(f"sdpo.{name} would do nothing: no teacher is asked under {idle}")
+        reads_reward = options.teacher in ("solution", "both") or learner.grpo_weight > 0
+        if (
+            options.reward == "visible-share"
+            and not reads_reward
+            and learner.on_collapse in ("freeze", "ignore")
+        ):
+            raise ConfigError(
+                "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
+                "learner.grpo_weight, and to the choice of the version that a roll-back goes to"
+            )
+
+    @classmethod
+    def build(cls, options: Options, parts: MethodParts) -> Sdpo:
+        learner = parts.learner()
+        return cls(parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, learner)
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         """Raises ConfigError where the reward counts visible tests and there are none."""
@@ -138,38 +183,4 @@ def reward(verdict: Verdict, options: Options) -> float:
     return sum(visible) / (len(visible) + 1)
 
 
-def check(options: Options, learner: LearnerOptions, stops_at_first: bool) -> None:
-    """Refuse what could never act: raises ConfigError naming the option and the reason."""
-    if options.told_attempts >= options.group_size:
-        raise ConfigError(
-            f"sdpo.told_attempts={options.told_attempts} leaves none of {options.group_size} attempts to "
-            "learn from; choose fewer"
-        )
-    before_success = not stops_at_first or options.reward == "visible-share"
-    way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
-    if options.teacher in ("solution", "both") and not before_success:
-        raise ConfigError(
-            f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
-            f"{way_out}"
-        )
-    if learner.grpo_weight > 0 and not before_success:
-        raise ConfigError(
-            "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
-            f"{way_out}"
-        )
-    if learner.teacher == "none-negative" or learner.grpo_weight == 1:
-        idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
-        for name in ("teacher", "attempt_in_prompt"):
-            if getattr(options, name) != Options.model_fields[name].default:
-                raise ConfigError(f"sdpo.{name} would do nothing: no teacher is asked under {idle}")
-    reads_reward = options.teacher in ("solution", "both") or learner.grpo_weight > 0
-    if options.reward == "visible-share" and not reads_reward and learner.on_collapse in ("freeze", "ignore"):
-        raise ConfigError(
-            "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
-            "learner.grpo_weight, and to the choice of the version that a roll-back goes to"
-        )
-
-
-def build(options: Options, parts: MethodParts) -> Sdpo:
-    learner = parts.learner()
-    return Sdpo(parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, learner)
+PLUGIN = Sdpo

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
+from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
 from sdpo_solve.engines import EngineParts
 from sdpo_solve.errors import ConfigError, PrerequisiteError
@@ -29,7 +32,7 @@ from sdpo_solve.run.identity import (
     write_config,
 )
 from sdpo_solve.run.journal import Journal, Listener
-from sdpo_solve.run.options import Plan, make_plan, plugin, plugin_names
+from sdpo_solve.run.options import Plan, make_plan, plugin_names
 from sdpo_solve.types import Budget, Problem, SamplingSpec
 
 if TYPE_CHECKING:
@@ -37,8 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Workshop", "make_plan", "plugin_names"]
 
-# What `--sandbox auto` tries, in this order.
-_AUTO_SANDBOXES = ("docker", "bubblewrap")
 # Answers on a CPU stay short by default: a group of 16 then takes well under a minute with the small model.
 _MAX_TOKENS_CPU = 512
 _MAX_TOKENS_CUDA = 8192  # arXiv 2601.20802, Table 12
@@ -74,9 +75,10 @@ class Workshop:
         progress: TokenProgress | None = None,
         _shared: _Shared | None = None,
     ) -> None:
-        if plan.run.engine == "scripted" and replies is None:
-            raise ConfigError("--engine scripted needs --replies FILE")
-        if plan.run.engine != "scripted" and replies is not None:
+        reads_replies = engines.REGISTRY.load(plan.run.engine).reads_replies
+        if reads_replies and replies is None:
+            raise ConfigError(f"--engine {plan.run.engine} needs --replies FILE")
+        if replies is not None and not reads_replies:
             raise ConfigError(f"--replies is for --engine scripted; this run uses {plan.run.engine}")
         self.plan = plan
         self._replies = replies
@@ -156,8 +158,8 @@ class Workshop:
 
     def engine(self, consumed: int) -> Engine:
         """The engine; a queue of replies belongs to one run, anything else to all."""
-        if self._shared.engine is None or self.plan.run.engine == "scripted":
-            module = plugin("engines", self.plan.run.engine)
+        plugin = engines.REGISTRY.load(self.plan.run.engine)
+        if self._shared.engine is None or plugin.reads_replies:
             parts = EngineParts(
                 host=self.host if self.uses_model else None,
                 model_dir=lambda: self.model().path,
@@ -165,8 +167,7 @@ class Workshop:
                 consumed=consumed,
                 progress=self._progress,
             )
-            engine: Engine = module.build(self.plan.parts["engine"], parts)
-            self._shared.engine = engine
+            self._shared.engine = plugin.build(self.plan.parts["engine"], parts)
         return self._shared.engine
 
     # -- one run -------------------------------------------------------------------------------------------
@@ -241,8 +242,7 @@ class Workshop:
             count_tokens=self._count_tokens(),
             context_tokens=self._context_tokens(),
         )
-        module = plugin("methods", options.method)
-        return module.build(self.plan.parts[options.method], parts)
+        return methods.REGISTRY.load(options.method).build(self.plan.parts[options.method], parts)
 
     def _learner(self, run: str) -> Learner | None:
         if not self.uses_model:
@@ -337,24 +337,23 @@ def _open_sandbox(plan: Plan) -> _Opened:
 
     Raises PrerequisiteError where none does.
     """
-    language = {"language": plan.run.language}
+    language = plan.run.language
     if plan.run.sandbox != "auto":
-        options: Any = plan.parts["sandbox"]
-        if options.language not in ("python", plan.run.language):
-            raise ConfigError("--set sandbox.language: the language of the programs is set with --language")
-        return _opened(plan.run.sandbox, options.model_copy(update=language))
+        return _opened(sandboxes.REGISTRY.load(plan.run.sandbox), plan.parts["sandbox"], language)
+    known = [sandboxes.REGISTRY.load(name) for name in sandboxes.REGISTRY.names()]
+    able = [plugin for plugin in known if plugin.auto_order is not None]
     reasons = []
-    for name in _AUTO_SANDBOXES:
-        if name in plugin_names("sandboxes"):
-            try:
-                return _opened(name, plugin("sandboxes", name).Options(**language))
-            except PrerequisiteError as exc:
-                reasons.append(str(exc))
+    for plugin in sorted(able, key=lambda plugin: plugin.auto_order or 0):
+        try:
+            return _opened(plugin, plugin.options_type(), language)
+        except PrerequisiteError as exc:
+            reasons.append(str(exc))
     raise PrerequisiteError(" -- or, without Docker: ".join(reasons))
 
 
-def _opened(name: str, options: Any) -> _Opened:
-    return _Opened(plugin("sandboxes", name).build(options), options.limits())
+def _opened(plugin: type[sandboxes.SandboxPlugin], options: BaseModel, language: str) -> _Opened:
+    limits = options.model_dump(include=set(plugin.verdict_options))
+    return _Opened(plugin.build(options, language), limits)
 
 
 @dataclass(frozen=True, slots=True)

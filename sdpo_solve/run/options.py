@@ -5,26 +5,27 @@ Knows which plug-ins there are and reads their options; makes no part (see `buil
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
-
-# What would make the log-probs of samples those of another distribution than the model's.
-_CUTS = ("top_p", "top_k", "min_p")
-
+from sdpo_solve.learner import options as learner_options
+from sdpo_solve.methods import MethodPlugin
+from sdpo_solve.registry import Registry
 
 # -- plug-ins ------------------------------------------------------------------------------------------------
 
 
-_REGISTRIES = {"methods": methods.REGISTRY, "engines": engines.REGISTRY, "sandboxes": sandboxes.REGISTRY}
+_REGISTRIES: Mapping[str, Registry[Any]] = {
+    "methods": methods.REGISTRY,
+    "engines": engines.REGISTRY,
+    "sandboxes": sandboxes.REGISTRY,
+}
 
 
 def plugin_names(folder: str) -> list[str]:
@@ -32,8 +33,8 @@ def plugin_names(folder: str) -> list[str]:
     return _REGISTRIES[folder].names()
 
 
-def plugin(folder: str, name: str) -> ModuleType:
-    """The module behind an option name.
+def plugin(folder: str, name: str) -> Any:
+    """The class behind an option name.
 
     Raises ConfigError naming the known ones.
     """
@@ -61,17 +62,17 @@ def make_plan(
     Raises ConfigError for an unknown name or option, and for one that this run would not use.
     """
     options = _with_sandbox(options)
-    modules: dict[str, Any] = {"judge": judge}
+    types: dict[str, type[Any]] = {"judge": judge.Options}
     if options.sandbox != "auto":
-        modules["sandbox"] = plugin("sandboxes", options.sandbox)
+        types["sandbox"] = sandboxes.REGISTRY.load(options.sandbox).options_type
+    method = methods.REGISTRY.load(options.method)
     if not grading_only:
-        modules[options.method] = plugin("methods", options.method)
-        modules["engine"] = plugin("engines", options.engine)
-        modules["feedback"] = feedback
-        if options.method == "sdpo":
-            modules["learner"] = importlib.import_module("sdpo_solve.learner.options")
-    for key in options.settings.get("engine", {}):
-        if key in _CUTS:
+        engine = engines.REGISTRY.load(options.engine)
+        types |= {options.method: method.options_type, "engine": engine.options_type}
+        types["feedback"] = feedback.Options
+        if method.learns:
+            types["learner"] = learner_options.Options
+        for key in engine.refused_options & options.settings.get("engine", {}).keys():
             raise ConfigError(
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
                 "log-probs of a cut one would make importance weights and distillation wrong"
@@ -80,18 +81,19 @@ def make_plan(
         _refuse_what_needs_weights(options)
     places = places or {}
     for part in options.settings:
-        if part not in modules:
+        if part not in types:
             place = places.get(part, f"--set {part}.*")
-            raise ConfigError(f"{place}: there is no part {part!r} here (known: {', '.join(modules)})")
+            raise ConfigError(f"{place}: there is no part {part!r} here (known: {', '.join(types)})")
     given = {part: dict(values) for part, values in options.settings.items()}
     if options.group_size is not None and not grading_only:
-        _put_group_size(given, options, modules[options.method])
+        _put_group_size(given, options, method)
     parts = {
-        part: read_options(module.Options, given.get(part, {}), part, partial(_named, places.get(part), part))
-        for part, module in modules.items()
+        part: read_options(kind, given.get(part, {}), part, partial(_named, places.get(part), part))
+        for part, kind in types.items()
     }
-    if "learner" in parts:
-        modules[options.method].check(parts[options.method], parts["learner"], not options.keep_going)
+    if not grading_only:
+        learner, stops_at_first = parts.get("learner"), not options.keep_going
+        method.check(parts[options.method], learner, stops_at_first=stops_at_first)
     return Plan(options, parts)
 
 
@@ -126,7 +128,10 @@ def _with_sandbox(options: RunOptions) -> RunOptions:
     given = options.settings.get("sandbox", {})
     if options.sandbox != "auto" or not given:
         return options
-    known = {name: set(plugin("sandboxes", name).Options.model_fields) for name in plugin_names("sandboxes")}
+    known = {
+        name: set(sandboxes.REGISTRY.load(name).options_type.model_fields)
+        for name in sandboxes.REGISTRY.names()
+    }
     able = [name for name, fields in known.items() if set(given) <= fields]
     if len(able) == 1:
         return options.model_copy(update={"sandbox": able[0]})
@@ -136,8 +141,10 @@ def _with_sandbox(options: RunOptions) -> RunOptions:
     raise ConfigError(f"no sandbox has the options {', '.join(sorted(given))} (known: {', '.join(every)})")
 
 
-def _put_group_size(given: dict[str, dict[str, Any]], options: RunOptions, method: ModuleType) -> None:
-    if "group_size" not in method.Options.model_fields:
+def _put_group_size(
+    given: dict[str, dict[str, Any]], options: RunOptions, method: type[MethodPlugin]
+) -> None:
+    if not method.samples_groups():
         raise ConfigError(f"{options.method} samples one attempt at a time; leave --group-size out")
     if "group_size" in given.setdefault(options.method, {}):
         raise ConfigError(f"--group-size and --set {options.method}.group_size: give one of them")

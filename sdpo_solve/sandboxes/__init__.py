@@ -1,11 +1,44 @@
-"""Sandboxes: run a program on inputs and say what came out. The module name is the option name.
+"""Sandboxes: run a program on inputs and say what came out.
 
 May import the ground only. Read `docker.py` and `bubblewrap.py` (the backends), `_box.py` (one
 box seen from the host), `_pool.py` (boxes started ahead of need), `guest/` (what runs inside the box),
 `languages/`, then `install.py` and `images.py` (making a machine ready). `programs/` holds the honest and the
 hostile programs that a sandbox is judged by.
+
+A sandbox is one file with `Options`, a class below `SandboxPlugin` and `PLUGIN = TheClass`; the module's name
+is the option name.
 """
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from sdpo_solve.protocols import Sandbox
 from sdpo_solve.registry import Registry
 
-REGISTRY = Registry("sandbox", __name__, frozenset({"install", "images", "wire_values"}))
+
+class SandboxPlugin(Sandbox, ABC):
+    """Base of the sandboxes that `REGISTRY` hands out, with the facts that other rooms ask for."""
+
+    options_type: ClassVar[type[BaseModel]]
+    """The options of the sandbox: the part `sandbox` of `--set` and of a batch file."""
+    auto_order: ClassVar[int | None] = None
+    """Its place in the order in which `--sandbox auto` tries them, lowest first; None: never."""
+    verdict_options: ClassVar[frozenset[str]] = frozenset()
+    """Its options that may change a verdict and are not part of `identity()`."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, language: str) -> Sandbox:
+        """The sandbox for programs of `language`, started; `options` is of `options_type`.
+
+        Raises PrerequisiteError where something is missing, saying what to run.
+        """
+
+
+REGISTRY: Registry[type[SandboxPlugin]] = Registry(
+    "sandbox", __name__, frozenset({"install", "images", "wire_values"})
+)

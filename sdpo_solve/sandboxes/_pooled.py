@@ -9,16 +9,16 @@ import atexit
 import os
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.protocols import StopAfter
-from sdpo_solve.sandboxes import languages
+from sdpo_solve.sandboxes import SandboxPlugin, languages
 from sdpo_solve.sandboxes._box import Allowance, BoxEnd, BoxLost, Conversation, blame
 from sdpo_solve.sandboxes._pool import Gate, Pool, Poolable
 from sdpo_solve.types import BoxInput, Execution, Limits, Program
@@ -48,11 +48,6 @@ class BoxOptions(BaseModel):
     n_processes: int = Field(default=32, ge=1)
     """Processes and threads of one test."""
 
-    def limits(self) -> dict[str, Any]:
-        """The options that may change a verdict and are not in the sandbox's identity."""
-        names = {"memory_mb", "scratch_mb", "output_mb", "total_output_mb", "n_processes"}
-        return self.model_dump(include=names)
-
 
 class Box(Poolable, Protocol):
     """One started box."""
@@ -65,8 +60,17 @@ class Box(Poolable, Protocol):
         """Why its runner fell silent; `seen` is what the line showed."""
 
 
-class PooledSandbox(ABC):
+class PooledSandbox(SandboxPlugin):
     """Implements `protocols.Sandbox` over boxes that a backend starts."""
+
+    verdict_options = frozenset({"memory_mb", "scratch_mb", "output_mb", "total_output_mb", "n_processes"})
+
+    @classmethod
+    def build(cls, options: BoxOptions, language: str) -> PooledSandbox:
+        """See `SandboxPlugin`. Raises ConfigError for a language set in two ways."""
+        if options.language not in (BoxOptions().language, language):
+            raise ConfigError("--set sandbox.language: the language of the programs is set with --language")
+        return cls(options.model_copy(update={"language": language}))
 
     def __init__(self, options: BoxOptions) -> None:
         self._options = options

@@ -50,6 +50,9 @@ def build(options: Options) -> BubblewrapSandbox:
 class BubblewrapSandbox(PooledSandbox):
     """Implements `protocols.Sandbox`."""
 
+    options_type = Options
+    auto_order = 1
+
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         if shutil.which("bwrap") is None:
@@ -319,3 +322,6 @@ class _Box:
             for stream in (self._stdin, self._stdout, self._stderr, self._info):
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+PLUGIN = BubblewrapSandbox

@@ -118,6 +118,9 @@ def _remedy(language: str) -> str:
 class DockerSandbox(PooledSandbox):
     """Implements `protocols.Sandbox`."""
 
+    options_type = Options
+    auto_order = 0
+
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._docker_options = options
@@ -363,3 +366,6 @@ class _Box:
 
 def _one_line(exc: BaseException) -> str:
     return " ".join(str(exc).split())[:300] or type(exc).__name__
+
+
+PLUGIN = DockerSandbox

@@ -93,16 +93,18 @@ def make_subject(name: str, folder: Path) -> Subject:
         progress=seen,
     )
     if name == "hf":
-        engine: Any = hf.build(hf.Options(batch_rows=4), parts)
+        engine: Any = hf.HfEngine.build(hf.Options(batch_rows=4), parts)
         return Subject(engine, host, *policies, seen, 1e-5, 1e-4)
     if name == "scripted":
         gaps = {"limits": WRITTEN, "seeds": WRITTEN, "too long": "no context of its own", "length": WRITTEN}
-        return Subject(scripted.build(scripted.Options(), parts), host, *policies, seen, 1e-6, 1e-6, gaps)
+        return Subject(
+            scripted.ScriptedEngine.build(scripted.Options(), parts), host, *policies, seen, 1e-6, 1e-6, gaps
+        )
     from sdpo_solve.engines import vllm
 
     options = vllm.Options(batch_rows=8, probe_tolerance=0.1, **SMALL_CACHE)
     off = (0.1, 0.6) if host.dtype == torch.bfloat16 else (1e-3, 1e-2)
-    return Subject(vllm.build(options, parts), host, *policies, seen, *off)
+    return Subject(vllm.VllmEngine.build(options, parts), host, *policies, seen, *off)
 
 
 @pytest.fixture(

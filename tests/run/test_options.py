@@ -59,13 +59,13 @@ def method_parts(context_tokens: int = 1 << 20) -> MethodParts:
 
 
 def best(**options: Any) -> int:
-    found = best_of_k.build(best_of_k.Options(**options), method_parts())
+    found = best_of_k.BestOfK.build(best_of_k.Options(**options), method_parts())
     return len(found.propose(PROBLEM, [], 64))
 
 
 def turns(n: int = 3, context_tokens: int = 1 << 20, **options: Any) -> list[str]:
     """What is left of `n` turns of ten characters each, "feedback 1" and so on."""
-    found = multi_turn.build(multi_turn.Options(**options), method_parts(context_tokens))
+    found = multi_turn.MultiTurn.build(multi_turn.Options(**options), method_parts(context_tokens))
     return found.window(PROBLEM, history(n))
 
 
@@ -99,7 +99,7 @@ def test_multi_turn_reads(name: str) -> None:
 )
 def test_the_window_drops_the_oldest_turns_first(window_tokens: int, kept: list[str]) -> None:
     assert turns(window_tokens=window_tokens) == kept
-    found = multi_turn.build(multi_turn.Options(window_tokens=window_tokens), method_parts())
+    found = multi_turn.MultiTurn.build(multi_turn.Options(window_tokens=window_tokens), method_parts())
     (prompt,) = found.propose(PROBLEM, history(3), 5)
     said = prompt.messages[-1].content
     assert [text for text in ("feedback 1", "feedback 2", "feedback 3") if text in said] == kept
@@ -107,7 +107,7 @@ def test_the_window_drops_the_oldest_turns_first(window_tokens: int, kept: list[
 
 def test_a_model_with_less_room_keeps_fewer_turns_than_the_window() -> None:
     """The context holds question, turns and the answer's ten tokens."""
-    question = multi_turn.build(multi_turn.Options(), method_parts())._question_tokens(PROBLEM)
+    question = multi_turn.MultiTurn.build(multi_turn.Options(), method_parts())._question_tokens(PROBLEM)
     assert turns(context_tokens=question + 10 + 24) == ["feedback 2", "feedback 3"]
     assert turns(context_tokens=question + 10 + 23) == ["feedback 3"]
     assert turns(context_tokens=question + 10 + 36) == turns()
@@ -303,7 +303,7 @@ TABLES: dict[tuple[str, str], set[str]] = {
 @pytest.mark.parametrize("folder", ["methods", "engines", "sandboxes"])
 def test_every_option_of_every_plug_in_has_a_case(folder: str) -> None:
     for name in plugin_names(folder):
-        assert TABLES.get((folder, name)) == set(plugin(folder, name).Options.model_fields), name
+        assert TABLES.get((folder, name)) == set(plugin(folder, name).options_type.model_fields), name
 
 
 def test_the_scripted_engine_refuses_every_option() -> None:

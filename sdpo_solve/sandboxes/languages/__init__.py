@@ -1,6 +1,6 @@
 """Programming languages of the sandbox, one file each; the file's name is the language's name.
 
-A language file defines `LANGUAGE`; its image is made from `sandbox_images/<name>/`.
+A language's file has `PLUGIN = Language(...)`; its image is made from `sandbox_images/<name>/`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from sdpo_solve.registry import Registry
-
-REGISTRY = Registry("language", __name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,9 @@ class Language:
         return self.run is None
 
 
+REGISTRY: Registry[Language] = Registry("language", __name__)
+
+
 def names() -> list[str]:
     """Every language there is."""
     return REGISTRY.names()
@@ -50,8 +51,7 @@ def names() -> list[str]:
 
 def get(name: str) -> Language:
     """Raises ConfigError for a language that is not there."""
-    language: Language = REGISTRY.load(name).LANGUAGE
-    return language
+    return REGISTRY.load(name)
 
 
 def of_file(path: PurePath) -> Language | None:

@@ -2,7 +2,7 @@
 
 from sdpo_solve.sandboxes.languages import Language
 
-LANGUAGE = Language(
+PLUGIN = Language(
     name="cpp",
     title="C++17",
     suffixes=(".cpp", ".cc", ".cxx"),

@@ -2,7 +2,7 @@
 
 from sdpo_solve.sandboxes.languages import Language
 
-LANGUAGE = Language(
+PLUGIN = Language(
     name="python",
     title="Python 3",
     suffixes=(".py",),
