@@ -1,10 +1,10 @@
-"""Datasets: files of others (and ours) in, `Problem` records out. One format, one file.
+"""Datasets: files of problems, ours and those of benchmarks, as `Problem` records. One format, one file.
 
 May import `grading`, `sandboxes` and the ground. Read `load.py` (from a source as written to problems),
-`selection.py` (which of them are taken), `problem_json.py` (our own files), then the benchmarks:
-`livecodebench.py`, `mbpp.py`.
+`selection.py` (which of them are taken), `_rows.py` (rows of a file), `problem_json.py` (the project's own
+file), then the benchmarks: `livecodebench.py`, `mbpp.py`.
 
-A format of others is one file with a class below `Format` and `PLUGIN = TheClass`.
+A benchmark's format is one file with a class below `Format` and `PLUGIN = TheClass`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a trusted solution returns on inputs: computed in the sandbox once, then kept on disk.
+"""Expected values: what a data set's own solution returns on inputs, computed in the sandbox and cached.
 
-The solution runs in the same box as any program; only its values leave. A cache file is named by the hash of
-program and inputs, written whole, and read as data.
+The solution runs in a box like any program. A cache file is named by the hash of program and inputs, written
+whole, and read as data.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo_solve.paths import cache_dir
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode, encode
 from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
@@ -36,17 +37,15 @@ class Failed:
     error: str
 
 
-def compute(
-    program: Program, calls: Sequence[Call], sandbox: Callable[[], Sandbox], cache_dir: Path | None
-) -> Computed | Failed:
+def compute(program: Program, calls: Sequence[Call], sandbox: Callable[[], Sandbox]) -> Computed | Failed:
     """What `program` returns on each of `calls`.
 
     All run in one process; where that does not end well, each in its own, which names the call at fault.
     Raises SandboxError.
     """
     packed = json.dumps([program.entry_point, program.code, [encode([c.args, c.kwargs]) for c in calls]])
-    path = cache_dir / f"{hashlib.sha256(packed.encode()).hexdigest()}.json" if cache_dir else None
-    texts = _kept(path, len(calls))
+    path = cache_dir() / "expected" / f"{hashlib.sha256(packed.encode()).hexdigest()}.json"
+    texts = _cached(path, len(calls))
     if texts is None:
         box = sandbox()
         (result,) = box.run(program, [BoxInput(calls=tuple(calls))], _ALL_LIMITS)
@@ -61,8 +60,7 @@ def compute(
         values = tuple(decode(text) for text in texts)
     except NotPlain as exc:
         return Failed(0, str(exc))
-    if path is not None:
-        _keep(path, texts)
+    _cache(path, texts)
     return Computed(values)
 
 
@@ -71,10 +69,8 @@ def _reason(result: Execution) -> str:
     return last[0][:200]
 
 
-def _kept(path: Path | None, n: int) -> list[str] | None:
+def _cached(path: Path, n: int) -> list[str] | None:
     """The texts in a cache file; None where it is missing or is not what it must be."""
-    if path is None:
-        return None
     try:
         texts = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -83,7 +79,7 @@ def _kept(path: Path | None, n: int) -> list[str] | None:
     return texts if fits else None
 
 
-def _keep(path: Path, texts: Sequence[str]) -> None:
+def _cache(path: Path, texts: Sequence[str]) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,6 @@
-"""Where problems come from: what a user writes as a source, read by the format that it names.
+"""Problems from sources as a user writes them: `SCHEME:REST` for a format by name, else our own files.
 
-A path is our own problem file or a folder of them; any other format is named before a colon. Which of a
-source's problems are taken is decided in `selection.py`. Runs nothing itself; a format that must compute
-expected values asks for the sandbox it is handed.
+Which of a source's problems are taken is decided in `selection.py`, how they are read in the formats.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ _ROWS = (".jsonl", ".gz", ".parquet")
 
 
 def formats() -> list[type[Format]]:
-    """The formats of others, those that installed packages add included."""
+    """Every benchmark's format, those that installed packages add included."""
     return [REGISTRY.load(name) for name in REGISTRY.names()]
 
 
@@ -67,7 +65,7 @@ def load(
     Raises as `candidates` and `select` do.
     """
 
-    def found() -> Iterator[Candidate]:
+    def all_candidates() -> Iterator[Candidate]:
         for source in sources:
             try:
                 yield from candidates(source, sandbox)
@@ -76,7 +74,7 @@ def load(
                     raise
                 on_broken(exc)
 
-    return select(found(), selection, _names(sources), among=among, on_broken=on_broken)
+    return select(all_candidates(), selection, _names(sources), among=among, on_broken=on_broken)
 
 
 def load_one(source: str, selection: Selection, sandbox: Callable[[], Sandbox]) -> Problem:

@@ -1,18 +1,16 @@
-"""MBPP, MBPP+, HumanEval and HumanEval+ rows as problems; which of them a file holds is read from its rows.
+"""MBPP, MBPP+, HumanEval and HumanEval+: which of them a file holds is read from its rows.
 
 MBPP and HumanEval state asserts: all visible, but for MBPP's challenge tests. The plus editions of EvalPlus
-(https://github.com/evalplus/evalplus) hold inputs only: what is expected is what the row's own canonical
+(https://github.com/evalplus/evalplus) hold inputs only: the expected value is what the row's own canonical
 solution returns, computed in the sandbox and kept on disk; base tests are visible, plus tests hidden. A row
-that cannot be held faithfully is left out and named, never bent.
+that cannot be held faithfully is left out and named.
 """
 
 from __future__ import annotations
 
 import ast
-import gzip
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +19,12 @@ from typing import Any, ClassVar
 from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._expected import Computed, compute
 from sdpo_solve.datasets._mbpp_shapes import restore
+from sdpo_solve.datasets._rows import FileRow, read_rows, safe_id
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
-from sdpo_solve.paths import cache_dir
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes.wire_values import Match
-from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Call, Checker, Kind, Problem, Program, TestCase
 
 _HUMANEVAL_STATEMENT = "Complete the function so that it does what its docstring says."
@@ -46,15 +43,13 @@ _KNOWN_BAD = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row with its place, and its id as a directory name."""
+class _BenchmarkRow(FileRow):
+    """One row with its id as a directory name."""
 
-    data: Mapping[str, Any]
-    place: str
     id: str
 
     def text(self, *names: str) -> str:
-        """The first of these fields that the row has. Raises ProblemError where it has none."""
+        """The first of these columns that the row has. Raises ProblemError where it has none."""
         for name in names:
             if isinstance(self.data.get(name), str):
                 return str(self.data[name])
@@ -63,81 +58,50 @@ class _Row:
         )
 
     def items(self, name: str) -> list[Any]:
-        found = self.data.get(name) or []  # MBPP+ writes {} where a row has no plus tests
-        if not isinstance(found, list):
+        """A column that is a list, empty where the row has none."""
+        items = self.data.get(name) or []  # MBPP+ writes {} where a row has no plus tests
+        if not isinstance(items, list):
             raise ProblemError(f"{self.place}: {name} is not a list; see the data set's rows")
-        return found
+        return items
+
+    def unfit(self, reason: str) -> Unfit:
+        """The row cannot be held faithfully."""
+        return Unfit(f"{self.place}: {self.id}", reason)
 
 
-class _Unfit(Exception):
-    """The row cannot be held faithfully. The message says why."""
+class Mbpp(Format):
+    """A file of rows of MBPP or HumanEval, plain or plus."""
+
+    schemes: ClassVar = {"mbpp": "mbpp:FILE", "humaneval": "humaneval:FILE"}
+
+    @classmethod
+    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+        """The sandbox is started when a problem is made whose expected values must be computed.
+
+        Raises ProblemError for a bad file; making a problem raises SandboxError too.
+        """
+        for row in map(_benchmark_row, read_rows(Path(source))):
+            make = partial(_problem, row, sandbox)
+            yield Candidate(make, row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
 
 
-def candidates(
-    source: str, *, sandbox: Callable[[], Sandbox], cache_dir: Path | None = None
-) -> Iterator[Candidate]:
-    """Every row of a JSONL file (or `.jsonl.gz`, or a `.json` list), to choose from.
-
-    `sandbox` is called only where expected values must be computed, when a row is made a problem; they are
-    kept in `cache_dir`. Raises ProblemError for a bad file; making a problem raises SandboxError too.
-    """
-
-    def make(row: _Row) -> Problem:
-        try:
-            return _problem(row, sandbox, cache_dir)
-        except _Unfit as exc:
-            raise Unfit(f"{row.place}: {row.id}", str(exc)) from None
-
-    for row in _read(Path(source)):
-        yield Candidate(partial(make, row), row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
+PLUGIN = Mbpp
 
 
-# -- reading -----------------------------------------------------------------------------
-
-
-def _read(path: Path) -> Iterator[_Row]:
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise ProblemError(f"{path}: cannot be read: {reason}; check the path") from None
-    if path.suffix == ".json":
-        rows = _json(text, str(path))
-        if not isinstance(rows, list):
-            raise ProblemError(f"{path}: not a list of rows; expected MBPP or HumanEval")
-        for number, data in enumerate(rows, 1):
-            yield _row(data, f"{path}: row {number}")
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield _row(_json(line, f"{path}: line {number}"), f"{path}: line {number}")
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise ProblemError(f"{place}: not JSON: {middle_cut(str(exc), 120)}") from None
-
-
-def _row(data: object, place: str) -> _Row:
-    task = data.get("task_id") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or isinstance(task, bool) or not isinstance(task, (int, str)):
-        raise ProblemError(f"{place}: not a row of MBPP or HumanEval; expected an object with task_id")
+def _benchmark_row(row: FileRow) -> _BenchmarkRow:
+    task = row.data.get("task_id")
+    if isinstance(task, bool) or not isinstance(task, (int, str)):
+        raise ProblemError(f"{row.place}: not a row of MBPP or HumanEval; expected an object with task_id")
     name = f"mbpp-{task}" if isinstance(task, int) else task.lower()
-    safe = re.sub(r"[^a-z0-9._-]+", "-", name).strip("-._")[:100]
-    if not safe:
-        raise ProblemError(f"{place}: task_id {str(task)[:40]!r} holds no letter or digit")
-    return _Row(data, place, safe)
+    return _BenchmarkRow(row.data, row.place, safe_id(name, row.place))
 
 
 # -- rows as problems --------------------------------------------------------------------
 
 
-def _problem(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> Problem:
+def _problem(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     if "plus_input" in row.data:
-        return _plus(row, sandbox, cache_dir)
+        return _plus(row, sandbox)
     if "test_list" in row.data:
         return _mbpp(row)
     if "test" in row.data:
@@ -145,34 +109,35 @@ def _problem(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) 
     raise ProblemError(f"{row.place}: neither plus_input, test_list nor test; expected MBPP or HumanEval")
 
 
-def _mbpp(row: _Row) -> Problem:
+def _mbpp(row: _BenchmarkRow) -> Problem:
     """A row of MBPP: the text with its first assert is the statement, as the data set's authors prompt."""
     code = row.text("code")
     visible, hidden = row.items("test_list"), row.items("challenge_test_list")
     if not visible:
-        raise _Unfit("it has no tests")
-    entry_point = _called(code, str(visible[0]))
-    tests = _asserts([*((text, True) for text in visible), *((text, False) for text in hidden)], entry_point)
+        raise row.unfit("it has no tests")
+    entry_point = _called(row, code, str(visible[0]))
+    texts = [*((text, True) for text in visible), *((text, False) for text in hidden)]
+    tests = _asserts(row, texts, entry_point)
     statement = f"{row.text('text', 'prompt').strip()}\n{visible[0]}"
     return Problem(row.id, statement, Kind.ASSERTS, tests, entry_point, reference=code, meta=_meta(row))
 
 
-def _humaneval(row: _Row) -> Problem:
+def _humaneval(row: _BenchmarkRow) -> Problem:
     """A row of HumanEval: the asserts of its `check(candidate)`."""
     prompt, entry_point = row.text("prompt"), row.text("entry_point")
-    found = []
-    for statement in _check_body(row.text("test")):
+    texts = []
+    for statement in _check_body(row):
         if isinstance(statement, ast.Assert):
             text = re.sub(r"\bcandidate\b", entry_point, ast.unparse(statement))
             if entry_point in text:
-                found.append((text, True))
+                texts.append((text, True))
         elif not isinstance(statement, (ast.Expr, ast.Pass)):
-            raise _Unfit("its tests are more than asserts")
+            raise row.unfit("its tests are more than asserts")
     return Problem(
         id=row.id,
         statement=_HUMANEVAL_STATEMENT,
         kind=Kind.ASSERTS,
-        tests=_asserts(found, entry_point),
+        tests=_asserts(row, texts, entry_point),
         entry_point=entry_point,
         starter_code=prompt.strip("\n"),
         reference=prompt + row.text("canonical_solution"),
@@ -180,18 +145,18 @@ def _humaneval(row: _Row) -> Problem:
     )
 
 
-def _check_body(test: str) -> list[ast.stmt]:
+def _check_body(row: _BenchmarkRow) -> list[ast.stmt]:
     try:
-        tree = ast.parse(test)
+        tree = ast.parse(row.text("test"))
     except (SyntaxError, ValueError, RecursionError) as exc:
-        raise _Unfit(f"its tests do not parse: {type(exc).__name__}") from None
+        raise row.unfit(f"its tests do not parse: {type(exc).__name__}") from None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             return node.body
-    raise _Unfit("its tests define no function check")
+    raise row.unfit("its tests define no function check")
 
 
-def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> Problem:
+def _plus(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     """A row of EvalPlus: expected values are those that its canonical solution returns."""
     entry_point, prompt = row.text("entry_point"), row.text("prompt")
     is_mbpp = row.id.startswith("mbpp")
@@ -201,9 +166,9 @@ def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> 
         [restore(number, args) for args in row.items(name)] for name in ("base_input", "plus_input")
     )
     calls = [Call(tuple(args)) for args in (*base, *plus)]
-    computed = compute(Program(reference, entry_point), calls, sandbox, cache_dir)
+    computed = compute(Program(reference, entry_point), calls, sandbox)
     if not isinstance(computed, Computed):
-        raise _Unfit(f"its canonical solution fails on input {computed.index}: {computed.error}")
+        raise row.unfit(f"its canonical solution fails on input {computed.index}: {computed.error}")
     values = list(computed.values)
     checker = (
         _plus_checker(row, entry_point) if is_mbpp else Checker("python", float(row.data.get("atol") or 0.0))
@@ -211,7 +176,7 @@ def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> 
     if checker.name == "not-none":
         values = [value if isinstance(value, bool) else value is not None for value in values]
     elif any(isinstance(value, Match) for value in values):
-        raise _Unfit("its canonical solution returns an re.Match")
+        raise row.unfit("its canonical solution returns an re.Match")
     tests = [
         TestCase(list(call.args), value, visible=place < len(base))
         for place, (call, value) in enumerate(zip(calls, values, strict=True))
@@ -229,7 +194,7 @@ def _plus(row: _Row, sandbox: Callable[[], Sandbox], cache_dir: Path | None) -> 
     )
 
 
-def _plus_checker(row: _Row, entry_point: str) -> Checker:
+def _plus_checker(row: _BenchmarkRow, entry_point: str) -> Checker:
     """EvalPlus's special cases, or its usual rule."""
     if entry_point in _AS_SETS:
         return Checker("set")
@@ -243,46 +208,36 @@ def _docstring(prompt: str) -> str:
     return prompt.strip().removeprefix('"""').removesuffix('"""').strip()
 
 
-def _meta(row: _Row) -> dict[str, Any]:
+def _meta(row: _BenchmarkRow) -> dict[str, Any]:
     return {"source": row.id.partition("-")[0], "task_id": row.data["task_id"]}
 
 
-def _asserts(texts: Sequence[tuple[object, bool]], entry_point: str) -> tuple[TestCase, ...]:
-    """Raises _Unfit for an assert that the judge cannot split between box and host."""
+def _asserts(
+    row: _BenchmarkRow, texts: Sequence[tuple[object, bool]], entry_point: str
+) -> tuple[TestCase, ...]:
+    """`texts`: asserts, and whether each is visible. Raises Unfit for an assert that the judge
+    cannot split between box and host.
+    """
     tests = []
     for text, visible in texts:
         try:
             parse(str(text), entry_point)
         except ProblemError as exc:
-            raise _Unfit(str(exc)) from None
+            raise row.unfit(str(exc)) from None
         tests.append(TestCase(str(text), None, visible))
     if not tests:
-        raise _Unfit("it has no tests")
+        raise row.unfit("it has no tests")
     return tuple(tests)
 
 
-def _called(code: str, text: str) -> str:
+def _called(row: _BenchmarkRow, code: str, text: str) -> str:
     """The function of `code` that the assert calls."""
     try:
         defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
         calls = [node.func for node in ast.walk(ast.parse(text.strip())) if isinstance(node, ast.Call)]
     except (SyntaxError, ValueError, RecursionError) as exc:
-        raise _Unfit(f"its code or its first assert does not parse: {type(exc).__name__}") from None
+        raise row.unfit(f"its code or its first assert does not parse: {type(exc).__name__}") from None
     for func in calls:
         if isinstance(func, ast.Name) and func.id in defined:
             return func.id
-    raise _Unfit("its first assert calls no function of its code")
-
-
-class Mbpp(Format):
-    """MBPP+ and HumanEval+: a file of rows."""
-
-    schemes: ClassVar = {"mbpp": "mbpp:FILE", "humaneval": "humaneval:FILE"}
-
-    @classmethod
-    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
-        """See `candidates`; computed values are kept in this package's cache."""
-        return candidates(source, sandbox=sandbox, cache_dir=cache_dir() / "expected")
-
-
-PLUGIN = Mbpp
+    raise row.unfit("its first assert calls no function of its code")

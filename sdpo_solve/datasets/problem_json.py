@@ -1,11 +1,8 @@
-"""The project's own problem file: one JSON object, checked against a published schema (`sdpo-solve schema`).
+"""The project's own problem file: one JSON object with a published schema (`sdpo-solve schema`).
 
-Reads and writes problem files and says in one line what is wrong with a bad one: file, place, remedy. Runs
-nothing: whether the reference solves the problem is for `sdpo-solve check`.
-
-Decisions: the id becomes a directory name, so it is letters, digits, `.`, `_` and `-` only. A problem without
-a visible test is valid (feedback then only says that a hidden test failed). Expected values of functions are
-JSON: a tuple returned is compared as a list, sets and dicts with other keys than texts need asserts.
+Reads and writes problem files; a bad one is refused in one line with file, place and remedy. Whether the
+reference solves the problem is checked by `sdpo-solve check`, not here. The format is described in
+`problems/README.md`.
 """
 
 from __future__ import annotations
@@ -255,11 +252,11 @@ def _parse_json(text: str, name: str) -> Any:
         _refuse(name, "line 1 column 1", "a byte order mark", "save the file as UTF-8 without one")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        data = dict(pairs)
+        if len(data) < len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             _refuse(name, f"key {twice[:60]!r}", "it stands twice in one object", "keep one of the two")
-        return found
+        return data
 
     def no_constant(token: str) -> NoReturn:
         _refuse(name, token, "it is not JSON", "use finite numbers, or asserts with math.inf and math.nan")

@@ -55,7 +55,7 @@ def render(
         raise ConfigError(f"no run{of} in {', '.join(str(source) for source in sources)}")
     if len(arms) > 1:
         raise ConfigError(f"there are runs of {', '.join(arms)}; choose one with --method")
-    questions = [row.question_id for row in livecodebench.read_rows(rows)] if rows is not None else []
+    questions = [row.data["question_id"] for row in livecodebench.rows(str(rows))] if rows is not None else []
     return json.dumps(_entries(runs, all_attempts, questions), indent=1)
 
 

@@ -19,51 +19,19 @@ from sdpo_solve.datasets._lcb_hub import files_of
 from sdpo_solve.datasets.selection import Selected, Selection
 from sdpo_solve.errors import ConfigError, PrerequisiteError, ProblemError
 from sdpo_solve.types import Checker, Kind
-
-
-def packed(tests: object) -> str:
-    """Private tests as the hub encodes them."""
-    return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
-
-
-def stdin_test(given: str, output: str) -> dict[str, str]:
-    return {"input": given, "output": output, "testtype": "stdin"}
-
-
-def call_test(given: str, output: str) -> dict[str, str]:
-    return {"input": given, "output": output, "testtype": "functional"}
-
-
-def row(**changes: Any) -> dict[str, Any]:
-    fields = dict.fromkeys(livecodebench.FIELDS, "")
-    fields |= {
-        "question_title": "Sum",
-        "question_content": "Add.",
-        "question_id": "abc001_a",
-        "platform": "atcoder",
-        "contest_date": "2025-02-01T00:00:00",
-        "difficulty": "easy",
-        "public_test_cases": json.dumps([stdin_test("1 2\n", "3\n")]),
-        "private_test_cases": packed([stdin_test("5 5", "10"), stdin_test("0 0", "0")]),
-        "metadata": "{}",
-    }
-    return {**fields, **changes}
-
-
-FUNCTIONAL = {
-    "starter_code": "class Solution:\n    def pick(self, a: int, b: List[int]) -> int:\n        ",
-    "public_test_cases": json.dumps([call_test("3\n[1, 2]", "2")]),
-    "private_test_cases": json.dumps([call_test('"x"\nnull', "[1.5, true]")]),
-    "metadata": '{"func_name": "pick"}',
-}
+from tests.helpers.rows import FUNCTIONAL, call_test, never, packed, row
 
 
 def load_file(path: Path) -> list[Any]:
-    return [candidate.make() for candidate in livecodebench.candidates(str(path))]
+    return [candidate.make() for candidate in livecodebench.PLUGIN.candidates(str(path), never)]
 
 
-def select(source: str, wanted: Selection | None = None, **hub: Any) -> Selected:
-    return selection.select(livecodebench.candidates(source, **hub), wanted or Selection(), source)
+def select(source: str, wanted: Selection | None = None) -> Selected:
+    return selection.select(livecodebench.PLUGIN.candidates(source, never), wanted or Selection(), source)
+
+
+def fetched(source: str, endpoint: str, cache_dir: Path) -> list[str]:
+    return [row.data["question_id"] for row in livecodebench.rows(source, endpoint, cache_dir)]
 
 
 def load(tmp_path: Path, *rows: object) -> list[Any]:
@@ -166,7 +134,7 @@ def test_a_pickle_that_holds_anything_else_is_refused(data: bytes, tmp_path: Pat
         ),
         ({**FUNCTIONAL, "public_test_cases": json.dumps([call_test("1", "oops")])}, "output is not JSON"),
         ({"question_content": "\ud800"}, "question_content holds a lone surrogate"),
-        ({"question_id": "//"}, "question_id"),
+        ({"question_id": "//"}, "the id"),
         ({"platform": 3}, "platform is not a text"),
     ],
 )
@@ -181,7 +149,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_file(tmp_path / "none.jsonl")
     with pytest.raises(ProblemError, match="line 1: question_title is missing"):
         load(tmp_path, {"id": "a problem file"})
-    with pytest.raises(ProblemError, match="line 1: not a LiveCodeBench row"):
+    with pytest.raises(ProblemError, match="line 1: not a JSON object"):
         load(tmp_path, [1])
 
 
@@ -318,17 +286,15 @@ def hub() -> Iterator[str]:
 
 def test_a_release_is_fetched_once_and_kept(hub: str, tmp_path: Path) -> None:
     for _ in range(2):
-        selected = select("v6", endpoint=hub, cache_dir=tmp_path)
-        assert [problem.id for problem in selected.problems] == ["six"]
+        assert fetched("v6", hub, tmp_path) == ["six"]
     assert Hub.bodies == ["test6.jsonl"]
 
 
 def test_a_kept_release_needs_no_network(hub: str, tmp_path: Path) -> None:
-    select("v6", endpoint=hub, cache_dir=tmp_path)
-    selected = select("v6", endpoint="http://127.0.0.1:1", cache_dir=tmp_path)
-    assert [problem.id for problem in selected.problems] == ["six"]
+    fetched("v6", hub, tmp_path)
+    assert fetched("v6", "http://127.0.0.1:1", tmp_path) == ["six"]
 
 
 def test_a_file_that_the_hub_does_not_hold(hub: str, tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match=r"cannot fetch test5\.jsonl .*lcb:FILE\.jsonl"):
-        select("v4_v6", endpoint=hub, cache_dir=tmp_path)
+        fetched("v4_v6", hub, tmp_path)

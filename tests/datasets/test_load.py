@@ -10,9 +10,7 @@ import pytest
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.errors import ConfigError, ProblemError
-from sdpo_solve.protocols import Sandbox
-from tests.datasets.test_livecodebench import FUNCTIONAL, row
-from tests.datasets.test_mbpp import MBPP
+from tests.helpers.rows import FUNCTIONAL, MBPP, never, row
 
 STDIN = {
     "id": "double",
@@ -20,10 +18,6 @@ STDIN = {
     "kind": "stdin",
     "tests": [{"input": "2", "expected": "4", "visible": True}],
 }
-
-
-def never() -> Sandbox:
-    raise AssertionError("nothing has to be computed here")
 
 
 @pytest.fixture

@@ -15,15 +15,8 @@ from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox, StopAfter
 from sdpo_solve.sandboxes.wire_values import encode
 from sdpo_solve.types import BoxInput, Checker, Execution, ExecutionStatus, Kind, Limits, Program
+from tests.helpers.rows import MBPP, never
 
-MBPP = {
-    "task_id": 11,
-    "text": "Write a function to double a number.",
-    "code": "import math\ndef helper():\n    pass\ndef double(x):\n    return 2 * x\n",
-    "test_list": ["assert double(2) == 4", "assert double(-1) == -2"],
-    "test_setup_code": "",
-    "challenge_test_list": ["assert double(10**6) == 2 * 10**6"],
-}
 MBPP_PLUS = {
     "task_id": "Mbpp/11",
     "prompt": '"""\nWrite a function to double a number.\nassert double(2) == 4\n"""\n',
@@ -79,20 +72,19 @@ class Box:
         pass
 
 
-def never() -> Box:
-    raise AssertionError("no sandbox is needed for these rows")
-
-
-def take(
-    path: Path, sandbox: Callable[[], Sandbox], cache_dir: Path | None = None, **fields: Any
-) -> Selected:
-    found = mbpp.candidates(str(path), sandbox=sandbox, cache_dir=cache_dir)
+def take(path: Path, sandbox: Callable[[], Sandbox], **fields: Any) -> Selected:
+    found = mbpp.PLUGIN.candidates(str(path), sandbox)
     return selection.select(found, Selection(**fields), str(path))
 
 
 def select(path: Path, *rows: object, **fields: Any) -> Selected:
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return take(path, Box, **fields)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -197,13 +189,13 @@ def test_what_json_lost_is_restored(number: int, args: list[Any], restored: list
 def test_expected_values_are_computed_once(path: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(MBPP_PLUS))
     box = Box()
-    first = take(path, lambda: box, cache_dir=tmp_path / "cache")
-    again = take(path, never, cache_dir=tmp_path / "cache")
+    first = take(path, lambda: box)
+    again = take(path, never)
     assert again == first
     assert box.n_runs == 1
-    (kept,) = (tmp_path / "cache").iterdir()
+    (kept,) = (tmp_path / "cache" / "expected").iterdir()
     kept.write_text('["torn')
-    assert take(path, lambda: box, cache_dir=tmp_path / "cache") == first
+    assert take(path, lambda: box) == first
     assert box.n_runs == 2
 
 
@@ -272,10 +264,10 @@ def test_gzip_and_json_lists_are_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "line 1: not JSON"),
-        ("[]", "line 1: not a row"),
+        ("{", "line 1: the row is not JSON"),
+        ("[]", "line 1: not a JSON object"),
         ('{"task_id": true}', "line 1: not a row"),
-        ('{"task_id": "//"}', "line 1: task_id"),
+        ('{"task_id": "//"}', "line 1: the id"),
         ('{"task_id": 1}', "line 1: neither plus_input"),
         ('{"task_id": 1, "test_list": "x", "code": ""}', "line 1: test_list is not a list"),
         ('{"task_id": 1, "test_list": ["assert f()"]}', "line 1: code is missing"),

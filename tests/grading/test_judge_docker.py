@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.datasets import livecodebench, mbpp
+from sdpo_solve.datasets._rows import FileRow
 from sdpo_solve.grading.judge import Judge
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes import docker
@@ -70,7 +71,7 @@ def test_an_error_names_the_line_of_the_program_itself_below_a_preamble(judge: J
         "public_test_cases": json.dumps([{"input": "[3, 1]", "output": "1", "testtype": "functional"}]),
         "private_test_cases": json.dumps([{"input": "[]", "output": "[0, 1]", "testtype": "functional"}]),
     }
-    problem = livecodebench.to_problem(livecodebench.to_row(row, "row"))
+    problem = livecodebench.to_problem(livecodebench.check_row(FileRow(row, "row")))
     head = "class Solution:\n    def pick(self, xs: List[int]) -> int:\n"
     right = head + "        heapify(xs)\n        return xs[0] if xs else (0, True)\n"
     deep = head + "        f = lambda n: n and f(n - 1)\n        f(40_000)\n        return self.pick2(xs)\n"
@@ -116,7 +117,7 @@ def test_expected_values_come_from_the_canonical_solution_in_the_box(
         "atol": 0,
     }
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
-    (candidate,) = mbpp.candidates(str(tmp_path / "rows.jsonl"), sandbox=lambda: sandbox)
+    (candidate,) = mbpp.PLUGIN.candidates(str(tmp_path / "rows.jsonl"), lambda: sandbox)
     problem = candidate.make()
     assert [test.expected for test in problem.tests] == [(4,), (), (2, 3)]
     codes = [
