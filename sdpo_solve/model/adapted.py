@@ -1,9 +1,9 @@
-"""The base weights of this process, and the adapters that turn them into a policy.
+"""`AdaptedModel`: the base weights of this process with the LoRA adapters that make them a policy.
 
-One causal LM with two adapter slots in the PEFT sense: `policy` (what samples and what is trained) and
-`teacher`. A slot carries the key of what it holds, so that weights asked for by another key can never be
-served by mistake. The base weights are never changed: with the slots off, logits are those of the base, bit
-for bit. It trains nothing (see `lora.py`).
+One causal LM with two adapters by PEFT's names: `policy` (samples and is trained) and `teacher`. Each of the
+two slots is labelled with the key of the weights it holds, so that those of another key are never served by
+mistake. The base weights never change: without an adapter, logits are those of the base, bit for bit. Trains
+nothing (the learner does).
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class AdaptedModel:
         with self.turn:
             if self._keys.get("policy") != policy.key:
                 try:
-                    self._load_slot("policy", policy.key, policy.adapter_dir)
+                    weights = read_tensors(policy.adapter_dir / WEIGHTS_FILE)
+                    self.put("policy", policy.key, read_shape(policy.adapter_dir), weights)
                 except (OSError, LearnerError, ValueError, KeyError) as exc:
                     raise EngineError(f"no weights for policy {policy.key}: {_one_line(exc)}") from None
             with self.slot_active("policy", policy.key) as model:
@@ -156,7 +157,7 @@ class AdaptedModel:
                 adapters_K = [self._loaded(policy) for policy in policies_K]
                 layers = self._layers()
                 choice = lora_mix.RowChoice([x.rank for x in adapters_K], self.device, self.dtype)
-                added = lora_mix.side_by_side(adapters_K, layers, choice)
+                added = lora_mix.stacked_adapters(adapters_K, layers, choice)
             except LearnerError as exc:
                 raise EngineError(f"no weights for some of these policies: {exc}") from None
             try:
@@ -193,9 +194,7 @@ class AdaptedModel:
 
         Raises LearnerError where names or shapes are not those of this model's adapter.
         """
-        self._keys.pop(slot, None)
-        self._shape_slot(slot, shape)
-        parameters = self.parameters(slot)
+        parameters = self.shape_adapter(slot, shape)
         if parameters.keys() != weights.keys():
             odd = sorted(parameters.keys() ^ weights.keys())
             raise LearnerError(f"adapter weights do not fit this model: {odd[0]} is on one side only")
@@ -215,23 +214,22 @@ class AdaptedModel:
             if mark in name and "lora_" in name
         }
 
-    def shape_adapter(self, slot: Slot, shape: AdapterShape) -> dict[str, torch.nn.Parameter]:
-        """Make the slot of that shape, its content undefined until `put`; returns its parameters."""
-        self._keys.pop(slot, None)
-        self._shape_slot(slot, shape)
-        return self.parameters(slot)
-
     def drop(self, slot: Slot) -> None:
         """Forget what a slot holds."""
         self._keys.pop(slot, None)
 
-    def _shape_slot(self, slot: Slot, shape: AdapterShape) -> None:
+    def shape_adapter(self, slot: Slot, shape: AdapterShape) -> dict[str, torch.nn.Parameter]:
+        """Make the slot of that shape, its content undefined until `put`; returns its parameters.
+
+        Raises LearnerError where the model has no layers for it.
+        """
         from peft import get_peft_model
 
         from sdpo_solve.model.lora_layer import LeanLinear
 
+        self.drop(slot)
         if self._shapes.get(slot) == shape:
-            return
+            return self.parameters(slot)
         config = peft_config(shape)
         config._register_custom_module({torch.nn.Linear: LeanLinear})
         try:
@@ -250,10 +248,7 @@ class AdaptedModel:
             raise LearnerError(f"no adapter fits this model: {_one_line(exc)}") from None
         self._shapes[slot] = shape
         self._base.eval()
-
-    def _load_slot(self, slot: Slot, key: str, adapter_dir: Path) -> None:
-        shape = read_shape(adapter_dir)
-        self.put(slot, key, shape, read_tensors(adapter_dir / WEIGHTS_FILE))
+        return self.parameters(slot)
 
     def _loaded(self, policy: Policy) -> lora_mix.LoadedAdapter:
         """A policy's adapter from the disk, its layers made fit for one."""

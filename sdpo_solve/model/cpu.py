@@ -1,4 +1,4 @@
-"""How this machine's processor is used best: the precision it multiplies fast, and what malloc keeps.
+"""Settings of this machine's processor: the precision it multiplies fast, what malloc keeps, out of memory.
 
 Knows no model and no engine. Imports torch late.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 
 def cpu_dtype() -> Literal["bfloat16", "float32"]:
-    """bfloat16 where a CPU has matrix instructions for it; elsewhere torch computes it many times slower."""
+    """The precision for this CPU: bfloat16 where it has instructions for it, else it is many times slower."""
     import torch
 
     can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -48,8 +48,8 @@ def _set_malloc(what: int, value: int) -> None:
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:
-    """CUDA has a type for it; the CPU's allocator and cuBLAS only a sentence."""
+    """Whether memory ran out. CUDA has a type for it; the CPU's allocator and cuBLAS only a message."""
     import torch
 
-    said = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(exc, torch.OutOfMemoryError) or any(part in str(exc) for part in said)
+    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(exc, torch.OutOfMemoryError) or any(sign in str(exc) for sign in signs)

@@ -1,9 +1,9 @@
-"""Convert a GGUF file to dense bfloat16 safetensors: run by `models.py` as a process, imported by nothing.
+"""Convert a GGUF file to dense bfloat16 safetensors: run by `wheels.py` as a process, imported by nothing.
 
     python -m sdpo_solve.model.gguf FILE.gguf OUT_DIR STOP_TOKEN...
 
 Writes weights, tokenizer, chat template and a generation_config that holds the stop tokens and no sampling
-rules. Verifies nothing: `models.py` has checked the file's hash. https://huggingface.co/docs/transformers/gguf
+rules. Verifies nothing: `wheels.py` has checked the file's hash. https://huggingface.co/docs/transformers/gguf
 """
 
 from __future__ import annotations

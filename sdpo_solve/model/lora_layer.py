@@ -1,8 +1,8 @@
-"""A LoRA linear layer that keeps little for the backward pass and computes in the base's own precision.
+"""`LeanLinear`: a LoRA linear layer that keeps little for backward and computes in the base's own precision.
 
 PEFT's layer casts its input to the adapter's float32 and keeps that copy for every projection; this one keeps
 the input that the base layer keeps anyway. Weights stay float32 and are PEFT's; only `forward` differs. For
-sampling, the adapters of several policies can take its place (`mixing.py`).
+sampling, the adapters of several policies can take its place (`lora_mix.py`).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class _AddProduct(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, low_Nr, down, up = ctx.saved_tensors
-        (slope,) = slopes
-        slope_No = slope.reshape(-1, slope.shape[-1])
-        at_low_Nr = (slope_No @ up.to(slope.dtype)).mul_(ctx.scaling)
-        at_x = (at_low_Nr @ down.to(slope.dtype)).view_as(x) if ctx.needs_input_grad[1] else None
-        at_down = (at_low_Nr.T @ x.reshape(-1, x.shape[-1])).to(down.dtype)
-        at_up = (slope_No.T @ low_Nr).to(up.dtype).mul_(ctx.scaling)
-        return slope, at_x, at_down, at_up, None
+        (grad,) = grads
+        grad_No = grad.reshape(-1, grad.shape[-1])
+        grad_low_Nr = (grad_No @ up.to(grad.dtype)).mul_(ctx.scaling)
+        grad_x = (grad_low_Nr @ down.to(grad.dtype)).view_as(x) if ctx.needs_input_grad[1] else None
+        grad_down = (grad_low_Nr.T @ x.reshape(-1, x.shape[-1])).to(down.dtype)
+        grad_up = (grad_No.T @ low_Nr).to(up.dtype).mul_(ctx.scaling)
+        return grad, grad_x, grad_down, grad_up, None

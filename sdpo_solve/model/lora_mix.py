@@ -1,7 +1,7 @@
-"""The adapters of several policies side by side in one model: rows of one batch can use different ones.
+"""LoRA adapters of several policies in one model, so that rows of one batch can use different ones.
 
-Side by side, K adapters are one adapter of all their ranks, in which each row keeps to its own: two products
-a layer, however many policies there are. For sampling only: nothing here has a gradient. Axes: `_K` policies,
+K adapters are stacked to one of the sum of their ranks, and a mask keeps each row to its own ranks: two
+matrix products a layer, however many policies there are. For sampling only, without gradients. Axes: `_K` policies,
 `_R` the ranks of all of them, `_B` rows of a batch, `_i` and `_o` inputs and outputs of a layer.
 """
 
@@ -17,7 +17,7 @@ from sdpo_solve.errors import LearnerError
 
 
 class RowChoice:
-    """Which of K adapters each row of the next forward pass uses: the first, until it is called."""
+    """The choice of one of K adapters for each row of the next passes: the first, until it is called."""
 
     def __init__(self, ranks_K: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
         """A policy of rank 0 is the base."""
@@ -27,7 +27,7 @@ class RowChoice:
         self.uses_BR = self._owns_KR[:1]
 
     def __call__(self, policy_B: Tensor) -> None:
-        """Row b uses adapter `policy_B[b]`. Asks nothing of the host, so that a CUDA graph can hold it."""
+        """Row b uses adapter `policy_B[b]`. No copy to the host, so that a CUDA graph can record it."""
         self.uses_BR = self._owns_KR[policy_B]
 
 
@@ -80,7 +80,7 @@ BASE = LoadedAdapter(0, 1.0, {}, {})
 """The base model as one of the policies."""
 
 
-def side_by_side(
+def stacked_adapters(
     adapters_K: Sequence[LoadedAdapter], layers: Mapping[str, torch.nn.Linear], choice: RowChoice
 ) -> dict[str, LayerAdapters]:
     """What each layer must add, by its name. A policy adds nothing in a layer that it leaves alone.

@@ -1,14 +1,12 @@
-"""What a model takes in memory, from its configuration alone, before anything is loaded.
+"""Estimates of the memory that a model takes, from its configuration alone, before anything is loaded.
 
 Counts weights, adapters, keys and values from the model's shapes, and bounds the working memory of an update
-and of vLLM from sizes. Bounds err upwards. Measures nothing that runs, and knows no engine: `doctor` prints
-the estimates, and the engine vllm takes its share of a GPU from them. Also says which errors mean that memory
-ran out.
+and of vLLM from sizes. Bounds err upwards. Measures nothing that runs and knows no engine: `doctor` prints
+the estimates, and the engine vllm takes its share of a GPU from them.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -222,10 +220,9 @@ def vllm_share(size: ModelSize, load: Load, sharing: Sharing, gpu_mb: int) -> fl
 
 def free_memory_mb() -> int:
     """What this machine's processes can still take without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _MB
+    import psutil
+
+    return int(psutil.virtual_memory().available) // _MB
 
 
 def gpu_memory_mb() -> int | None:
@@ -251,17 +248,13 @@ def _update_mb(size: ModelSize, load: Load) -> int:
     Kept for each token and layer: about eight arrays as wide as the model and four as wide as its inner
     layer. Where passes are recomputed only the layers' inputs are kept, and one layer's arrays.
     """
-    inside = (8 * size.hidden + 4 * size.inner) * load.number_bytes
+    layer_bytes = (8 * size.hidden + 4 * size.inner) * load.number_bytes
+    token_bytes = size.layers * layer_bytes
     if load.microbatch_tokens > load.checkpoint_tokens:
-        a_token = size.layers * size.hidden * load.number_bytes + inside
-    else:
-        a_token = size.layers * inside
-    head = load.chunk_positions * size.vocabulary * 4 * _HEAD_COPIES
-    return _mb(load.microbatch_tokens * a_token + head)
+        token_bytes = size.layers * size.hidden * load.number_bytes + layer_bytes
+    head_bytes = load.chunk_positions * size.vocabulary * 4 * _HEAD_COPIES
+    return _mb(load.microbatch_tokens * token_bytes + head_bytes)
 
 
 def _mb(n_bytes: int) -> int:
     return -(-n_bytes // _MB)
-
-
-# -- running out ---------------------------------------------------------------------------------------------

