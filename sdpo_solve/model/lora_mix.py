@@ -1,8 +1,8 @@
 """LoRA adapters of several policies in one model, so that rows of one batch can use different ones.
 
 K adapters are stacked to one of the sum of their ranks, and a mask keeps each row to its own ranks: two
-matrix products a layer, however many policies there are. For sampling only, without gradients. Axes: `_K` policies,
-`_R` the ranks of all of them, `_B` rows of a batch, `_i` and `_o` inputs and outputs of a layer.
+matrix products a layer, however many policies there are. For sampling only, without gradients. Axes: `_K`
+policies, `_R` the ranks of all of them, `_B` rows of a batch, `_i` and `_o` inputs and outputs of a layer.
 """
 
 from __future__ import annotations
