@@ -1,4 +1,4 @@
-"""The files of LiveCodeBench's releases on the Hugging Face hub, fetched once into the hub's own cache.
+"""LiveCodeBench's releases on the Hugging Face hub: file names, and a download into the hub's own cache.
 
 Names follow the data set's own loader (https://huggingface.co/datasets/livecodebench/code_generation_lite):
 `v6` is what the sixth release added (`test6.jsonl`), `release_v6` all up to it, `v4_v6` the parts 4 to 6.
@@ -29,12 +29,12 @@ def files_of(release: str) -> list[str]:
 
     Raises ConfigError for a release that does not exist.
     """
-    found = _TAG.fullmatch(f"release_v{N_RELEASES}" if release == "release_latest" else release)
-    first, last = (int(found["first"]), int(found["last"] or found["first"])) if found else (0, 0)
-    if not 1 <= first <= last <= N_RELEASES or (found and found["all"] and found["last"]):
+    tag = _TAG.fullmatch(f"release_v{N_RELEASES}" if release == "release_latest" else release)
+    first, last = (int(tag["first"]), int(tag["last"] or tag["first"])) if tag else (0, 0)
+    if not 1 <= first <= last <= N_RELEASES or (tag and tag["all"] and tag["last"]):
         known = f"v1 to v{N_RELEASES}, ranges such as v4_v{N_RELEASES}, release_v1 to release_v{N_RELEASES}"
         raise ConfigError(f"LiveCodeBench has no release {release!r} (known: {known})")
-    if found and found["all"]:
+    if tag and tag["all"]:
         first = 1
     return ["test.jsonl" if number == 1 else f"test{number}.jsonl" for number in range(first, last + 1)]
 
@@ -69,7 +69,7 @@ def fetch(name: str, endpoint: str | None = None, cache_dir: Path | None = None)
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without the client's words about its retries, which say what the error says in the end."""
+    """The client's log off: its messages about retries repeat the error that is raised in the end."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,7 @@
-"""Which problems of a source to take: by id, date, difficulty, platform, half, and the first N of the rest.
+"""Selection of problems: by id, date, difficulty, platform, half, and the first N of the rest.
 
-Problems that are known to be bad are left out and named, unless they are asked for by id, or a source holds
-that one alone. Reads no file and decodes no test: what is not taken is never made, so that a large source is
-looked through cheaply.
+Problems that are known to be bad are left out and named, unless requested by id, or a source holds that one
+alone. Reads no file and decodes no test: a problem that is not taken is never made.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Candidate:
 
 
 class Unfit(ProblemError):
-    """A problem that cannot be held faithfully: left out of a selection, an error where it is asked for."""
+    """A problem that cannot be held faithfully: left out of a selection, an error where it is requested."""
 
     def __init__(self, place: str, reason: str) -> None:
         super().__init__(f"{place}: {reason}")
@@ -83,7 +82,7 @@ class _Chosen:
     candidates: tuple[Candidate, ...]
     left_out: dict[str, str]
     by_name: bool
-    """Whether just these were asked for, by id or as the only one of their source."""
+    """Whether just these were requested, by id or as the only one of their source."""
     is_empty: bool
     """Whether there was nothing to choose from."""
 
@@ -98,10 +97,10 @@ def select(
 ) -> Selected:
     """The problems that `selection` takes from `source`, made in their order.
 
-    `among`: ids that alone may be taken, such as those of a screening; None for all. A broken problem is told
-    to `on_broken` and passed over; without it, raised. Raises ConfigError for an id,
+    `among`: ids that alone may be taken, such as those of a screening; None for all. A broken problem is
+    passed to `on_broken` and skipped; without it, raised. Raises ConfigError for an id,
     a difficulty or a platform that no problem has, for a filter on what they do not say, and for a `first`
-    larger than what is left; ProblemError where two share an id, and for an unfit one that was asked for.
+    larger than what is left; ProblemError where two share an id, and for an unfit one that was requested.
     """
     chosen = _choose(candidates, selection, source, among)
     if chosen.is_empty:

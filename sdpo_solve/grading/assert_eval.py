@@ -1,8 +1,8 @@
-"""A small evaluator of Python expressions over plain values, for the host's half of an assert.
+"""Evaluator of Python expressions over plain values: the host's half of an assert.
 
-It knows a fixed list of operators and functions, touches no attribute of a value, and bounds every operation
+It supports a fixed list of operators and functions, reads no attribute of a value, and bounds every operation
 that could grow without limit, so that neither a problem file nor a program can make it run anything, or for
-long. It reads syntax trees; what an assert is, `asserts.py` says.
+long. It works on syntax trees; the split of an assert is in `asserts.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NODES = (ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.BoolOp, ast.Subscript, 
 
 
 class Refused(ValueError):
-    """The expression holds something that is not evaluated here. The message says what."""
+    """The expression holds something that is not evaluated here; the message names it."""
 
 
 def check_deep(node: ast.AST, depth: int) -> None:
@@ -210,10 +210,10 @@ def _round(number: Any, ndigits: Any = None) -> Any:
 
 
 def _range(*args: Any) -> range:
-    found = range(*args)
-    if len(found) > _MAX_ITEMS:
+    numbers = range(*args)
+    if len(numbers) > _MAX_ITEMS:
         raise Refused("a range that is too long")
-    return found
+    return numbers
 
 
 def _sum(items: Any) -> Any:
@@ -227,9 +227,9 @@ def _spread(make: Callable[..., Any]) -> Callable[..., Any]:
     """`make` on one collection of keys, unless they were made to collide."""
 
     def bounded(items: Any = ()) -> Any:
-        found = items if isinstance(items, Mapping) else list(items)
-        check_spread(key[0] if make is dict and found is not items else key for key in found)
-        return make(found)
+        keyed = items if isinstance(items, Mapping) else list(items)
+        check_spread(key[0] if make is dict and keyed is not items else key for key in keyed)
+        return make(keyed)
 
     return bounded
 

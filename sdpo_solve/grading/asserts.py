@@ -1,7 +1,7 @@
 """Assert statements as tests: `assert CALL == VALUE` and its kin, split between the box and the host.
 
 The box evaluates only the calls of the entry point, over plain arguments; the host evaluates the rest over
-the plain values that come back, with `expressions.py`. Every call of an assert is made, in the order of the
+the plain values that come back, with `assert_eval.py`. Every call of an assert is made, in the order of the
 text, even where Python would have stopped at an `and`.
 """
 
@@ -54,12 +54,12 @@ def parse(text: str, entry_point: str) -> ParsedAssert:
     """
     try:
         test = _single_assert(text)
-        found = _Collector(entry_point)
-        found.visit(test, 0)
-        if not found.calls:
+        collector = _Collector(entry_point)
+        collector.visit(test, 0)
+        if not collector.calls:
             raise Refused(f"it never calls {entry_point}")
         return ParsedAssert(
-            tuple(found.calls), test, {node: number for number, node in enumerate(found.nodes)}
+            tuple(collector.calls), test, {node: number for number, node in enumerate(collector.nodes)}
         )
     except (Refused, SyntaxError, ArithmeticError, TypeError, ValueError, LookupError) as exc:
         reason = exc.msg if isinstance(exc, SyntaxError) else str(exc)

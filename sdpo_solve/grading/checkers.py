@@ -1,7 +1,7 @@
-"""Is this answer right? Pure comparisons of what a program gave with what was expected.
+"""Checkers: pure comparisons of a program's answer with the expected one.
 
 Both sides may be hostile in size and shape (megabytes, nan, 1e400, monster integers), so every rule here is
-linear in the texts and never lets an answer raise. Knows nothing of problems, boxes or verdicts.
+linear in the texts and never raises for an answer. Independent of problems, boxes and verdicts.
 
 Texts (stdin problems)
     exact          equal after dropping white space at line ends and newlines at the end
@@ -17,7 +17,7 @@ Values (function problems)
     livecodebench  Python's ==, a tuple at the top counting as a list
     python         EvalPlus's rule: Python's ==, or floats within the tolerance (1e-6 where floats are due)
     set            EvalPlus's rule for eight problems: the same items, whatever their order and number
-    not-none       EvalPlus's rule for three problems: whether there is something, None being nothing
+    not-none       EvalPlus's rule for three problems: whether the value is None
 `python`, `set` and `not-none` compare texts as `exact` does.
 """
 

@@ -1,8 +1,7 @@
-"""What the model hears about an attempt: one text in the style of an online judge.
+"""Feedback: the text about an attempt that the model is shown, in the style of an online judge.
 
-Quotes visible tests only; of a hidden one it says no more than that it failed. Everything quoted is
+Quotes visible tests only; of a hidden one it states no more than that it failed. Everything quoted is
 untrusted, so it is cleaned and capped here: the result is valid text, within its cap, without chat tokens.
-What was wrong is decided by the judge, how it is asked by `prompts.py`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _COMPILER_LINE = re.compile(r"^solution\.cpp:(\d{1,9}):", re.MULTILINE)
 
 
 class Options(BaseOptions):
-    """How much feedback may say."""
+    """How much feedback may quote."""
 
     failing_tests: int = Field(2, ge=1, le=10, description="failing visible tests that are quoted")
     field_chars: int = Field(

@@ -1,9 +1,8 @@
-"""Programs in, verdicts out: what each test of a problem says about a program.
+"""The judge: a verdict on each program of a group, one case a test.
 
-The sandbox runs the program on inputs and returns what came out; this file compares on the host, so that no
-program ever holds an expected answer. Visible tests come first; hidden ones run only while they can change
-the verdict. A box that breaks is tried again and then raises: it is never a verdict. Rendering feedback, and
-running processes, happen elsewhere.
+The sandbox runs a program on inputs and returns its outputs; they are compared here, on the host, so that no
+program ever holds an expected answer. Visible tests run first; hidden ones only while they can change the
+verdict. A box that breaks is tried again and then raises: it is never a verdict.
 """
 
 from __future__ import annotations
@@ -39,14 +38,6 @@ from sdpo_solve.types import (
 )
 
 _TEXT_CHARS = 4000
-_STATUS = {
-    ExecutionStatus.RUNTIME_ERROR: Status.RUNTIME_ERROR,
-    ExecutionStatus.COMPILE_ERROR: Status.COMPILE_ERROR,
-    ExecutionStatus.TIME_LIMIT: Status.TIME_LIMIT,
-    ExecutionStatus.MEMORY_LIMIT: Status.MEMORY_LIMIT,
-    ExecutionStatus.OUTPUT_LIMIT: Status.OUTPUT_LIMIT,
-    ExecutionStatus.NOT_RUN: Status.NOT_RUN,
-}
 
 
 class Options(BaseOptions):
@@ -204,7 +195,8 @@ def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
 
 
 def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:
-    status, output = _STATUS.get(result.status), middle_cut(result.stdout, _TEXT_CHARS)
+    status = None if result.status is ExecutionStatus.OK else Status(result.status.value)
+    output = middle_cut(result.stdout, _TEXT_CHARS)
     if problem.kind is not Kind.STDIN:
         values = _values(result)
         output = middle_cut(_shown(values), _TEXT_CHARS)

@@ -1,7 +1,7 @@
-"""Honest and hostile programs with the problems they are judged on: what a grader must pass and must refuse.
+"""Self-check of a grader: honest programs that it must accept and hostile ones that it must not.
 
-One small program a file; its first line names the problem and says what it does. Loads and runs them; prints
-nothing (`doctor --sandbox` does, and the tests run the same lists).
+One small program a file under `sandboxes/programs`; its first line names the problem and describes it.
+`doctor --sandbox` and the tests run the same lists.
 """
 
 from __future__ import annotations
@@ -20,20 +20,9 @@ from sdpo_solve.protocols import Grader
 from sdpo_solve.types import Case, Kind, Limits, Problem, TestCase, Verdict
 
 LIMITS = Limits(time_s=1.0, memory_mb=256)
-# The names that trials give to what they leave.
+# Names of files and processes that trials try to leave behind.
 _MARKS = frozenset(
-    (
-        "mark",
-        "left",
-        "sparse",
-        "link",
-        "scratch.txt",
-        "disk",
-        "probe",
-        "fill0",
-        "solution.py",
-        "sitecustomize.py",
-    )
+    "mark left sparse link scratch.txt disk probe fill0 solution.py sitecustomize.py".split()  # noqa: SIM905
 )
 _MARKED_PROCESS = "left-behind"
 _SHARED_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run")
@@ -52,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What became of it. `ok`: judged as it must be, and an honest program right after it was solved."""
+    """The outcome of one trial. `ok`: judged as it must be, and an honest program right after it solved."""
 
     trial: Trial
     verdict: Verdict
@@ -71,13 +60,13 @@ def problems() -> dict[str, Problem]:
     numbers = ([1, 2, 3], [-5], [10**9 + 7, -1], [0, 0], list(range(20)), [-(10**18)], many)
     lines = [("\n".join(map(str, [len(row), *row])), "\n".join(str(2 * n) for n in row)) for row in numbers]
     rows: tuple[list[int], ...] = ([1, 2, 3], [], [10**18, -4], list(range(1000)))
-    words = (["a", "b", "a"], ["ü"] * 3 + ["x"], ["-"])
-    found = (
+    texts = (["a", "b", "a"], ["ü"] * 3 + ["x"], ["-"])
+    listed = (
         _problem("double_lines", Kind.STDIN, lines),
         _problem("double", Kind.FUNCTION, [([row], [2 * n for n in row]) for row in rows]),
-        _problem("tally", Kind.FUNCTION, [([row], {word: row.count(word) for word in row}) for row in words]),
+        _problem("tally", Kind.FUNCTION, [([row], {text: row.count(text) for text in row}) for row in texts]),
     )
-    return {problem.id: problem for problem in found}
+    return {problem.id: problem for problem in listed}
 
 
 def _problem(name: str, kind: Kind, pairs: Sequence[tuple[object, object]]) -> Problem:
@@ -90,28 +79,28 @@ def _problem(name: str, kind: Kind, pairs: Sequence[tuple[object, object]]) -> P
 def load() -> list[Trial]:
     """Every trial, honest ones first, by name. Raises PrerequisiteError where the lists are missing."""
     known = problems()
-    found = []
+    trials = []
     for kind in ("honest", "hostile"):
         for path in sorted(_folder(kind).glob("*.py")):
             code = path.read_text(encoding="utf-8")
             name, _, about = code.partition("\n")[0].removeprefix("# ").partition(": ")
-            found.append(Trial(path.stem, kind == "honest", known[name], about, code))
-    return found
+            trials.append(Trial(path.stem, kind == "honest", known[name], about, code))
+    return trials
 
 
-def choose(found: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
+def choose(trials: Sequence[Trial], only: Sequence[str]) -> list[Trial]:
     """Those whose names contain one of the texts of `only`, all where it is empty.
 
     Raises ConfigError for a text that no name contains.
     """
     for text in only:
-        if not any(text in trial.name for trial in found):
+        if not any(text in trial.name for trial in trials):
             raise ConfigError(f"no honest or hostile program is called {text!r}")
-    return [trial for trial in found if not only or any(text in trial.name for text in only)]
+    return [trial for trial in trials if not only or any(text in trial.name for text in only)]
 
 
 def traces() -> set[str]:
-    """What trials try to leave on the host and can be seen from it: files in shared places, processes."""
+    """Traces of trials that are visible on the host: files in shared places, processes."""
     seen = set()
     for place in _SHARED_PLACES:
         if os.path.isdir(place):
@@ -126,11 +115,11 @@ def traces() -> set[str]:
 def run(
     grader: Grader,
     trials: Sequence[Trial],
-    told: Callable[[TrialResult], None] = lambda _: None,
+    on_result: Callable[[TrialResult], None] = lambda _: None,
     *,
     at_a_time: int = 1,
 ) -> list[TrialResult]:
-    """Each followed by an honest program; results in the order of the trials, told as they come.
+    """Each trial followed by an honest program; results in order, each passed to `on_result` as it comes.
 
     Raises SandboxError when a box breaks.
     """
@@ -142,7 +131,7 @@ def run(
         wall_s = time.monotonic() - began
         (after,) = grader.grade(honest.problem, [honest.code])
         result = TrialResult(trial, verdict, verdict.solved == trial.honest and after.solved, wall_s)
-        told(result)
+        on_result(result)
         return result
 
     with ThreadPoolExecutor(at_a_time) as pool:
