@@ -1,6 +1,6 @@
-"""One box, seen from the host: talks to the runner inside, and decides who is to blame when it falls silent.
+"""A started box seen from the host: frames to and from the runner inside, results in input order.
 
-Knows no engine: a backend hands in a `Channel` and says afterwards how the box ended.
+Knows no engine: a backend subclasses `Box` with the byte stream and with what is known of a box that ended.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ import dataclasses
 import marshal
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import _seccomp, wire_values
-from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, PATIENCE, Unpacker, pack
+from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, MAX_WALL_FACTOR, Unpacker, pack
 from sdpo_solve.sandboxes.languages import Language
 from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Program
 
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
-_LOOK_AGAIN_S = 1.0
-_GUEST_MODULES = ("wire", "slots", "forks", "process", "runner")
+_POLL_S = 1.0
+_GUEST_MODULES = ("wire", "slots", "forkserver", "process", "runner")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys
@@ -43,28 +44,12 @@ COMMAND = ("python3", "-I", "-c", _BOOTSTRAP)
 """What a box runs; everything else arrives over its standard input."""
 
 
-class Channel(Protocol):
-    """The two byte streams of a box."""
-
-    def fileno(self) -> int:
-        """For poll."""
-
-    def write_fileno(self) -> int:
-        """For poll; may be the same."""
-
-    def send(self, data: memoryview) -> int:
-        """Bytes taken, 0 when it would block. Raises OSError when the box is gone."""
-
-    def receive(self) -> bytes | None:
-        """What the runner wrote; b"" when there is nothing for us; None at the end. Raises OSError."""
-
-
 class BoxLost(Exception):
     """The runner fell silent or gave up; the backend finds out why. The message is what was seen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Layout:
     """How a box is laid out, for its runner."""
 
     n_slots: int
@@ -78,8 +63,8 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """What a box allows beyond the problem's own limits."""
+class Caps:
+    """What an attempt may use beyond the problem's own limits."""
 
     parallel: int
     """Tests at a time."""
@@ -95,7 +80,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class BoxEnd:
-    """What the backend learnt about a box that fell silent."""
+    """What the backend knows of a box that fell silent."""
 
     engine_answers: bool
     removed_from_outside: bool
@@ -103,7 +88,7 @@ class BoxEnd:
     detail: str
 
 
-def blame(end: BoxEnd) -> str | None:
+def infrastructure_fault(end: BoxEnd) -> str | None:
     """The cause if the box broke; None if the program brought its own runner down.
 
     Out of memory is the only way a program has to reach the runner: it can send it no signal, use up none
@@ -125,40 +110,72 @@ def wall_limit_s(limits: Limits) -> float:
 
 @cache
 def _source(name: str) -> str:
-    return (Path(__file__).parent / "guest" / name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-@cache
-def _values_source() -> str:
-    return Path(wire_values.__file__).read_text(encoding="utf-8")
+class Box(ABC):
+    """One started box. Its stream may block either way; one job, then it is ended."""
 
-
-class Conversation:
-    """Frames to and from one runner over a channel that may block either way."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
         self._incoming = Unpacker()
         self._outgoing = memoryview(b"")
-        self._collected: _Collected | None = None
+        self._results: Results | None = None
         self.at_rest = False
-        """Whether every test of the job has ended."""
+        """Whether every test of the job has ended, so that the box may be ended later."""
 
-    def start(self, setting: Setting) -> None:
-        """Send the runner and its setting into a box that runs COMMAND; `greeting` waits for the answer."""
-        modules = [(f"{__package__}.guest.{name}", _source(f"{name}.py")) for name in _GUEST_MODULES]
+    # -- what a backend adds ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Of the stream that is read. Raises ValueError once it is closed."""
+
+    def write_fileno(self) -> int:
+        """Of the stream that is written; may be the same."""
+        return self.fileno()
+
+    @abstractmethod
+    def send(self, data: memoryview) -> int:
+        """Bytes taken, 0 when it would block. Raises OSError when the box is gone."""
+
+    @abstractmethod
+    def receive(self) -> bytes | None:
+        """What the runner wrote; b"" when there is nothing for us; None at the end. Raises OSError."""
+
+    @abstractmethod
+    def errors(self) -> bytes:
+        """What runner and engine wrote to standard error."""
+
+    @abstractmethod
+    def how_it_ended(self, seen: str) -> BoxEnd:
+        """Why its runner fell silent; `seen` is what the stream showed."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Remove it. Raises nothing; safe to call twice."""
+
+    def alive(self) -> bool:
+        """Whether its runner still waits for a job."""
+        try:
+            return self.receive() == b""
+        except OSError:
+            return False
+
+    # -- its runner ------------------------------------------------------------------------------------------
+
+    def start(self, layout: Layout) -> None:
+        """Send the runner and its layout into a box that runs COMMAND, and wait until it is ready.
+
+        Raises BoxLost.
+        """
+        modules = [(f"{__package__}.guest.{name}", _source(f"guest/{name}.py")) for name in _GUEST_MODULES]
         runner = marshal.dumps(modules, 2)
-        head = dataclasses.asdict(setting) | {"seccomp": _seccomp.filters()}
-        head |= {"launcher": _source("launcher.py"), "values": _values_source()}
-        self._say(str(len(runner)).encode() + b"\n" + runner + pack(head))
-
-    def greeting(self) -> dict[str, Any]:
-        """What the runner says of itself once it is ready. Raises BoxLost."""
+        head = dataclasses.asdict(layout) | {"seccomp": _seccomp.filters()}
+        head |= {"launcher": _source("guest/launcher.py"), "values": _source(Path(wire_values.__file__).name)}
+        self._queue(str(len(runner)).encode() + b"\n" + runner + pack(head))
         deadline = time.monotonic() + START_S
         while self._outgoing:
             self._step(deadline)
-        ready: dict[str, Any] = self._next_frame(START_S)[0]["ready"]
-        return ready
+        self._next_frame(START_S)
 
     def run(
         self,
@@ -166,39 +183,43 @@ class Conversation:
         language: Language,
         inputs: Sequence[BoxInput],
         limits: Limits,
-        allowance: Allowance,
+        caps: Caps,
         stop_after: StopAfter | None,
-        quiet: AbstractContextManager[None],
+        exclusive: AbstractContextManager[None],
     ) -> list[Execution]:
-        """All tests of one attempt. `quiet` is entered while a test is repeated alone. Raises BoxLost."""
-        self._say(pack(_job(program, language, limits, allowance)))
-        collected = self._collected = _Collected(len(inputs), allowance, stop_after)
-        silence_s = PATIENCE * wall_limit_s(limits) + _SILENCE_S
-        frames = _input_frames(inputs, range(len(inputs)), alone=False)
-        self._exchange(frames, len(inputs), collected, silence_s)
-        if again := collected.start_repeats():
-            with quiet:
-                for index in again:
-                    if not collected.stopped:
-                        self._exchange(_input_frames(inputs, [index], alone=True), 1, collected, silence_s)
-        self.at_rest = not collected.stopped
-        return collected.results()
+        """All tests of one attempt. `exclusive` is entered while a test is repeated alone. Raises BoxLost."""
+        self._queue(pack(_job(program, language, limits, caps)))
+        results = self._results = Results(len(inputs), caps, stop_after)
+        silence_s = MAX_WALL_FACTOR * wall_limit_s(limits) + _SILENCE_S
+        self._exchange(_input_frames(inputs, range(len(inputs)), alone=False), len(inputs), silence_s)
+        if repeats := results.start_repeats():
+            with exclusive:
+                for index in repeats:
+                    self._exchange(_input_frames(inputs, [index], alone=True), 1, silence_s)
+        self.at_rest = not results.stopped
+        return results.all()
 
-    def without_runner(self) -> list[Execution]:
+    def results_of_crash(self) -> list[Execution]:
         """The results of a program that brought its own runner down: an error in the test that was next."""
-        assert self._collected is not None
-        return self._collected.broken_off()
+        assert self._results is not None
+        return self._results.after_crash()
 
-    def _exchange(self, frames: Iterator[bytes], n: int, collected: _Collected, silence_s: float) -> None:
-        while n and not collected.stopped:
-            head, payload = self._next_frame(silence_s, frames)
-            collected.add(head, payload)
+    def last_error(self) -> str:
+        """The last line on standard error, in parentheses; empty where there is none."""
+        lines = self.errors().decode("utf-8", "replace").strip().splitlines()
+        return f" ({lines[-1]})" if lines else ""
+
+    def _exchange(self, frames: Iterator[bytes], n: int, silence_s: float) -> None:
+        assert self._results is not None
+        while n and not self._results.stopped:
+            self._results.add(*self._next_frame(silence_s, frames))
             n -= 1
 
-    def _say(self, data: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         self._outgoing = memoryview(bytes(self._outgoing) + data)
 
     def _next_frame(self, silence_s: float, more: Iterator[bytes] = iter(())) -> tuple[dict[str, Any], bytes]:  # noqa: B008
+        """The runner's next frame; meanwhile sends `more`. Raises BoxLost after `silence_s`."""
         deadline = time.monotonic() + silence_s
         while (frame := self._incoming.next()) is None:
             if not self._outgoing:
@@ -218,19 +239,19 @@ class Conversation:
         if left_s <= 0:
             raise BoxLost("its runner does not answer")
         try:
-            read_fd, write_fd = self._channel.fileno(), self._channel.write_fileno()
+            read_fd, write_fd = self.fileno(), self.write_fileno()
             poll = select.poll()
             poll.register(read_fd, select.POLLIN)
             if self._outgoing:
                 poll.register(write_fd, select.POLLOUT | (select.POLLIN if read_fd == write_fd else 0))
         except ValueError:  # what a closed file or socket says of its number
             raise BoxLost("its stream was closed") from None
-        ready = poll.poll(min(left_s, _LOOK_AGAIN_S) * 1000)
+        ready = poll.poll(min(left_s, _POLL_S) * 1000)
         try:
             if self._outgoing and any(event & ~select.POLLIN for _, event in ready):
-                self._outgoing = self._outgoing[self._channel.send(self._outgoing) :]
+                self._outgoing = self._outgoing[self.send(self._outgoing) :]
             if any(event & ~select.POLLOUT for _, event in ready):
-                data = self._channel.receive()
+                data = self.receive()
                 if data is None:
                     raise BoxLost("its stream ended")
                 self._incoming.feed(data)
@@ -238,73 +259,73 @@ class Conversation:
             raise BoxLost(f"its stream broke: {exc}") from None
 
 
-class _Collected:
-    """Results as they come in, believed in input order."""
+class Results:
+    """Results of one attempt as they come in, accepted in input order."""
 
-    def __init__(self, n: int, allowance: Allowance, stop_after: StopAfter | None) -> None:
+    def __init__(self, n: int, caps: Caps, stop_after: StopAfter | None) -> None:
         self._results: list[Execution | None] = [None] * n
-        self._doubtful: set[int] = set()
-        self._n_believed = 0
-        self._n_bytes_left = int(allowance.total_output_mb * 2**20)
+        self._to_repeat: set[int] = set()
+        self._n_accepted = 0
+        self._n_bytes_left = int(caps.total_output_mb * 2**20)
         self._stop_after = stop_after
         self.stopped = False
 
     def add(self, head: dict[str, Any], payload: bytes) -> None:
+        """One result frame."""
         index = head["result"]
         if head["again"]:
-            self._doubtful.add(index)
+            self._to_repeat.add(index)
         self._n_bytes_left -= len(payload)
         if self._n_bytes_left < 0 and head["status"] == ExecutionStatus.OK:
-            head["status"] = ExecutionStatus.OUTPUT_LIMIT
-            payload, head["lengths"] = payload[:EXCERPT_BYTES], [EXCERPT_BYTES, 0, 0]
-            head["n_values"] = 0
-        self._results[index] = _result(head, payload)
-        self._believe()
+            payload = payload[:EXCERPT_BYTES]
+            head |= {"status": "output_limit", "lengths": [EXCERPT_BYTES, 0, 0], "n_values": 0}
+        self._results[index] = _execution(head, payload)
+        self._accept()
 
     def start_repeats(self) -> list[int]:
-        """The indices that are to be run again alone, in order; from now on results are believed."""
-        again = sorted(self._doubtful) if not self.stopped else []
-        self._doubtful.clear()
-        for index in again:
+        """The indices that are to be run again alone, in order; from now on results are accepted."""
+        repeats = sorted(self._to_repeat) if not self.stopped else []
+        self._to_repeat.clear()
+        for index in repeats:
             self._results[index] = None
-        return again
+        return repeats
 
-    def broken_off(self) -> list[Execution]:
-        results = self.results()
-        if self._n_believed < len(results):
-            words = "the program brought down the process that ran it"
-            results[self._n_believed] = Execution(ExecutionStatus.RUNTIME_ERROR, stderr=words)
+    def after_crash(self) -> list[Execution]:
+        results = self.all()
+        if self._n_accepted < len(results):
+            message = "the program brought down the process that ran it"
+            results[self._n_accepted] = Execution(ExecutionStatus.RUNTIME_ERROR, stderr=message)
         return results
 
-    def results(self) -> list[Execution]:
-        none = Execution(ExecutionStatus.NOT_RUN)
-        believed = [result or none for result in self._results[: self._n_believed]]
-        return believed + [none] * (len(self._results) - self._n_believed)
+    def all(self) -> list[Execution]:
+        """One an input; NOT_RUN for those that were not accepted."""
+        not_run = Execution(ExecutionStatus.NOT_RUN)
+        accepted = [result or not_run for result in self._results[: self._n_accepted]]
+        return accepted + [not_run] * (len(self._results) - self._n_accepted)
 
-    def _believe(self) -> None:
-        while not self.stopped and self._n_believed < len(self._results):
-            result = self._results[self._n_believed]
-            if result is None or self._n_believed in self._doubtful:
+    def _accept(self) -> None:
+        while not self.stopped and self._n_accepted < len(self._results):
+            result = self._results[self._n_accepted]
+            if result is None or self._n_accepted in self._to_repeat:
                 return
-            self._n_believed += 1
-            self.stopped = bool(self._stop_after and self._stop_after(self._n_believed - 1, result))
+            self._n_accepted += 1
+            self.stopped = bool(self._stop_after and self._stop_after(self._n_accepted - 1, result))
 
 
-def _job(program: Program, language: Language, limits: Limits, allowance: Allowance) -> dict[str, Any]:
-    texts = {"code": program.code, "preamble": program.preamble, "entry": program.entry_point}
+def _job(program: Program, language: Language, limits: Limits, caps: Caps) -> dict[str, Any]:
     return {
-        "program": texts,
+        "program": {"code": program.code, "preamble": program.preamble, "entry": program.entry_point},
         "run": language.run,
         "compile": language.compile,
         "source": language.source,
-        "output_bytes": int(allowance.output_mb * 2**20),
-        "parallel": allowance.parallel,
+        "output_bytes": int(caps.output_mb * 2**20),
+        "parallel": caps.parallel,
         "allowed": {
             "time_s": limits.time_s,
             "wall_s": wall_limit_s(limits),
             "memory_mb": limits.memory_mb,
-            "file_bytes": allowance.scratch_mb << 20,
-            "n_processes": allowance.n_processes,
+            "file_bytes": caps.scratch_mb << 20,
+            "n_processes": caps.n_processes,
         },
     }
 
@@ -317,17 +338,10 @@ def _input_frames(inputs: Sequence[BoxInput], indices: Sequence[int], *, alone: 
         yield pack(head, inputs[index].stdin.encode("utf-8", "surrogatepass"))
 
 
-def _result(head: dict[str, Any], payload: bytes) -> Execution:
+def _execution(head: dict[str, Any], payload: bytes) -> Execution:
     n_stdout, n_stderr, _ = head["lengths"]
-    texts = [payload[:n_stdout], payload[n_stdout : n_stdout + n_stderr], payload[n_stdout + n_stderr :]]
-    stdout, stderr, lines = (text.decode("utf-8", "replace") for text in texts)
-    return Execution(
-        status=ExecutionStatus(head["status"]),
-        stdout=stdout,
-        stderr=stderr,
-        exit_code=head["exit_code"],
-        cpu_s=head["cpu_s"],
-        wall_s=head["wall_s"],
-        peak_mb=head["peak_mb"],
-        values=tuple(lines.split("\n")) if head["n_values"] else (),
-    )
+    parts = payload[:n_stdout], payload[n_stdout : n_stdout + n_stderr], payload[n_stdout + n_stderr :]
+    stdout, stderr, lines = (part.decode("utf-8", "replace") for part in parts)
+    measured = {name: head[name] for name in ("exit_code", "cpu_s", "wall_s", "peak_mb")}
+    values = tuple(lines.split("\n")) if head["n_values"] else ()
+    return Execution(ExecutionStatus(head["status"]), stdout, stderr, values=values, **measured)

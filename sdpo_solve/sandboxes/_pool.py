@@ -1,7 +1,4 @@
-"""Boxes started ahead of need, each handed out once; and a gate that keeps a repeated test alone.
-
-Knows nothing of what a box is.
-"""
+"""Boxes started ahead of need, each handed out once; and the lock that keeps a repeated test alone."""
 
 from __future__ import annotations
 
@@ -20,13 +17,12 @@ _MAX_USED = 32  # boxes at rest that wait for their end while others are in use
 
 
 class Poolable(Protocol):
-    """What a pool asks of a box."""
+    """What a pool needs of a box (see `_box.Box`)."""
+
+    at_rest: bool
 
     def alive(self) -> bool:
         """Whether its runner still waits for a job."""
-
-    def at_rest(self) -> bool:
-        """Whether nothing runs in it any more, so that it may be ended later."""
 
     def end(self) -> None:
         """Remove it. Raises nothing; safe to call twice."""
@@ -64,13 +60,9 @@ class Pool(Generic[BoxT]):
         try:
             yield box
         finally:
-            rests = box.at_rest()
             with self._change:
                 self._in_use.discard(box)
-                if rests:
-                    self._used.append(box)
-                else:
-                    self._used.appendleft(box)
+                (self._used.append if box.at_rest else self._used.appendleft)(box)
                 self._change.notify_all()
 
     def wait_ready(self, timeout_s: float) -> bool:
@@ -136,15 +128,15 @@ class Pool(Generic[BoxT]):
                     self._change.notify_all()
 
     def _should_end(self) -> bool:
-        urgent = bool(self._used) and not self._used[0].at_rest()
+        urgent = bool(self._used) and not self._used[0].at_rest
         return urgent or len(self._used) > (_MAX_USED if self._in_use else 0)
 
     def _should_start(self) -> bool:
         if self._failure:
             return False  # tried again when somebody asks
-        target = (
-            self._n_waiting + min(1, self._n_ready) if self._in_use else max(self._n_waiting, self._n_ready)
-        )
+        target = max(self._n_waiting, self._n_ready)
+        if self._in_use:
+            target = self._n_waiting + min(1, self._n_ready)
         return len(self._ready) + self._n_starting < target
 
     def _start_one(self) -> None:
@@ -159,20 +151,16 @@ class Pool(Generic[BoxT]):
         with self._change:
             self._n_starting -= 1
             self._failure = failure
-            unwanted = None if box is None or self._offer(box) else box
+            closed = self._closed
+            if box is not None and not closed:
+                self._ready.append(box)
             self._change.notify_all()
-        if unwanted is not None:
-            unwanted.end()
-
-    def _offer(self, box: BoxT) -> bool:
-        if self._closed:
-            return False
-        self._ready.append(box)
-        return True
+        if box is not None and closed:
+            box.end()
 
 
-class Gate:
-    """Many may run; one that has to be alone waits for the others and keeps new ones waiting."""
+class SharedLock:
+    """Many hold it; one that has to be alone waits for the others and keeps new ones waiting."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -181,7 +169,7 @@ class Gate:
         self._alone = False
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def shared(self) -> Iterator[None]:
         """Hold a place among the many."""
         with self._change:
             self._change.wait_for(lambda: not self._n_alone)
@@ -194,7 +182,7 @@ class Gate:
                 self._change.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Give up the place held, wait for quiet, and take the place again afterwards."""
         with self._change:
             self._n_running -= 1

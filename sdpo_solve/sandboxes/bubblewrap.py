@@ -12,7 +12,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -21,12 +20,13 @@ import sysconfig
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
-from sdpo_solve.errors import PrerequisiteError, SandboxError
+from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import languages
-from sdpo_solve.sandboxes._box import COMMAND, BoxEnd, BoxLost, Conversation, Setting
-from sdpo_solve.sandboxes._pooled import BoxOptions, PooledSandbox
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, unused_uid
+from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, Layout
+from sdpo_solve.sandboxes.languages import Language
 
 _SYSTEM = ("bin", "sbin", "lib", "lib64", "lib32", "libexec", "include")
 _LOADER_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
@@ -61,52 +61,35 @@ class BubblewrapSandbox(PooledSandbox):
             raise PrerequisiteError("separate=uid needs root; leave it out to separate tests by namespaces")
         self._by_uid = os.geteuid() == 0 and options.separate != "namespace"
         self._interpreter = _find_interpreter(for_everyone=os.geteuid() == 0 and not self._by_uid)
-        for tool in languages.get(options.language).compile or ():
-            if shutil.which(tool) is None:
-                raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
-            break
+        tool = (languages.get(options.language).compile or (None,))[0]
+        if tool is not None and shutil.which(tool) is None:
+            raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
         self._probe()
         self.open()
 
-    def start_box(self, language: str, memory_mb: int) -> _Box:
+    def make_box(self, language: Language, memory_mb: int) -> BubblewrapBox:
         """See `PooledSandbox`. `memory_mb` is not enforced on the whole box: each test is watched."""
-        builds = languages.get(language).compile is not None
-        first_uid = random.SystemRandom().randrange(2**20, 2**30) & ~63  # ids are counted across boxes
-        command = [*self._wrap(builds), "--", self._interpreter.executable, *COMMAND[1:]]
-        box = None
-        try:
-            box = _Box(command, self._runner_uid(first_uid))
-            libraries = {"PYTHONPATH": _LIBRARY_ROOT}
-            uid = first_uid if self._by_uid else None
-            box.talk.start(Setting(self._options.parallel, builds, uid, libraries))
-            box.greet()
-            return box
-        except (BoxLost, OSError) as exc:
-            cause = f"a box cannot be started: {exc}"
-        if box is not None:
-            cause += box.complaint()
-            box.end()
-        raise SandboxError(cause)
+        wrap = self._wrap(builds=language.compile is not None)
+        return BubblewrapBox([*wrap, "--", self._interpreter.executable, *COMMAND[1:]], self._runner_uid())
+
+    def layout(self, language: Language) -> Layout:
+        """See `PooledSandbox`."""
+        first_uid = unused_uid() if self._by_uid else None
+        libraries = {"PYTHONPATH": _LIBRARY_ROOT}
+        return Layout(self._options.parallel, language.compile is not None, first_uid, libraries)
 
     def identity(self) -> str:
         """Backend, way of separation and Python, for the record."""
         way = "user ids" if self._by_uid else "namespaces"
         return f"bubblewrap ({way}), {self._interpreter.executable} {self._interpreter.version}"
 
-    def _runner_uid(self, first_uid: int) -> int | None:
+    def _runner_uid(self) -> int | None:
         """The user that bwrap runs as: root where tests get ids, an unused one where root stays out of it."""
-        return first_uid if os.geteuid() == 0 and not self._by_uid else None
+        return unused_uid() if os.geteuid() == 0 and not self._by_uid else None
 
-    def _wrap(self, builds: bool) -> list[str]:
-        command = [
-            "bwrap",
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-            "--unshare-uts",
-            "--die-with-parent",
-        ]
-        command += ["--unshare-cgroup-try", "--new-session", "--as-pid-1", "--clearenv"]
+    def _wrap(self, *, builds: bool) -> list[str]:
+        command = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+        command += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
         if self._by_uid:
             command += ["--cap-drop", "ALL"]
             for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
@@ -115,18 +98,18 @@ class BubblewrapSandbox(PooledSandbox):
             command += ["--unshare-user"]
         command += ["--setenv", "PATH", "/usr/bin:/bin"]
         command += _system_mounts() + self._interpreter.mounts()
-        places = [f"/box/{i}" for i in range(self._options.parallel)]
-        for place in places:
-            command += ["--perms", "0711", "--size", str(self._options.scratch_mb << 20), "--tmpfs", place]
+        sizes = {f"/box/{i}": self._options.scratch_mb for i in range(self._options.parallel)}
         if builds:
-            command += ["--perms", "0711", "--size", str(_BUILD_MB << 20), "--tmpfs", "/box/build"]
+            sizes["/box/build"] = _BUILD_MB
+        for place, size_mb in sizes.items():
+            command += ["--perms", "0711", "--size", str(size_mb << 20), "--tmpfs", place]
         return [*command, "--dev", "/dev", "--proc", "/proc", "--chdir", "/"]
 
     def _probe(self) -> None:
-        """Whether namespaces may be made here, said before anything is graded."""
-        command = [*self._wrap(False), "--", self._interpreter.executable, "-I", "-c", "0"]
-        user = self._runner_uid(random.SystemRandom().randrange(2**20, 2**30))
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **_as_user(user))
+        """Raises PrerequisiteError where namespaces cannot be made, before anything is graded."""
+        command = [*self._wrap(builds=False), "--", self._interpreter.executable, "-I", "-c", "0"]
+        user = _as_user(self._runner_uid())
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **user)
         if done.returncode != 0:
             words = " ".join(done.stderr.split())[:300]
             raise PrerequisiteError(
@@ -229,10 +212,11 @@ def _reachable(path: str) -> bool:
     return above and place.stat().st_mode & needed == needed
 
 
-class _Box:
+class BubblewrapBox(Box):
     """One bwrap process and its pipes."""
 
     def __init__(self, command: list[str], uid: int | None) -> None:
+        super().__init__()
         info_fd, info_write_fd = os.pipe()
         self._info = open(info_fd, encoding="utf-8")  # noqa: SIM115 (closed in `end`)
         try:
@@ -253,20 +237,20 @@ class _Box:
         finally:
             os.close(info_write_fd)
         self._runner_fd: int | None = None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
         self._stdin, self._stdout, self._stderr = (
-            self._process.stdin,
-            self._process.stdout,
-            self._process.stderr,
+            cast(IO[bytes], stream)
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr)
         )
         for stream in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(stream.fileno(), False)
         self._end_lock = threading.Lock()
-        self.talk = Conversation(self)
 
-    # -- the channel -----------------------------------------------------------------------------------------
+    def start(self, layout: Layout) -> None:
+        """See `Box`; also takes hold of the runner's process."""
+        super().start(layout)
+        self._runner_fd = os.pidfd_open(json.load(self._info)["child-pid"])
+
+    # -- the stream ------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
         return self._stdout.fileno()
@@ -281,32 +265,21 @@ class _Box:
         data = self._stdout.read(1 << 18)
         return b"" if data is None else data or None
 
-    # -- its life --------------------------------------------------------------------------------------------
+    def errors(self) -> bytes:
+        with contextlib.suppress(OSError, ValueError):
+            return self._stderr.read(2048) or b""
+        return b""
 
-    def greet(self) -> None:
-        """Wait for the runner's word, and take hold of its process. Raises BoxLost."""
-        self.talk.greeting()
-        self._runner_fd = os.pidfd_open(json.load(self._info)["child-pid"])
+    # -- its end ---------------------------------------------------------------------------------------------
 
     def alive(self) -> bool:
         return self._process.poll() is None
-
-    def at_rest(self) -> bool:
-        return self.talk.at_rest
-
-    def complaint(self) -> str:
-        """What bwrap or the runner wrote to standard error."""
-        with contextlib.suppress(OSError, ValueError):
-            lines = (self._stderr.read(2048) or b"").decode("utf-8", "replace").strip().splitlines()
-            if lines:
-                return f" ({lines[-1]})"
-        return ""
 
     def how_it_ended(self, seen: str) -> BoxEnd:
         """No test can reach the runner: whatever ended it came from outside or from itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        detail = f"{seen}{self.complaint()}, exit code {self._process.returncode}"
+        detail = f"{seen}{self.last_error()}, exit code {self._process.returncode}"
         killed = self._process.returncode in (-9, 128 + 9)
         return BoxEnd(True, removed_from_outside=killed, out_of_memory=False, detail=detail)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import socket
 import struct
@@ -19,11 +18,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdpo_solve.errors import PrerequisiteError, SandboxError
-from sdpo_solve.sandboxes import languages
-from sdpo_solve.sandboxes._box import COMMAND, BoxEnd, BoxLost, Conversation, Setting
-from sdpo_solve.sandboxes._pooled import BoxOptions, PooledSandbox
-from sdpo_solve.sandboxes.images import image_tag
+from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, one_line, unused_uid
+from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
+from sdpo_solve.sandboxes.images import image_tag, setup_command
+from sdpo_solve.sandboxes.languages import Language
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -49,34 +48,39 @@ def build(options: Options) -> DockerSandbox:
     return DockerSandbox(options)
 
 
+def engine_errors() -> tuple[type[Exception], ...]:
+    """What a call of the engine may raise; the exceptions of `requests` are OSErrors."""
+    from docker.errors import DockerException
+
+    return DockerException, OSError
+
+
 def connect() -> APIClient:
     """A client of the engine that the environment names. Raises PrerequisiteError when none answers."""
     import docker
-    from docker.errors import DockerException
-    from requests.exceptions import RequestException
 
     client = None
     try:
-        _knock()
+        _check_socket()
         client = docker.from_env(timeout=120, max_pool_size=64).api
         # A socket has no proxy, and requests would read the whole environment at every call: from several
         # threads, where one that changes it meanwhile makes that fail with a KeyError.
         client.trust_env = not client.base_url.startswith("http+docker://")
         client.ping()
         return client
-    except (DockerException, RequestException, OSError) as exc:
-        cause = _last_cause(exc)
+    except engine_errors() as exc:
+        cause = _root_cause(exc)
     if client is not None:
         client.close()
     raise PrerequisiteError(f"no Docker engine answers ({cause}); {engine_remedy()}")
 
 
-def _knock() -> None:
+def _check_socket() -> None:
     """Raises OSError where nobody listens; docker-py would leave the socket of a failed connection open."""
     place = os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
     if place.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as door:
-            door.connect(place.removeprefix("unix://"))
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(place.removeprefix("unix://"))
 
 
 def engine_is_elsewhere() -> bool:
@@ -98,21 +102,17 @@ def engine_remedy() -> str:
     return "start it: sudo systemctl start docker (without systemd, as root: sdpo-solve setup)"
 
 
-def _last_cause(exc: BaseException) -> str:
-    """What the operating system said, below all that libraries wrapped around it; else their own words."""
+def _root_cause(exc: BaseException) -> str:
+    """What the operating system reports, below all that libraries wrapped around it; else their message."""
     from requests.exceptions import RequestException
 
-    words = _one_line(exc)
+    text = one_line(exc)
     below: BaseException | None = exc
     while below is not None:
         if isinstance(below, OSError) and not isinstance(below, RequestException):
-            words = below.strerror or _one_line(below)
+            text = below.strerror or one_line(below)
         below = below.__cause__ or below.__context__
-    return words.replace(";", ",")
-
-
-def _remedy(language: str) -> str:
-    return "run: sdpo-solve setup" + ("" if language == "python" else f" --language {language}")
+    return text.replace(";", ",")
 
 
 class DockerSandbox(PooledSandbox):
@@ -134,10 +134,31 @@ class DockerSandbox(PooledSandbox):
             raise
         self.open()
 
-    def start_box(self, language: str, memory_mb: int) -> _Box:
+    def make_box(self, language: Language, memory_mb: int) -> DockerBox:
         """See `PooledSandbox`."""
-        builds = languages.get(language).compile is not None
-        return _start_box(self._client, self._docker_options, self._image(language), memory_mb, builds)
+        container_id = self._client.create_container(
+            self._image(language.name),
+            command=list(COMMAND),
+            entrypoint=[],
+            user="0:0",
+            working_dir="/",
+            environment={},
+            use_config_proxy=False,
+            stdin_open=True,
+            network_disabled=True,
+            name=f"sdpo-solve-{uuid.uuid4().hex[:16]}",
+            labels={_LABEL: str(os.getpid())},
+            host_config=self._host_config(self.layout(language), memory_mb),
+        )["Id"]
+        return DockerBox(self._client, container_id)
+
+    def layout(self, language: Language) -> Layout:
+        """See `PooledSandbox`."""
+        return Layout(self._options.parallel, language.compile is not None, unused_uid())
+
+    def start_errors(self) -> tuple[type[Exception], ...]:
+        """See `PooledSandbox`."""
+        return BoxLost, *engine_errors()
 
     def identity(self) -> str:
         """Backend, runtime and image id, for the record; the id fixes every version inside."""
@@ -175,100 +196,66 @@ class DockerSandbox(PooledSandbox):
             try:
                 self._image_ids[language] = self._client.inspect_image(name)["Id"]
             except ImageNotFound:
-                raise PrerequisiteError(f"the sandbox image {name} is missing; {_remedy(language)}") from None
+                remedy = f"run: {setup_command(language)}"
+                raise PrerequisiteError(f"the sandbox image {name} is missing; {remedy}") from None
         return self._image_ids[language]
 
-
-def _start_box(client: APIClient, options: Options, image: str, memory_mb: int, builds: bool) -> _Box:
-    """Create, attach, start, and wait for the runner's word. Raises SandboxError."""
-    from docker.errors import DockerException
-    from requests.exceptions import RequestException
-
-    box = None
-    try:
-        container_id = client.create_container(
-            image,
-            command=list(COMMAND),
-            entrypoint=[],
-            user="0:0",
-            working_dir="/",
-            environment={},
-            use_config_proxy=False,
-            stdin_open=True,
-            network_disabled=True,
-            name=f"sdpo-solve-{uuid.uuid4().hex[:16]}",
-            labels={_LABEL: str(os.getpid())},
-            host_config=_host_config(client, options, memory_mb, builds),
-        )["Id"]
-        box = _Box(client, container_id)
-        box.open()
-        first_uid = random.SystemRandom().randrange(2**20, 2**30) & ~63  # ids are counted across boxes
-        box.talk.start(Setting(options.parallel, builds, first_uid))
-        box.talk.greeting()
-        return box
-    except (DockerException, RequestException, OSError, BoxLost) as exc:
-        cause = f"a box cannot be started: {_one_line(exc)}"
-    if box is not None:
-        cause += box.complaint()
-        box.end()
-    raise SandboxError(cause)
+    def _host_config(self, layout: Layout, memory_mb: int) -> dict[str, Any]:
+        options = self._docker_options
+        scratch = f"rw,nosuid,nodev,noexec,size={options.scratch_mb}m,nr_inodes=1024,mode=0711"
+        places = {f"/box/{i}": scratch for i in range(layout.n_slots)}
+        if layout.builds:
+            places["/box/build"] = "rw,nosuid,nodev,exec,size=64m,nr_inodes=1024,mode=0711"
+        others = _RUNTIME_TASKS if options.runtime else 16
+        config: dict[str, Any] = self._client.create_host_config(
+            auto_remove=True,
+            network_mode="none",
+            ipc_mode="none",
+            read_only=True,
+            tmpfs=places,
+            cap_drop=["ALL"],
+            cap_add=["SETUID", "SETGID", "KILL"],
+            security_opt=["no-new-privileges"],
+            pids_limit=layout.n_slots * (options.n_processes + 1) + others,
+            mem_limit=memory_mb << 20,
+            memswap_limit=memory_mb << 20,
+            nano_cpus=min(layout.n_slots, os.cpu_count() or 1) * 10**9,
+            ulimits=[],
+            log_config={"Type": "none"},
+            runtime=options.runtime,
+        )
+        return config
 
 
-def _host_config(client: APIClient, options: Options, memory_mb: int, builds: bool) -> dict[str, Any]:
-    scratch = f"rw,nosuid,nodev,noexec,size={options.scratch_mb}m,nr_inodes=1024,mode=0711"
-    places = {f"/box/{i}": scratch for i in range(options.parallel)}
-    if builds:
-        places["/box/build"] = "rw,nosuid,nodev,exec,size=64m,nr_inodes=1024,mode=0711"
-    config: dict[str, Any] = client.create_host_config(
-        auto_remove=True,
-        network_mode="none",
-        ipc_mode="none",
-        read_only=True,
-        tmpfs=places,
-        cap_drop=["ALL"],
-        cap_add=["SETUID", "SETGID", "KILL"],
-        security_opt=["no-new-privileges"],
-        pids_limit=options.parallel * (options.n_processes + 1) + (_RUNTIME_TASKS if options.runtime else 16),
-        mem_limit=memory_mb << 20,
-        memswap_limit=memory_mb << 20,
-        nano_cpus=min(options.parallel, os.cpu_count() or 1) * 10**9,
-        ulimits=[],
-        log_config={"Type": "none"},
-        runtime=options.runtime,
-    )
-    return config
-
-
-class _Box:
+class DockerBox(Box):
     """One container and its stream (Docker's multiplexed attach stream)."""
 
     def __init__(self, client: APIClient, container_id: str) -> None:
+        super().__init__()
         self._client = client
         self._id = container_id
-        self._born_s = time.time()
+        self._created_s = time.time()
         self._stream: Any = None
         self._socket: socket.socket | None = None
         self._raw = bytearray()
         self._stderr = bytearray()
         self._end_lock = threading.Lock()
         self._ended = False
-        self.talk = Conversation(self)
 
-    def open(self) -> None:
-        wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        self._stream = self._client.attach_socket(self._id, params=wanted)
+    def start(self, layout: Layout) -> None:
+        """See `Box`; also raises what `engine_errors` holds."""
+        streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        self._stream = self._client.attach_socket(self._id, params=streams)
         self._socket = self._stream._sock
         self._client.start(self._id)
         self._socket.setblocking(False)
+        super().start(layout)
 
-    # -- the channel -----------------------------------------------------------------------------------------
+    # -- the stream ------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
         assert self._socket is not None
         return self._socket.fileno()
-
-    def write_fileno(self) -> int:
-        return self.fileno()
 
     def send(self, data: memoryview) -> int:
         assert self._socket is not None
@@ -290,7 +277,7 @@ class _Box:
 
     def _demultiplex(self) -> bytes:
         """Whole frames of the attach stream: 4 bytes that name the stream, 4 of length, content."""
-        ours = bytearray()
+        stdout = bytearray()
         while len(self._raw) >= 8:
             stream, length = struct.unpack_from(">BxxxL", self._raw)
             if len(self._raw) < 8 + length:
@@ -300,50 +287,29 @@ class _Box:
             if stream == 2:
                 self._stderr = (self._stderr + content)[-2048:]
             else:
-                ours += content
-        return bytes(ours)
+                stdout += content
+        return bytes(stdout)
 
-    # -- its life --------------------------------------------------------------------------------------------
+    def errors(self) -> bytes:
+        return bytes(self._stderr)
 
-    def alive(self) -> bool:
-        try:
-            return self.receive() == b""
-        except OSError:
-            return False
-
-    def at_rest(self) -> bool:
-        return self.talk.at_rest
-
-    def complaint(self) -> str:
-        """What the runner or the engine wrote to standard error."""
-        text = self._stderr.decode("utf-8", "replace").strip()
-        return f" ({text.splitlines()[-1]})" if text else ""
+    # -- its end ---------------------------------------------------------------------------------------------
 
     def how_it_ended(self, seen: str) -> BoxEnd:
-        """Ask the engine for the container's last events."""
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
-
+        """From the engine's events about the container."""
         time.sleep(0.3)  # events come a moment after the stream's end
-        detail = seen + self.complaint()
+        detail = seen + self.last_error()
         try:
-            actions = [
-                event["Action"]
-                for event in self._client.events(
-                    since=f"{self._born_s - 1:.3f}",
-                    until=f"{time.time():.3f}",
-                    filters={"container": self._id},
-                    decode=True,
-                )
-            ]
-        except (DockerException, RequestException, OSError):
+            since, until = f"{self._created_s - 1:.3f}", f"{time.time():.3f}"
+            events = self._client.events(
+                since=since, until=until, filters={"container": self._id}, decode=True
+            )
+            actions = {event["Action"] for event in events}
+        except engine_errors():
             return BoxEnd(False, False, False, detail)
         return BoxEnd(True, "kill" in actions, "oom" in actions, detail)
 
     def end(self) -> None:
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
-
         with self._end_lock:
             if self._ended:
                 return
@@ -352,20 +318,15 @@ class _Box:
             with contextlib.suppress(OSError):
                 # Closing alone would not wake a thread that waits for this stream.
                 self._socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError, AttributeError):
-            self._stream._response.close()
-        with contextlib.suppress(OSError, AttributeError):
-            self._stream.close()
-        if self._socket is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                self._stream._response.close()
+            with contextlib.suppress(OSError, AttributeError):
+                self._stream.close()
             self._socket.close()
-        # The runner ends by itself now that its stream has; asking makes it certain and quick. An engine that
-        # does not answer has no box left, or ends them by the same rule.
-        with contextlib.suppress(DockerException, RequestException, OSError):
+        # The runner ends by itself now that its stream has; removing makes it certain and quick. An engine
+        # that does not answer has no box left, or ends them by the same rule.
+        with contextlib.suppress(*engine_errors()):
             self._client.remove_container(self._id, force=True, v=True)
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:300] or type(exc).__name__
 
 
 PLUGIN = DockerSandbox

@@ -25,3 +25,8 @@ def image_tag(language: str) -> str:
         if path.is_file():
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"sdpo-solve-{language}:{digest.hexdigest()[:12]}"
+
+
+def setup_command(language: str) -> str:
+    """The command that makes the language's image."""
+    return "sdpo-solve setup" + ("" if language == "python" else f" --language {language}")

@@ -14,7 +14,7 @@ from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.grading import selfcheck
 from sdpo_solve.grading.judge import Judge
 from sdpo_solve.sandboxes import bubblewrap, docker
-from sdpo_solve.sandboxes._pooled import PooledSandbox
+from sdpo_solve.sandboxes._base import PooledSandbox
 
 TRIALS = selfcheck.load()
 # The most telling of each kind that end at once. That limits end what runs into them, the contract's tests say.

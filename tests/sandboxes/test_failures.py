@@ -17,7 +17,7 @@ import pytest
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
 from sdpo_solve.sandboxes import bubblewrap, docker
-from sdpo_solve.sandboxes._pooled import PooledSandbox
+from sdpo_solve.sandboxes._base import PooledSandbox
 from sdpo_solve.sandboxes.images import image_tag
 from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 

@@ -1,4 +1,4 @@
-"""The parts of a box that can be told without one: who is to blame, what became of a test, frames, pools."""
+"""The parts of a box that can be told without one: whose fault an end is, frames, results, pools."""
 
 import os
 import struct
@@ -14,20 +14,20 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
 from sdpo_solve.sandboxes import _seccomp, install, languages
 from sdpo_solve.sandboxes._box import (
     COMMAND,
-    Allowance,
+    Box,
     BoxEnd,
     BoxLost,
-    Conversation,
-    _Collected,
-    blame,
+    Caps,
+    Results,
+    infrastructure_fault,
     wall_limit_s,
 )
-from sdpo_solve.sandboxes._pool import Gate, Pool
-from sdpo_solve.sandboxes.guest.wire import Unpacker, classify, pack
+from sdpo_solve.sandboxes._pool import Pool, SharedLock
+from sdpo_solve.sandboxes.guest.wire import Unpacker, pack
 from sdpo_solve.sandboxes.images import image_folder, image_tag
 from sdpo_solve.types import ExecutionStatus, Limits
 
-# -- who is to blame -----------------------------------------------------------------------------------------
+# -- whose fault an end is -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,15 @@ from sdpo_solve.types import ExecutionStatus, Limits
         (True, False, True, None),  # the program ate the memory of its own runner
     ],
 )
-def test_blame(answers: bool, removed: bool, memory: bool, cause: str | None) -> None:
-    assert blame(BoxEnd(answers, removed, memory, "seen")) == cause
+def test_whose_fault_it_is(answers: bool, removed: bool, memory: bool, cause: str | None) -> None:
+    assert infrastructure_fault(BoxEnd(answers, removed, memory, "seen")) == cause
 
 
-class Stolen:
-    """A channel that was closed just after its number was read, when the number stood for another stream."""
+class Stolen(Box):
+    """A box whose stream was closed just after its number was read, when it stood for another stream."""
 
     def __init__(self, silent_fd: int, *, closed_says: int | None) -> None:
+        super().__init__()
         self._silent_fd, self._closed_says = silent_fd, closed_says
         self.reads = 0
 
@@ -60,26 +61,32 @@ class Stolen:
             raise ValueError("I/O operation on closed file")
         return self._closed_says
 
-    write_fileno = fileno
-
     def send(self, data: memoryview) -> int:
         raise OSError("closed")
 
     def receive(self) -> bytes | None:
         raise OSError("closed")
 
+    def errors(self) -> bytes:
+        return b""
+
+    def how_it_ended(self, seen: str) -> BoxEnd:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
 
 @pytest.mark.parametrize("closed_says", [None, -1])
 def test_a_box_that_is_ended_beside_its_conversation_is_lost_soon(closed_says: int | None) -> None:
     """An interrupted run once waited two minutes for a stream whose number another one had taken over."""
     silent, other = os.pipe()
-    channel = Stolen(silent, closed_says=closed_says)
-    talk = Conversation(channel)
+    box = Stolen(silent, closed_says=closed_says)
     failed: list[BaseException] = []
 
     def listen() -> None:
         try:
-            talk.greeting()
+            box._next_frame(60)
         except BoxLost as exc:
             failed.append(exc)
 
@@ -96,46 +103,6 @@ def test_a_box_whose_client_was_killed_before_it_spoke_ends_by_itself(said: byte
     """A client killed between the start of a box and its first line once left a box that spun for ever."""
     box = subprocess.run([sys.executable, *COMMAND[1:]], input=said, capture_output=True, timeout=60)
     assert (box.returncode, box.stderr) == (0, b"")
-
-
-# -- what became of a test -----------------------------------------------------------------------------------
-
-FINE = {
-    "killed_for": None, "exit_code": 0, "compiled": True, "cpu_s": 0.5, "peak_mb": 10.0, "n_values": 2, "n_calls": 2,
-    "time_s": 1.0, "memory_mb": 64.0, "alone": False,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("differs", "status", "again"),
-    [
-        ({}, "ok", False),
-        ({"n_values": 1}, "runtime_error", False),
-        ({"n_values": 3}, "runtime_error", False),
-        ({"exit_code": 1}, "runtime_error", False),
-        ({"exit_code": -11}, "runtime_error", False),
-        ({"compiled": False, "exit_code": 1}, "compile_error", False),
-        # Between the limit and the kill at 1.25 of it: believed only alone.
-        ({"cpu_s": 1.1}, "time_limit", True),
-        ({"cpu_s": 1.1, "alone": True}, "time_limit", False),
-        ({"cpu_s": 1.3, "killed_for": "cpu", "exit_code": -9}, "time_limit", False),
-        # Out of wall time: a sleeper is too slow, a starved program is run again.
-        ({"cpu_s": 0.1, "killed_for": "wall", "exit_code": -9}, "time_limit", False),
-        ({"cpu_s": 0.8, "killed_for": "wall", "exit_code": -9}, "time_limit", True),
-        ({"cpu_s": 0.8, "killed_for": "wall", "exit_code": -9, "alone": True}, "time_limit", False),
-        # Memory by its own measure is certain; a kill from elsewhere may have been meant for a neighbour.
-        ({"peak_mb": 65.0}, "memory_limit", False),
-        ({"killed_for": "memory", "exit_code": -9}, "memory_limit", False),
-        ({"exit_code": -9}, "runtime_error", True),
-        ({"exit_code": -9, "alone": True}, "runtime_error", False),
-        ({"killed_for": "output", "cpu_s": 9.0, "peak_mb": 99.0}, "output_limit", False),
-        ({"killed_for": "processes", "cpu_s": 9.0}, "runtime_error", False),
-        ({"killed_for": "patience", "cpu_s": 0.1}, "time_limit", True),
-        ({"killed_for": "patience", "cpu_s": 0.1, "alone": True}, "time_limit", False),
-    ],
-)
-def test_classify(differs: dict[str, object], status: str, again: bool) -> None:
-    assert classify(**(FINE | differs)) == (status, again)  # type: ignore[arg-type]
 
 
 def test_wall_time_is_twice_the_limit_and_a_second() -> None:
@@ -158,7 +125,7 @@ def test_frames_survive_being_cut_anywhere() -> None:
 
 # -- results in order ----------------------------------------------------------------------------------------
 
-ALLOWANCE = Allowance(parallel=2, output_mb=1, total_output_mb=1, scratch_mb=1, n_processes=8)
+CAPS = Caps(parallel=2, output_mb=1, total_output_mb=1, scratch_mb=1, n_processes=8)
 
 
 def head(index: int, *, again: bool = False, status: str = "ok", n: int = 0) -> dict[str, object]:
@@ -168,43 +135,43 @@ def head(index: int, *, again: bool = False, status: str = "ok", n: int = 0) -> 
 
 def test_results_are_believed_in_input_order_and_stop_there() -> None:
     asked: list[int] = []
-    collected = _Collected(4, ALLOWANCE, lambda index, _: asked.append(index) or index == 1)  # type: ignore[func-returns-value]
-    collected.add(head(2), b"")
+    results = Results(4, CAPS, lambda index, _: asked.append(index) or index == 1)  # type: ignore[func-returns-value]
+    results.add(head(2), b"")
     assert asked == []
-    collected.add(head(0), b"")
-    collected.add(head(1), b"")
+    results.add(head(0), b"")
+    results.add(head(1), b"")
     assert asked == [0, 1]
-    assert collected.stopped
-    assert [result.status for result in collected.results()] == [ExecutionStatus.OK] * 2 + [
+    assert results.stopped
+    assert [result.status for result in results.all()] == [ExecutionStatus.OK] * 2 + [
         ExecutionStatus.NOT_RUN
     ] * 2
 
 
 def test_a_doubtful_result_holds_the_later_ones_back_until_it_is_repeated() -> None:
     asked: list[int] = []
-    collected = _Collected(2, ALLOWANCE, lambda index, _: bool(asked.append(index)))  # type: ignore[func-returns-value]
-    collected.add(head(0, again=True, status="time_limit"), b"")
-    collected.add(head(1), b"")
+    results = Results(2, CAPS, lambda index, _: bool(asked.append(index)))  # type: ignore[func-returns-value]
+    results.add(head(0, again=True, status="time_limit"), b"")
+    results.add(head(1), b"")
     assert asked == []
-    assert collected.start_repeats() == [0]
-    collected.add(head(0), b"")
+    assert results.start_repeats() == [0]
+    results.add(head(0), b"")
     assert asked == [0, 1]
-    assert [result.status for result in collected.results()] == [ExecutionStatus.OK] * 2
+    assert [result.status for result in results.all()] == [ExecutionStatus.OK] * 2
 
 
 def test_output_of_all_tests_together_is_capped() -> None:
-    collected = _Collected(3, ALLOWANCE, None)
+    results = Results(3, CAPS, None)
     for index in range(3):
-        collected.add(head(index, n=600_000), b"x" * 600_000)
-    statuses = [result.status for result in collected.results()]
+        results.add(head(index, n=600_000), b"x" * 600_000)
+    statuses = [result.status for result in results.all()]
     assert statuses == [ExecutionStatus.OK, ExecutionStatus.OUTPUT_LIMIT, ExecutionStatus.OUTPUT_LIMIT]
-    assert [len(result.stdout) for result in collected.results()] == [600_000, 65_536, 65_536]
+    assert [len(result.stdout) for result in results.all()] == [600_000, 65_536, 65_536]
 
 
 def test_a_program_that_loses_its_runner_fails_the_test_that_was_next() -> None:
-    collected = _Collected(3, ALLOWANCE, None)
-    collected.add(head(0), b"")
-    statuses = [result.status for result in collected.broken_off()]
+    results = Results(3, CAPS, None)
+    results.add(head(0), b"")
+    statuses = [result.status for result in results.after_crash()]
     assert statuses == [ExecutionStatus.OK, ExecutionStatus.RUNTIME_ERROR, ExecutionStatus.NOT_RUN]
 
 
@@ -212,15 +179,14 @@ def test_a_program_that_loses_its_runner_fails_the_test_that_was_next() -> None:
 
 
 class FakeBox:
+    at_rest = False
+
     def __init__(self) -> None:
         self.ended = 0
         self.living = True
 
     def alive(self) -> bool:
         return self.living
-
-    def at_rest(self) -> bool:
-        return False
 
     def end(self) -> None:
         self.ended += 1
@@ -302,20 +268,20 @@ def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked(
 
 
 def test_the_gate_lets_one_be_alone() -> None:
-    gate, log = Gate(), []
+    gate, log = SharedLock(), []
     inside = threading.Event()
 
     def other() -> None:
-        with gate.running():
+        with gate.shared():
             inside.set()
             time.sleep(0.05)
             log.append("other")
 
     thread = threading.Thread(target=other)
-    with gate.running():
+    with gate.shared():
         thread.start()
         assert inside.wait(5)
-        with gate.alone():
+        with gate.exclusive():
             log.append("alone")
     thread.join()
     assert log == ["other", "alone"]

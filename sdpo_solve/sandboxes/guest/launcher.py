@@ -1,7 +1,8 @@
-"""Runs one Python program in its test's process. Its source travels; it is never imported on the host.
+"""The launcher: runs one Python program in its test's process.
 
-Its first word on pipe 4, "ok", is written before any line of the program runs; whatever follows in that pipe
-is the program's own output and is trusted no more than that.
+Its source travels into the box; it is never imported on the host. Its first line on pipe 4, "ok", is written
+before any line of the program runs; whatever follows in that pipe is the program's own output and is trusted
+no more than that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def explain(exc: BaseException, source: str) -> None:
+def print_traceback(exc: BaseException, source: str) -> None:
     """The traceback as Python prints it, from the program's first frame on."""
     import linecache
     import traceback
@@ -49,17 +50,17 @@ def run_stdin(code: CodeType, job: dict[str, Any]) -> None:
     status, leave = 0, os._exit
     opened: list[bool] = []
 
-    def hear(event: str, details: tuple[Any, ...]) -> None:
+    def watch_opens(event: str, details: tuple[Any, ...]) -> None:
         if event == "open" and not opened and details[1] is not None and set(details[1]) & set("wax+"):
             opened.append(True)
 
-    sys.addaudithook(hear)
+    sys.addaudithook(watch_opens)
     try:
         execute(code, job, "__main__")
     except SystemExit as exc:
         status = status_of(exc)
     except BaseException as exc:
-        explain(exc, job["code"])
+        print_traceback(exc, job["code"])
         status = 1
     if opened:  # the order in which files close is Python's own business
         raise SystemExit(status)
@@ -122,7 +123,7 @@ def run_calls(code: CodeType, job: dict[str, Any]) -> None:
                 line = line[write(4, line) :]
         sys.stdout.flush()
     except BaseException as exc:
-        explain(exc, job["code"])
+        print_traceback(exc, job["code"])
         leave(1)
     leave(0)
 
@@ -142,7 +143,7 @@ def main(job: dict[str, Any]) -> None:
     try:
         code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
     except BaseException as exc:
-        explain(exc, job["code"])
+        print_traceback(exc, job["code"])
         os._exit(1)
     os.write(4, b"ok\n")
     (run_stdin if job["entry"] is None else run_calls)(code, job)

@@ -1,4 +1,4 @@
-"""One test while it runs inside a box: its pipes, what it wrote, what it used, and when it must go.
+"""One test while it runs inside a box: its pipes, its use of the machine, when it is killed, its status.
 
 Standard library only, no work at import: its source travels into the box.
 """
@@ -6,10 +6,11 @@ Standard library only, no work at import: its source travels into the box.
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from sdpo_solve.sandboxes.guest.slots import Allowed, Process, Slot, memory_mb
-from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, GRACE, PATIENCE
+from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, KILL_FACTOR, MAX_WALL_FACTOR
 
 TICK_S = 0.02
 CHUNK = 1 << 16
@@ -34,6 +35,7 @@ class Test:
         self.fds: dict[int, str] = {}
         self.written = {name: bytearray() for name in ("stdout", "stderr", "values", "setup", *slot.pipes)}
         self.killed_for: str | None = None
+        """What it had too much of: output, memory, processes, cpu, wall (sleep), waiting."""
         self.cpu_s = 0.0
         self.peak_mb = 0.0
 
@@ -98,8 +100,34 @@ class Test:
             return "processes"  # gVisor's kernel keeps no limit of its own
         if self.slot.n_files() > MAX_FILES:  # where the file system has no limit of its own
             return "output"
-        if self.cpu_s > allowed.time_s * GRACE:
+        if self.cpu_s > allowed.time_s * KILL_FACTOR:
             return "cpu"
         if self.idle_s + self.cpu_s > allowed.wall_s:
             return "wall"
-        return "patience" if elapsed_s > PATIENCE * allowed.wall_s else None
+        return "waiting" if elapsed_s > MAX_WALL_FACTOR * allowed.wall_s else None
+
+    def status(self, exit_code: int, *, compiled: bool, n_values: int) -> tuple[str, bool]:
+        """What became of it (`types.ExecutionStatus`), and whether it is to be repeated alone.
+
+        `exit_code` is negative for a signal.
+        """
+        reason, first_try = self.killed_for, not self.alone
+        if reason == "output":
+            return "output_limit", False
+        if reason == "memory" or self.peak_mb > self.allowed.memory_mb:
+            return "memory_limit", False
+        if reason == "cpu":
+            return "time_limit", False
+        if reason == "processes":
+            return "runtime_error", False
+        if reason == "wall":  # a sleeper is too slow, a starved one gets another chance
+            return "time_limit", first_try and self.cpu_s > self.allowed.time_s / 2
+        if reason == "waiting" or self.cpu_s > self.allowed.time_s:  # the machine's fault, or a neighbour's
+            return "time_limit", first_try
+        if not compiled:
+            return "compile_error", False
+        if exit_code == -signal.SIGKILL and first_try:  # not by us: out of memory, maybe a neighbour's
+            return "runtime_error", True
+        if exit_code != 0 or n_values != self.n_calls:
+            return "runtime_error", False
+        return "ok", False

@@ -1,10 +1,10 @@
-"""The runner inside a box: starts every test as a fresh process and says what came out of it.
+"""The runner inside a box: starts every test as a fresh process and reports what came out of it.
 
 Standard library only: its source travels into the box over the stream, so that images hold nothing but
-languages. It never sees an expected output and compares nothing; where a test runs and how it is ended is the
-business of `slots.py`, what it uses and when it must go of `process.py`.
+languages. It never sees an expected output and compares nothing. Where a test runs and how it is ended stands
+in `slots.py`; what it uses, when it is killed and its status in `process.py`.
 
-Frames in: the setting, one job, its inputs. Out: `ready`; `result`, one an input, in the order they end;
+Frames in: the layout, one job, its inputs. Out: `ready`; `result`, one an input, in the order they end;
 `broken` with the cause. The end of the incoming stream ends the box, whatever it is doing.
 """
 
@@ -20,10 +20,10 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from sdpo_solve.sandboxes.guest.forks import Forks
+from sdpo_solve.sandboxes.guest.forkserver import ForkServer
 from sdpo_solve.sandboxes.guest.process import CHUNK, TICK_S, Test
 from sdpo_solve.sandboxes.guest.slots import Allowed, NamespaceSlot, Slot, UidSlot, processes
-from sdpo_solve.sandboxes.guest.wire import Unpacker, classify, pack
+from sdpo_solve.sandboxes.guest.wire import Unpacker, pack
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1"}  # one test, one processor: its threads would only wait
@@ -52,13 +52,13 @@ class Job:
 class Launch:
     """How Python programs are started: compiled once, not in each test."""
 
-    def __init__(self, setting: dict[str, Any], environment: dict[str, str]) -> None:
+    def __init__(self, layout: dict[str, Any], environment: dict[str, str]) -> None:
         launcher, self._values = (
-            compile(setting[name], "<launcher>", "exec", dont_inherit=True) for name in ("launcher", "values")
+            compile(layout[name], "<launcher>", "exec", dont_inherit=True) for name in ("launcher", "values")
         )
         self._launcher = marshal.dumps(launcher)
-        by_uid = setting["first_uid"] is not None and not setting["builds"]
-        self.forks = Forks(environment, launcher, self._values) if by_uid else None
+        by_uid = layout["first_uid"] is not None and not layout["builds"]
+        self.forks = ForkServer(environment, launcher, self._values) if by_uid else None
 
     def program(self, job: Job, calls: list[str]) -> bytes:
         """What a test reads on file 3."""
@@ -71,11 +71,11 @@ class Launch:
 class Runner:
     """Serves one job. One thread, one poll: nothing that a test does can keep it from the others."""
 
-    def __init__(self, setting: dict[str, Any], incoming: Unpacker) -> None:
-        self._environment = ENVIRONMENT | setting["environment"]
-        self._launch = Launch(setting, self._environment)
-        self._slots = _slots(setting)
-        self._build_slot = self._slots.pop() if setting["builds"] else None
+    def __init__(self, layout: dict[str, Any], incoming: Unpacker) -> None:
+        self._environment = ENVIRONMENT | layout["environment"]
+        self._launch = Launch(layout, self._environment)
+        self._slots = _slots(layout)
+        self._build_slot = self._slots.pop() if layout["builds"] else None
         self._incoming = incoming
         self._tests: dict[int, Test] = {}
         self._adopts = any(slot.pipes for slot in self._slots)  # what it adopts, some test will name
@@ -252,18 +252,7 @@ class Runner:
 
     def _report(self, job: Job, test: Test, head: dict[str, Any]) -> None:
         compiled, values = _split_values(bytes(test.written["values"]), job.has_launcher)
-        status, again = classify(
-            killed_for=test.killed_for,
-            exit_code=head["exit_code"],
-            compiled=compiled,
-            cpu_s=test.cpu_s,
-            peak_mb=test.peak_mb,
-            n_values=len(values),
-            n_calls=test.n_calls,
-            time_s=test.allowed.time_s,
-            memory_mb=test.allowed.memory_mb,
-            alone=test.alone,
-        )
+        status, again = test.status(head["exit_code"], compiled=compiled, n_values=len(values))
         if test.killed_for == "processes":
             test.written["stderr"] += b"\nthe program was stopped: too many processes\n"
         texts = [bytes(test.written["stdout"]), bytes(test.written["stderr"]), b"\n".join(values)]
@@ -278,22 +267,17 @@ class Runner:
         if test.killed_for:
             words += f"\nthe compiler was stopped: too much {test.killed_for}\n".encode()
         job.compile_words = words
-        job.compile_error = {
-            **head,
-            "status": "compile_error",
-            "again": False,
-            "n_values": 0,
-            "lengths": [0, len(words), 0],
-        }
+        job.compile_error = head | {"status": "compile_error", "again": False, "n_values": 0}
+        job.compile_error["lengths"] = [0, len(words), 0]
 
 
-def _slots(setting: dict[str, Any]) -> list[Slot]:
+def _slots(layout: dict[str, Any]) -> list[Slot]:
     """The places of a box; the last one is the compiler's where the language has one."""
-    seccomp = bytes.fromhex(setting["seccomp"].get(platform.machine(), ""))
-    paths = [f"/box/{i}" for i in range(setting["n_slots"])] + (["/box/build"] if setting["builds"] else [])
-    if setting["first_uid"] is None:
+    seccomp = bytes.fromhex(layout["seccomp"].get(platform.machine(), ""))
+    paths = [f"/box/{i}" for i in range(layout["n_slots"])] + (["/box/build"] if layout["builds"] else [])
+    if layout["first_uid"] is None:
         return [NamespaceSlot(path, seccomp) for path in paths]
-    guard = setting["first_uid"]
+    guard = layout["first_uid"]
     return [
         UidSlot(path, guard + 1 + i, guard, seccomp, shown=path == "/box/build")
         for i, path in enumerate(paths)
@@ -325,7 +309,7 @@ def send(head: dict[str, Any], payload: bytes = b"") -> None:
 
 
 def main() -> NoReturn:
-    """Take the setting, say that the box is ready, serve."""
+    """Take the layout, say that the box is ready, serve."""
     for fd in range(3, _LOW_FDS):  # so that no pipe takes a number that a test's own files will have
         os.dup2(2, fd, inheritable=False)
     with contextlib.suppress(OSError):
@@ -338,7 +322,7 @@ def main() -> NoReturn:
         incoming.feed(data)
     try:
         runner = Runner(frame[0], incoming)
-        send({"ready": {"python": platform.python_version(), "machine": platform.machine()}})
+        send({"ready": platform.python_version()})
         runner.serve()
     except BaseException as exc:
         send({"broken": f"{type(exc).__name__}: {exc}"})

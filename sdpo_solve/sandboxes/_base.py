@@ -1,26 +1,27 @@
-"""What every sandbox made of boxes has in common: options, pools, and the run of one program in one box.
+"""A sandbox made of boxes: its options, its pools, and the run of one program in one box.
 
-A backend adds how a box is started and how it ended.
+A backend adds how a box is made and how it ended.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import random
 import threading
 import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
-from sdpo_solve.sandboxes._box import Allowance, BoxEnd, BoxLost, Conversation, blame
-from sdpo_solve.sandboxes._pool import Gate, Pool, Poolable
+from sdpo_solve.sandboxes._box import Box, BoxLost, Caps, Layout, infrastructure_fault
+from sdpo_solve.sandboxes._pool import Pool, SharedLock
+from sdpo_solve.sandboxes.languages import Language
 from sdpo_solve.types import BoxInput, Execution, Limits, Program
 
 _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
@@ -49,19 +50,8 @@ class BoxOptions(BaseModel):
     """Processes and threads of one test."""
 
 
-class Box(Poolable, Protocol):
-    """One started box."""
-
-    @property
-    def talk(self) -> Conversation:
-        """The line to its runner."""
-
-    def how_it_ended(self, seen: str) -> BoxEnd:
-        """Why its runner fell silent; `seen` is what the line showed."""
-
-
 class PooledSandbox(SandboxPlugin):
-    """Implements `protocols.Sandbox` over boxes that a backend starts."""
+    """Implements `protocols.Sandbox` over boxes that a backend makes."""
 
     verdict_options = frozenset({"memory_mb", "scratch_mb", "output_mb", "total_output_mb", "n_processes"})
 
@@ -74,15 +64,23 @@ class PooledSandbox(SandboxPlugin):
 
     def __init__(self, options: BoxOptions) -> None:
         self._options = options
-        self._gate = Gate()
         self._lock = threading.Lock()
+        self._others = SharedLock()
         self._pools: dict[tuple[str, int], Pool[Box]] = {}
         self.waits_s: deque[float] = deque(maxlen=1000)
         """How long each of the last runs waited for its box."""
 
     @abstractmethod
-    def start_box(self, language: str, memory_mb: int) -> Box:
-        """A box whose runner is ready. Raises SandboxError. Called from several threads."""
+    def make_box(self, language: Language, memory_mb: int) -> Box:
+        """A box that is yet to be started. Called from several threads."""
+
+    @abstractmethod
+    def layout(self, language: Language) -> Layout:
+        """What the box's runner has to know."""
+
+    def start_errors(self) -> tuple[type[Exception], ...]:
+        """What making and starting a box may raise."""
+        return BoxLost, OSError
 
     @abstractmethod
     def identity(self) -> str:
@@ -90,9 +88,8 @@ class PooledSandbox(SandboxPlugin):
 
     def open(self) -> None:
         """Begin to start boxes; the backend calls it once it can."""
-        languages.get(self._options.language)
         atexit.register(self.close)
-        self._pool(self._options.language, self._options.memory_mb)
+        self._usual_pool()
 
     def run(
         self,
@@ -112,22 +109,23 @@ class PooledSandbox(SandboxPlugin):
         per_test_mb = limits.memory_mb + self._options.scratch_mb
         memory_mb = max(self._options.memory_mb, per_test_mb + _RUNNER_MB)
         parallel = min(self._options.parallel, (memory_mb - _RUNNER_MB) // per_test_mb, len(inputs))
-        allowance = self._allowance(parallel)
+        names = {"output_mb", "total_output_mb", "scratch_mb", "n_processes"}
+        caps = Caps(parallel=parallel, **self._options.model_dump(include=names))
         began = time.monotonic()
-        with self._pool(language.name, memory_mb).box() as box, self._gate.running():
+        with self._pool(language, memory_mb).box() as box, self._others.shared():
             self.waits_s.append(time.monotonic() - began)
             try:
-                quiet = self._gate.alone()
-                return box.talk.run(program, language, inputs, limits, allowance, stop_after, quiet)
+                exclusive = self._others.exclusive()
+                return box.run(program, language, inputs, limits, caps, stop_after, exclusive)
             except BoxLost as lost:
-                cause = blame(box.how_it_ended(str(lost)))
+                cause = infrastructure_fault(box.how_it_ended(str(lost)))
                 if cause is not None:
                     raise SandboxError(cause) from None
-                return box.talk.without_runner()
+                return box.results_of_crash()
 
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Wait until the pool is full; false when that takes longer. Nobody has to wait; figures want to."""
-        return self._pool(self._options.language, self._options.memory_mb).wait_ready(timeout_s)
+        return self._usual_pool().wait_ready(timeout_s)
 
     def close(self) -> None:
         """See `protocols.Sandbox`."""
@@ -137,20 +135,38 @@ class PooledSandbox(SandboxPlugin):
             pool.close()
         atexit.unregister(self.close)
 
-    def _allowance(self, parallel: int) -> Allowance:
-        return Allowance(
-            parallel=parallel,
-            output_mb=self._options.output_mb,
-            total_output_mb=self._options.total_output_mb,
-            scratch_mb=self._options.scratch_mb,
-            n_processes=self._options.n_processes,
-        )
+    def _new_box(self, language: Language, memory_mb: int) -> Box:
+        """A box whose runner is ready. Raises SandboxError."""
+        box = None
+        try:
+            box = self.make_box(language, memory_mb)
+            box.start(self.layout(language))
+            return box
+        except self.start_errors() as exc:
+            cause = f"a box cannot be started: {one_line(exc)}"
+        if box is not None:
+            cause += box.last_error()
+            box.end()
+        raise SandboxError(cause)
 
-    def _pool(self, language: str, memory_mb: int) -> Pool[Box]:
+    def _usual_pool(self) -> Pool[Box]:
+        return self._pool(languages.get(self._options.language), self._options.memory_mb)
+
+    def _pool(self, language: Language, memory_mb: int) -> Pool[Box]:
+        key = (language.name, memory_mb)
         with self._lock:
-            key = (language, memory_mb)
             if key not in self._pools:
                 usual = key == (self._options.language, self._options.memory_mb)
                 n_ready = self._options.boxes_ready if usual else min(1, self._options.boxes_ready)
-                self._pools[key] = Pool(lambda: self.start_box(language, memory_mb), n_ready)
+                self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)
             return self._pools[key]
+
+
+def unused_uid() -> int:
+    """The first of 64 user ids that likely no other box has: the kernel counts processes by id."""
+    return random.SystemRandom().randrange(2**20, 2**30) & ~63
+
+
+def one_line(exc: BaseException) -> str:
+    """An exception's text on one line, at most 300 characters."""
+    return " ".join(str(exc).split())[:300] or type(exc).__name__

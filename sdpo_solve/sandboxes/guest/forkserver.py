@@ -1,9 +1,9 @@
-"""Tests as forks of one process that holds the interpreter ready: Python's start is paid once a box.
+"""The fork server: tests as forks of one process that holds the interpreter ready.
 
-That process is started before any job arrives and never sees one: what a test runs reaches the fork alone, in
-a file of its own, so a test finds nothing of another in its memory. `Forks` is the runner's side, `serve` the
-other. Only where user ids keep tests apart: a namespace needs a start of its own. Standard library only, no
-work at import: its source travels into the box.
+Python's start is paid once a box. The process is started before any job arrives and never sees one: what a
+test runs reaches the fork alone, in a file of its own, so a test finds nothing of another in its memory.
+`ForkServer` is the runner's side, `serve` the other. Only where user ids keep tests apart: a namespace needs
+a start of its own. Standard library only, no work at import: its source travels into the box.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from sdpo_solve.sandboxes.guest.slots import STACK_MB, Allowed, UidSlot
 
-_MODULES = ("slots", "forks")
+_MODULES = ("slots", "forkserver")
 _TARGETS = 5  # files that every test has: input, output, errors, its program, its values
 _LOW_FDS = 10
 _REQUEST_BYTES = 1 << 16
@@ -39,7 +39,7 @@ own["main"](job)
 """
 
 
-class Forks:
+class ForkServer:
     """Starts the process, and asks it for forks. Raises OSError or RuntimeError when it is gone."""
 
     def __init__(self, environment: dict[str, str], launcher: CodeType, values: CodeType) -> None:
