@@ -1,4 +1,4 @@
-"""What sampling costs: tokens a second of each engine beside the libraries' own generation, in one run.
+"""Tokens a second of each engine, beside the libraries' own generation, in one run.
 
 The same question, temperature 1, answers of natural length. Every arm wants all samples; plain `generate`
 gets them in calls of a batch each, as it cannot refill one. Rounds go over the arms in turn and the best of
@@ -24,10 +24,8 @@ from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 
-MIN_OVER_GENERATE = 1.7
-MIN_OVER_VLLM_ON_A_CPU = 0.8
-MIN_OVER_RAW_VLLM = 0.95
 ENGINES = ("hf", "vllm")
+RATIOS = (("hf", "generate"), ("hf", "vllm"), ("vllm", "raw vllm"))
 _BASE = Policy("bench", 0)
 _QUESTION = Prompt(
     (
@@ -55,33 +53,29 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """One arm's tokens a second over another's. `least`: the target; None where there is none."""
-
-    name: str
-    value: float
-    least: float | None
-
-    @property
-    def ok(self) -> bool:
-        return self.least is None or self.value >= self.least
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run of the bench found."""
+    """The speeds of one run of the bench."""
 
     speeds: tuple[Speed, ...]
-    ratios: tuple[Ratio, ...]
 
     @property
-    def ok(self) -> bool:
-        return all(ratio.ok for ratio in self.ratios)
+    def ratios(self) -> dict[str, float]:
+        """Tokens a second of one arm over another's, of the pairs whose arms were measured."""
+        by_name = {speed.name: speed.tokens_per_s for speed in self.speeds}
+        pairs = [pair for pair in RATIOS if by_name.keys() >= set(pair)]
+        return {f"{top} / {bottom}": by_name[top] / by_name[bottom] for top, bottom in pairs}
+
+    def record(self) -> dict[str, Any]:
+        """The figures as JSON takes them."""
+        return {
+            "speeds": [{**asdict(speed), "tokens_per_s": speed.tokens_per_s} for speed in self.speeds],
+            "ratios": self.ratios,
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is measured. `engines` empty: every engine that is installed."""
+class Size:
+    """What is sampled. `engines` empty: every engine that is installed."""
 
     n_samples: int = 64
     batch_rows: int = 16
@@ -106,76 +100,51 @@ def parse_engines(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def run(model_dir: Path, wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Figures:
-    """Speeds of the engines and their ratios. Weights in the machine's own precision for every arm.
+def run(model_dir: Path, size: Size, notify: Callable[[str], None] = lambda _: None) -> Figures:
+    """Speeds of the engines. Weights in the machine's own precision for every arm.
 
     Raises ConfigError for numbers that not every arm can honour, PrerequisiteError where an engine that is
     named is missing, EngineError where one fails.
     """
-    n, rows = wanted.n_samples, wanted.batch_rows
+    n, rows = size.n_samples, size.batch_rows
     if n % rows:
         raise ConfigError(
             f"{n} samples are no whole number of batches of {rows}; plain `generate` needs that"
         )
     host = AdaptedModel.load(model_dir)
-    spec = SamplingSpec(wanted.max_tokens)
+    spec = SamplingSpec(size.max_tokens)
     arms: dict[str, Arm] = {}
-    if "hf" in (wanted.engines or ENGINES):
+    if "hf" in (size.engines or ENGINES):
         arms["hf"] = _engine_arm(hf.HfEngine(host, hf.Options(batch_rows=rows)), n, spec)
     arms["generate"] = _generate_arm(host, n, rows, spec)
-    vllm_engine = _vllm(model_dir, wanted, say)
+    vllm_engine = _vllm(model_dir, size, notify)
     try:
         if vllm_engine is not None:
             arms["vllm"] = _engine_arm(vllm_engine, n, spec)
             arms["raw vllm"] = _raw_vllm_arm(vllm_engine, n, spec)
-        speeds = _measure(arms, say, wanted.n_rounds)
+        return Figures(tuple(_measure(arms, notify, size.n_rounds)))
     finally:
         if vllm_engine is not None:
             vllm_engine.close()
-    return Figures(tuple(speeds), tuple(ratios(speeds, on_cpu=host.device.type == "cpu")))
 
 
 def page(figures: Figures) -> RenderableType:
-    """The speeds, and the ratios with their targets, as tables."""
-    speeds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "tokens", "seconds", "tokens/s"):
-        speeds.add_column(column, justify="right" if column else "left")
-    for speed in figures.speeds:
-        speeds.add_row(speed.name, str(speed.tokens), f"{speed.wall_s:.1f}", f"{speed.tokens_per_s:.1f}")
-    ratios = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "ratio", "target", ""):
-        ratios.add_column(column, justify="right" if column else "left")
-    for ratio in figures.ratios:
-        target = "" if ratio.least is None else f"{ratio.least:.2f}"
-        verdict = Text("met", style="green") if ratio.ok else Text("missed", style="yellow")
-        ratios.add_row(ratio.name, f"{ratio.value:.2f}", target, verdict if target else "")
-    return Group(speeds, Text(), ratios)
+    """The speeds and the ratios as tables."""
+    speeds = [(x.name, str(x.tokens), f"{x.wall_s:.1f}", f"{x.tokens_per_s:.1f}") for x in figures.speeds]
+    ratios = [(name, f"{value:.2f}") for name, value in figures.ratios.items()]
+    return Group(_table(("", "tokens", "seconds", "tokens/s"), speeds), Text(), _table(("", "ratio"), ratios))
 
 
-def as_record(figures: Figures) -> dict[str, Any]:
-    """The figures as JSON takes them."""
-    return {
-        "speeds": [{**asdict(speed), "tokens_per_s": speed.tokens_per_s} for speed in figures.speeds],
-        "ratios": [{**asdict(ratio), "ok": ratio.ok} for ratio in figures.ratios],
-    }
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
 
 
-def ratios(speeds: Sequence[Speed], *, on_cpu: bool) -> list[Ratio]:
-    """The ratios that have a target, of the arms at hand."""
-    by_name = {speed.name: speed.tokens_per_s for speed in speeds}
-    wanted = [
-        ("hf", "generate", MIN_OVER_GENERATE if on_cpu else None),
-        ("hf", "vllm", MIN_OVER_VLLM_ON_A_CPU if on_cpu else None),
-        ("vllm", "raw vllm", MIN_OVER_RAW_VLLM),
-    ]
-    return [
-        Ratio(f"{top} / {bottom}", by_name[top] / by_name[bottom], least)
-        for top, bottom, least in wanted
-        if top in by_name and bottom in by_name
-    ]
-
-
-def _measure(arms: dict[str, Arm], say: Callable[[str], None], n_rounds: int) -> list[Speed]:
+def _measure(arms: dict[str, Arm], notify: Callable[[str], None], n_rounds: int) -> list[Speed]:
     """The best of `n_rounds` for each arm; each was warmed up when it was made."""
     best: dict[str, Speed] = {}
     for round_number in range(n_rounds):
@@ -183,7 +152,7 @@ def _measure(arms: dict[str, Arm], say: Callable[[str], None], n_rounds: int) ->
             began = time.perf_counter()
             n_tokens = arm(round_number)
             speed = Speed(name, n_tokens, time.perf_counter() - began)
-            say(f"round {round_number + 1} of {n_rounds}, {name}: {speed.tokens_per_s:.1f} tokens/s")
+            notify(f"round {round_number + 1} of {n_rounds}, {name}: {speed.tokens_per_s:.1f} tokens/s")
             if name not in best or speed.tokens_per_s > best[name].tokens_per_s:
                 best[name] = speed
     return list(best.values())
@@ -217,8 +186,8 @@ def _generate_arm(host: AdaptedModel, n_samples: int, batch_rows: int, spec: Sam
             top_p=1.0,
             top_k=0,
         )
-        said = model.generation_config.eos_token_id
-        ends = torch.tensor(said if isinstance(said, list) else [said], device=host.device)
+        eos = model.generation_config.eos_token_id
+        ends = torch.tensor(eos if isinstance(eos, list) else [eos], device=host.device)
         is_end = torch.isin(output[:, ids.shape[1] :], ends)
         before_end = is_end.cumsum(1) - is_end.long() == 0  # what follows the first end is padding
         return int(before_end.sum())
@@ -237,35 +206,30 @@ def _raw_vllm_arm(engine: Any, n_samples: int, spec: SamplingSpec) -> Arm:
     """`vllm.LLM.generate` on the same instance, with the settings that the engine uses."""
     from vllm import SamplingParams
 
-    llm = engine.llm
+    from sdpo_solve.engines.vllm import Options, sampling_arguments
+
+    ids = encode_chat(engine.tokenizer, _QUESTION)
+    shared = sampling_arguments(Options(), spec, engine.eos)
 
     def arm(seed: int) -> int:
-        ids = encode_chat(engine.tokenizer, _QUESTION)
         params = [
-            SamplingParams(
-                temperature=spec.temperature,
-                max_tokens=spec.max_tokens,
-                seed=seed * n_samples + index,
-                logprobs=0,
-                stop_token_ids=sorted(engine.eos),
-                detokenize=False,
-            )
+            SamplingParams(**shared, max_tokens=spec.max_tokens, seed=seed * n_samples + index)
             for index in range(n_samples)
         ]
-        outputs = llm.generate([{"prompt_token_ids": ids}] * n_samples, params, use_tqdm=False)
+        outputs = engine.llm.generate([{"prompt_token_ids": ids}] * n_samples, params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
     return arm
 
 
-def _vllm(model_dir: Path, wanted: Wanted, say: Callable[[str], None]) -> Any:
-    """The engine vllm: where it is asked for, or where nothing is and it is installed; else None."""
-    if wanted.engines and "vllm" not in wanted.engines:
+def _vllm(model_dir: Path, size: Size, notify: Callable[[str], None]) -> Any:
+    """The engine vllm: where it is named, or where no engine is and it is installed; else None."""
+    if size.engines and "vllm" not in size.engines:
         return None
-    if not wanted.engines and importlib.util.find_spec("vllm") is None:
-        say("vLLM is not installed; left out")
+    if not size.engines and importlib.util.find_spec("vllm") is None:
+        notify("vLLM is not installed; left out")
         return None
     from sdpo_solve.engines import vllm
 
-    say("starting vLLM (about a minute)")
-    return vllm.VllmEngine(model_dir, vllm.Options(batch_rows=wanted.batch_rows))
+    notify("starting vLLM (about a minute)")
+    return vllm.VllmEngine(model_dir, vllm.Options(batch_rows=size.batch_rows))

@@ -34,22 +34,18 @@ def sampling(
     rounds: Annotated[int, typer.Option(help="Rounds over all arms; the best of each counts.", min=1)] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tokens a second of each engine, beside plain `generate` and raw vLLM with the same settings.
-
-    Exit code 1: a ratio misses its target.
-    """
+    """Tokens a second of each engine, beside plain `generate` and raw vLLM with the same settings."""
     from sdpo_solve.bench import sampling as bench
     from sdpo_solve.model import names
 
-    wanted = bench.Wanted(samples, rows, max_tokens, rounds, bench.parse_engines(engines))
+    size = bench.Size(samples, rows, max_tokens, rounds, bench.parse_engines(engines))
     model_dir = names.resolve(model or names.default_name()).path
     err = Console(stderr=True, highlight=False)
-    figures = bench.run(model_dir, wanted, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
+    figures = bench.run(model_dir, size, lambda line: err.print(Text(line, style="dim"), soft_wrap=True))
     if as_json:
-        typer.echo(json.dumps(bench.as_record(figures)))
+        typer.echo(json.dumps(figures.record()))
     else:
         Console(highlight=False).print(bench.page(figures))
-    raise typer.Exit(0 if figures.ok else 1)
 
 
 GRADING_EPILOG = "Examples:\n\nsdpo-solve bench grading\n\nsdpo-solve bench grading --rounds 1 --json"

@@ -1,4 +1,4 @@
-"""What every engine must say alike: which tokens end an answer, what its text is, how much room it has."""
+"""Rules that all engines share: which tokens end an answer, what its text is, how long it may be."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sdpo_solve.types import Prompt
 def encode_all(tokenizer: Any, prompts_G: Sequence[Prompt]) -> dict[Prompt, tuple[int, ...]]:
     """Token ids of each distinct prompt.
 
-    Raises EngineError for a prompt that says nothing.
+    Raises EngineError for a prompt without text.
     """
     for prompt in prompts_G:
-        require_words(prompt)
+        require_text(prompt)
     return {prompt: tuple(encode_chat(tokenizer, prompt)) for prompt in dict.fromkeys(prompts_G)}
 
 
-def require_words(prompt: Prompt) -> None:
-    """Raises EngineError for a prompt that says nothing."""
+def require_text(prompt: Prompt) -> None:
+    """Raises EngineError for a prompt whose messages are all blank."""
     if not any(message.content.strip() for message in prompt.messages):
         raise EngineError("the prompt is empty: the problem needs a statement")
 
@@ -29,22 +29,23 @@ def require_words(prompt: Prompt) -> None:
 def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends an answer, by the model's generation config or by its tokenizer.
 
-    Nothing else of a generation config is used: its top-p, top-k and penalties would make log-probs untrue.
+    Nothing else of a generation config is used: with its top-p, top-k and penalties log-probs were not those
+    of the distribution sampled.
     """
-    said = getattr(generation_config, "eos_token_id", None)
-    ids = said if isinstance(said, list) else [said]
+    configured = getattr(generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
 def answer_text(tokenizer: Any, token_ids_T: Sequence[int], eos: frozenset[int]) -> str:
     """The text of an answer, without the token that ended it and without other special tokens."""
-    said = token_ids_T[:-1] if token_ids_T and token_ids_T[-1] in eos else token_ids_T
-    text: str = tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    ids = token_ids_T[:-1] if token_ids_T and token_ids_T[-1] in eos else token_ids_T
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 
 
 def room_tokens(prompt_ids: Sequence[int], max_tokens: int, context_tokens: int) -> int:
-    """Tokens that an answer may have: what the context leaves, `max_tokens` at most.
+    """The most tokens of an answer: what the context leaves, `max_tokens` at most.
 
     Raises EngineError where it leaves nothing.
     """

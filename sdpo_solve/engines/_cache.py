@@ -1,4 +1,4 @@
-"""A key-value cache whose columns are written in place, for rows that come and go.
+"""A key-value cache for rows that come and go, whose columns are written in place.
 
 transformers' dynamic cache copies itself for every token; its static cache has one length for the whole batch
 and cannot change its rows. Imports transformers: import it late.
@@ -25,7 +25,7 @@ class RoomyLayer(DynamicLayer):
         super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self._storage = (keys, values)
-        self._show(keys.shape[-2])
+        self._view(keys.shape[-2])
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -38,9 +38,9 @@ class RoomyLayer(DynamicLayer):
             self._storage = (_widened(keys, stop + _ROOM_COLUMNS), _widened(values, stop + _ROOM_COLUMNS))
         for storage, states in zip(self._storage, (key_states, value_states), strict=True):
             storage[:, :, start:stop] = states
-        return self._show(stop)
+        return self._view(stop)
 
-    def _show(self, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _view(self, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._storage
         self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
         return self.keys, self.values

@@ -1,11 +1,11 @@
-"""The rows that `hf.py` decodes together on CUDA: slots of fixed memory, and a step recorded as a CUDA graph.
+"""Decoding on CUDA: rows in slots of fixed memory, and a step that is recorded as a CUDA graph and replayed.
 
 A step is a thousand small kernels, and starting them from Python takes several times as long as running them.
-So everything that a step reads and writes stands at one address (transformers' own caches move or have one
-length for all rows), the step is recorded once and replayed, and one small copy a step brings tokens and
-log-probs back. A row fills its slot's columns from the left. Slots of ended rows stay, and are given to rows
-that wait; only when half of the slots are empty are they made anew. Where recording fails, the same step is
-run from Python. Runs on any device; the graph is CUDA's.
+So everything that a step reads and writes stays at one address (transformers' own caches move or have one
+length for all rows), and one small copy a step brings tokens and log-probs back. A row fills its slot's
+columns from the left. Slots of ended rows stay and are given to rows that wait; only when half of the slots
+are empty are they made anew. Where recording fails, the same step is run from Python. Runs on any device; the
+graph is CUDA's. Axes: `_B` slots, `_W` columns of a slot.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from sdpo_solve.engines._cache import states
-from sdpo_solve.engines._decoding import Decoder, Prefills, Row, drawn_ids, require_finite
-from sdpo_solve.engines._scoring import cache_argument
+from sdpo_solve.engines._decoding import Decoder, Row, RowBatch
 
 _ATTENTION = "sdpo_slots"
 _BLOCK_COLUMNS = 256
 
 
-class SlotBatch:
-    """Rows in slots; the same calls as `_rows.Batch`."""
+class SlotBatch(RowBatch):
+    """Rows in slots of a recorded step."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self.rows: list[Row] = []
-        self._prefills = Prefills(decoder)
+        super().__init__(decoder)
         self._slots: list[Row | None] = []
         self._step = _Step(decoder)
 
@@ -40,9 +38,7 @@ class SlotBatch:
         """Put rows into free slots, or into new ones where those do not suffice."""
         if not rows:
             return
-        for row in rows:
-            row.draw_uniforms()
-        prefilled = [self._prefills.of(row) for row in rows]
+        prefilled = [self._enter(row) for row in rows]
         free = [index for index, row in enumerate(self._slots) if row is None]
         if len(free) < len(rows) or not self._step.fits(max(row.n_cached for row in rows)):
             self._rearrange(n_more=len(rows), n_columns=max(row.n_cached for row in [*self.rows, *rows]))
@@ -51,24 +47,17 @@ class SlotBatch:
             self._slots[index] = row
             self._step.place(index, cache)
         self.rows += rows
-        self._step.line_up(self._slots)
+        self._step.write_rows(self._slots)
 
     def step(self) -> None:
-        """Draw one token for each row.
-
-        Raises EngineError where the model's output is not finite.
-        """
         n_columns = max(row.n_cached for row in self.rows)
         if not self._step.fits(n_columns):
             self._rearrange(n_more=0, n_columns=n_columns)
-            self._step.line_up(self._slots)
+            self._step.write_rows(self._slots)
         uniforms = [0.0 if row is None else row.uniforms[len(row.token_ids)] for row in self._slots]
-        token_ids, logprobs = self._step.run(uniforms)
-        for row, token_id, logprob in zip(self._slots, token_ids, logprobs, strict=True):
+        for row, token_id, logprob in zip(self._slots, *self._step.run(uniforms), strict=True):
             if row is not None:
-                require_finite(logprob)
-                row.token_ids.append(token_id)
-                row.logprobs.append(logprob)
+                self._append(row, token_id, logprob)
 
     def drop_finished(self) -> None:
         """Free the slots of ended rows; make the slots anew where half of them are empty."""
@@ -79,7 +68,7 @@ class SlotBatch:
         self._slots = [row if row is not None and row.finish is None else None for row in self._slots]
         if 2 * len(rows) <= len(self._slots):
             self._rearrange(n_more=0, n_columns=max((row.n_cached for row in rows), default=0))
-        self._step.line_up(self._slots)
+        self._step.write_rows(self._slots)
 
     def _rearrange(self, *, n_more: int, n_columns: int) -> None:
         """New slots for the rows under way and `n_more`, with room behind `n_columns`."""
@@ -95,7 +84,6 @@ class _Step:
         self._decoder, self._device = decoder, decoder.device
         self._cache = DynamicCache()
         self._layers: list[_SlotLayer] = []
-        self._cache_argument = cache_argument(decoder.model)
         self._graph: Any = None
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._can_record = self._stream is not None
@@ -118,10 +106,10 @@ class _Step:
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self._device)
 
-        self._newest_B1, self._position_B1, self._going_B1 = (zeros(n_slots, 1) for _ in range(3))
+        self._newest_B1, self._position_B1, self._is_used_B1 = (zeros(n_slots, 1) for _ in range(3))
         self._policy_B = zeros(n_slots)
         self._uniforms_B = zeros(n_slots, dtype=torch.float64)
-        self._found_2B = zeros(2, n_slots, dtype=torch.float64)
+        self._drawn_2B = zeros(2, n_slots, dtype=torch.float64)
         self._columns_W = torch.arange(self._n_columns, device=self._device)
         self._n_slots = n_slots
 
@@ -135,17 +123,17 @@ class _Step:
             for storage, given in zip(self._layers[index].storage, (keys, values), strict=True):
                 storage[slot, :, : given.shape[-2]] = given[0]
 
-    def line_up(self, slots: Sequence[Row | None]) -> None:
-        """Tell the device which token of which slot comes next; an empty slot stands still."""
+    def write_rows(self, slots: Sequence[Row | None]) -> None:
+        """Write each slot's newest token, its position and its policy; an empty slot stands still."""
         lines = [(0, 0, 0, 0) if row is None else (row.newest, row.n_cached, 1, row.policy) for row in slots]
-        facts = torch.tensor(lines, dtype=torch.long).view(-1, 4).to(self._device)
-        self._newest_B1.copy_(facts[:, :1])
-        self._position_B1.copy_(facts[:, 1:2])
-        self._going_B1.copy_(facts[:, 2:3])
-        self._policy_B.copy_(facts[:, 3])
+        inputs_B4 = torch.tensor(lines, dtype=torch.long).view(-1, 4).to(self._device)
+        self._newest_B1.copy_(inputs_B4[:, :1])
+        self._position_B1.copy_(inputs_B4[:, 1:2])
+        self._is_used_B1.copy_(inputs_B4[:, 2:3])
+        self._policy_B.copy_(inputs_B4[:, 3])
 
-    def run(self, uniforms: Sequence[float]) -> tuple[list[int], list[float]]:
-        """Token ids and log-probs of all slots, and the device made ready for the step after."""
+    def run(self, uniforms: Sequence[float]) -> list[list[float]]:
+        """Token ids and log-probs of all slots; the device is ready for the next step afterwards."""
         self._uniforms_B.copy_(torch.tensor(uniforms, dtype=torch.float64))
         if self._stream is None:
             self._advance()
@@ -154,8 +142,8 @@ class _Step:
             with torch.cuda.stream(self._stream):
                 self._run_on_cuda()
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
-        ids, logprobs = self._found_2B.tolist()
-        return [int(token_id) for token_id in ids], logprobs
+        drawn: list[list[float]] = self._drawn_2B.tolist()
+        return drawn
 
     def _run_on_cuda(self) -> None:
         if self._is_warm and self._graph is None and self._can_record:
@@ -190,19 +178,15 @@ class _Step:
         if self._decoder.choose is not None:
             self._decoder.choose(self._policy_B)
         with _slot_attention(self._decoder.model), _kernels(self._device):
-            output = self._decoder.model(
-                input_ids=self._newest_B1,
+            logits_BV = self._decoder.logits(
+                self._newest_B1,
+                self._cache,
                 position_ids=self._position_B1,
-                **{self._cache_argument: self._cache},
-                use_cache=True,
                 slot_mask=mask_BW[:, None, None],
             )
-        logprobs_BV = torch.log_softmax(output.logits[:, -1].float() / self._decoder.temperature, dim=-1)
-        ids_B = drawn_ids(logprobs_BV, self._uniforms_B)
-        self._found_2B[0] = ids_B
-        self._found_2B[1] = logprobs_BV.gather(-1, ids_B[:, None])[:, 0]
-        self._newest_B1.copy_(ids_B[:, None])
-        self._position_B1 += self._going_B1
+        self._drawn_2B.copy_(self._decoder.draw(logits_BV, self._uniforms_B))
+        self._newest_B1.copy_(self._drawn_2B[0, :, None])
+        self._position_B1 += self._is_used_B1
 
 
 class _SlotLayer(DynamicLayer):
@@ -232,9 +216,9 @@ class _SlotLayer(DynamicLayer):
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """In transformers' attention interface, one query a slot: [B, heads, 1, D] in, [B, 1, heads, D] out.
+    """Attention of one query a slot, in transformers' interface: [B, heads, 1, D] in, [B, 1, heads, D] out.
 
-    Query heads that share a key-value head stand where a kernel expects queries, so that nothing is copied.
+    Query heads that share a key-value head take the place of queries, so that nothing is copied.
     """
     n_slots, n_heads, _, head_dim = query.shape
     grouped = query.reshape(n_slots, key.shape[1], -1, head_dim)

@@ -8,13 +8,14 @@ the operators that torch's own compiler uses when it freezes a model for the CPU
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
+
+from sdpo_solve.model.memory import free_memory_mb
 
 _ROWS = 16
 
@@ -90,4 +91,4 @@ def _capable(dtype: torch.dtype) -> bool:
 def _fits(weights: set[torch.Tensor]) -> bool:
     """Whether the copies leave as much memory free as they take."""
     wanted_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
-    return 2 * wanted_bytes <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2 * wanted_bytes <= free_memory_mb() << 20

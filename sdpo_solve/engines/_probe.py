@@ -1,4 +1,4 @@
-"""The probe that guards a swap of weights: log-probs of a fixed text by the engine and by the learner."""
+"""`SwapProbe`: after a swap of weights, compares log-probs of a fixed text by engine and by learner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Reading:
 
 
 class SwapProbe:
-    """Compares an engine with the learner, swap after swap.
+    """The comparison of an engine with the learner, swap after swap.
 
     Single tokens may differ by a tenth of a nat in bfloat16; the mean over the text may not. A small update
     moves the mean by less than the tolerance, so a stale adapter is found by another sign: the engine repeats

@@ -1,9 +1,9 @@
-"""Ends the processes that a library started for us when this process ends, however it ends.
+"""`Reaper`: ends the processes that a library started for us when this process ends, however it ends.
 
-They are known by a mark in the environment they were started with, so a guardian (a process of its own, woken
-by the end of a pipe) finds them also when their parents are gone. Those of multiprocessing get a session of
-their own, out of reach of Ctrl-C: what that means is for us to say. Linux: it reads /proc. Imports nothing of
-this package: the guardian runs this file as a script.
+They are recognised by a mark in the environment they were started with, so that the reaper (a process of its
+own, woken by the end of a pipe) finds them also when their parents are gone. Those of multiprocessing get a
+session of their own, out of reach of Ctrl-C, which this process handles. Imports nothing of this package: the
+reaper runs this file as a script.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-_VARIABLE = "SDPO_SOLVE_GUARDED"
+import psutil
+
+_VARIABLE = "SDPO_SOLVE_REAPED"
 _QUIET_ROUNDS = 3
 
 
-class Guardian:
-    """Watches over processes that are started inside `marking`. `close` ends them at once."""
+class Reaper:
+    """A process that ends those started inside `marking` when this one has ended, or by `close`."""
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
@@ -37,13 +39,13 @@ class Guardian:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us, not for the guardian
+            start_new_session=True,  # Ctrl-C is for us, not for the reaper
         )
 
     @contextmanager
     def marking(self) -> Iterator[None]:
-        """What is started within is guarded. Stay within until it runs."""
-        # Python's own helper is ours, not the engine's: it must outlive what is guarded.
+        """Mark what is started within. Stay within until it runs."""
+        # Python's own helper is ours, not the engine's: it must outlive what is marked.
         resource_tracker.ensure_running()
         os.environ[_VARIABLE] = self._mark
         try:
@@ -53,11 +55,11 @@ class Guardian:
             os.environ.pop(_VARIABLE, None)
 
     def pids(self) -> list[int]:
-        """The guarded processes that run now."""
+        """The marked processes that run now."""
         return marked_pids(self._mark)
 
     def close(self) -> None:
-        """End every guarded process; returns when the guardian has seen to it. Safe to call twice."""
+        """End every marked process; returns when none is left. Safe to call twice."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
         self._process.wait()
@@ -83,19 +85,15 @@ def _own_sessions() -> Iterator[None]:
 
 def marked_pids(mark: str) -> list[int]:
     """Processes that were started with the mark in their environment, zombies left out."""
-    wanted = f"{_VARIABLE}={mark}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:  # ended meanwhile, or another user's
-                continue
-    return found
+    pids = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # ended meanwhile, or another user's
+            if process.environ().get(_VARIABLE) == mark:
+                pids.append(process.pid)
+    return pids
 
 
-def _guard(mark: str) -> None:
+def _reap(mark: str) -> None:
     """Wait until standard input ends, then kill until nothing with the mark has been seen for a while."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.stdin.buffer.read()
@@ -104,12 +102,10 @@ def _guard(mark: str) -> None:
         pids = marked_pids(mark)
         quiet = 0 if pids else quiet + 1
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         time.sleep(0.1)
 
 
 if __name__ == "__main__":
-    _guard(sys.argv[1])
+    _reap(sys.argv[1])

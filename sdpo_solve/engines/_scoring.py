@@ -1,4 +1,4 @@
-"""Passes of a causal LM with a cache: log-probs of given tokens, which every engine's own must agree with."""
+"""Log-probs of given tokens by passes with a cache: what every engine's own log-probs must agree with."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ def forced_logprobs(
 ) -> tuple[float, ...]:
     """Natural log-probs of `token_ids_T` after the prompt, under softmax(logits / temperature) in float32.
 
-    The pass goes over `_CHUNK_TOKENS` positions at a time with a cache, so that a full T x V tensor never
-    exists.
+    Goes over `_CHUNK_TOKENS` positions at a time, so that a full T x V tensor never exists.
     """
     import torch
     from transformers import DynamicCache
 
     device = model.get_input_embeddings().weight.device
-    cache = DynamicCache()
-    cached = {cache_argument(model): cache}
+    cached = {cache_argument(model): DynamicCache()}
     logprobs: list[float] = []
 
     def logits_of(ids: Sequence[int], n_keep: int) -> Any:

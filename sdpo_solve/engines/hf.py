@@ -1,15 +1,15 @@
-"""Sampling in this process with the learner's own weights, many rows at a time.
+"""`hf`: sampling in this process from the learner's own weights, many rows at a time.
 
-Each distinct prompt is prefilled once and its cache copied into every row that samples from it. Rows that end
-leave the batch and waiting attempts take their place, so the batch stays full while attempts are wanted. All
-rows are right-aligned in one cache and older columns are masked (`_rows.py`); on CUDA they have slots and a
-step is a recorded graph (`_slots.py`). Does not load or change weights: the `PolicyHost` does. Caches are
-transformers' own objects with layers of ours; its continuous batching (5.19) is not used because it draws all
-requests from one seed, so that an answer would depend on its company.
+Each distinct prompt is prefilled once and its cache copied into every row that samples from it. A row that
+ends leaves the batch and the next one takes its place. On a CPU all rows are right-aligned in one cache and
+older columns are masked (`_decoding.py`); on CUDA they have slots and a step is a recorded graph
+(`_cuda_graph.py`). Does not load or change weights: the `PolicyHost` does. Caches are transformers' own
+objects with layers of ours; its continuous batching (5.19) draws all requests from one seed, so that an
+answer would depend on the rows beside it.
 
-A row's draws depend on its own seed only. Its logits, though, come out of matrix products whose float
-rounding may change with the number of rows, so that at a near-tie the same seed can give another token in
-another batch; log-probs are always those of the distribution that was sampled.
+A row's draws depend on its own seed only. Its logits come out of matrix products whose rounding may change
+with the number of rows, so that at a near-tie the same seed can give another token in another batch;
+log-probs are always those of the distribution that was sampled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pydantic import Field
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
-from sdpo_solve.engines._decoding import Batch, Decoder, Row
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
@@ -33,12 +32,8 @@ from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
-
-    from sdpo_solve.engines._cuda_graph import SlotBatch
+    from sdpo_solve.engines._decoding import Decoder, Row, RowBatch
     from sdpo_solve.engines._onednn import PackedLinears
-
-    BatchOf = Callable[[Decoder], Batch | SlotBatch]
 
 
 class Options(BaseOptions):
@@ -51,10 +46,7 @@ class Options(BaseOptions):
 
 
 class HfEngine(EnginePlugin):
-    """Samples from `host`. Holds no weights of its own, so there is nothing to synchronise.
-
-    `batch_of` makes the rows that are decoded together; None: what is fastest on the host's device.
-    """
+    """Samples from the weights of `host`. `batch_type`: the form of a batch; None: the device's fastest."""
 
     options_type = Options
     shares_weights = True
@@ -73,7 +65,7 @@ class HfEngine(EnginePlugin):
         options: Options,
         progress: TokenProgress | None = None,
         name: str = "model",
-        batch_of: BatchOf | None = None,
+        batch_type: Callable[[Decoder], RowBatch] | None = None,
     ) -> None:
         self._host = host
         self._options = options
@@ -82,7 +74,7 @@ class HfEngine(EnginePlugin):
         self._packed: PackedLinears | None = None
         self._rows_at_once = options.batch_rows
         self._eos: frozenset[int] = frozenset()
-        self._batch_of = batch_of or _batch_of(host.device)
+        self._batch_type = batch_type
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
@@ -105,6 +97,8 @@ class HfEngine(EnginePlugin):
 
         Raises EngineError as `sample` does.
         """
+        from sdpo_solve.engines._decoding import Row
+
         if not len(prompts_G) == len(seeds_G) == len(policies_G):
             counts = f"{len(prompts_G)} prompts came with {len(seeds_G)} seeds"
             raise EngineError(f"{counts} and {len(policies_G)} policies")
@@ -131,6 +125,8 @@ class HfEngine(EnginePlugin):
     def _sample_rows(self, policies_K: Sequence[Policy], rows: Sequence[Row], spec: SamplingSpec) -> None:
         """Sample every row to its end, as many at a time as fit."""
         import torch
+
+        from sdpo_solve.engines._decoding import Decoder
 
         if not rows:
             return
@@ -174,9 +170,9 @@ class HfEngine(EnginePlugin):
         return self._packed.applied(model)
 
     def _filled(self, decoder: Decoder, rows: Sequence[Row], n_rows: int) -> bool:
-        """Sample the rows that have not ended, so many at a time; false where memory ran out.
+        """Sample the rows that have not ended, `n_rows` at a time; false where memory ran out.
 
-        Once it has, each so many get a batch of their own, which keeps no prompts of those before.
+        After that, each `n_rows` rows get a batch of their own, which keeps no prompts of those before.
         """
         import torch
 
@@ -185,7 +181,7 @@ class HfEngine(EnginePlugin):
         n_each = n_rows if is_tight else len(left)
         try:
             for start in range(0, len(left), n_each):
-                self._fill(self._batch_of(decoder), rows, left[start : start + n_each], n_rows)
+                self._fill(self._new_batch(decoder), rows, left[start : start + n_each], n_rows)
         except RuntimeError as exc:
             if not is_out_of_memory(exc):
                 raise
@@ -194,6 +190,17 @@ class HfEngine(EnginePlugin):
         if decoder.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
+
+    def _new_batch(self, decoder: Decoder) -> RowBatch:
+        if self._batch_type is not None:
+            return self._batch_type(decoder)
+        if decoder.device.type == "cuda":
+            from sdpo_solve.engines._cuda_graph import SlotBatch
+
+            return SlotBatch(decoder)
+        from sdpo_solve.engines._decoding import Batch
+
+        return Batch(decoder)
 
     def _fewer(self, n_rows: int, rows: Sequence[Row]) -> int:
         """Half as many rows at a time, also in the next calls; those that have not ended start over.
@@ -208,7 +215,7 @@ class HfEngine(EnginePlugin):
         self._rows_at_once = max(1, min(n_rows, sum(row.finish is None for row in rows)) // 2)
         return self._rows_at_once
 
-    def _fill(self, batch: Batch | SlotBatch, rows: Sequence[Row], own: Sequence[Row], n_rows: int) -> None:
+    def _fill(self, batch: RowBatch, rows: Sequence[Row], own: Sequence[Row], n_rows: int) -> None:
         """Sample `own`, some of `rows`, to their ends, at most `n_rows` at a time."""
         waiting, is_end = deque(own), self._is_end(self._eos)
         n_tokens = sum(len(row.token_ids) for row in rows)
@@ -243,14 +250,6 @@ class HfEngine(EnginePlugin):
             finish=row.finish,
             policy=policy,
         )
-
-
-def _batch_of(device: torch.device) -> BatchOf:
-    if device.type != "cuda":
-        return Batch
-    from sdpo_solve.engines._cuda_graph import SlotBatch
-
-    return SlotBatch
 
 
 def _finish_of(row: Row, is_end: Callable[[Row], bool]) -> Finish | None:

@@ -1,4 +1,4 @@
-"""Replies from a file instead of a model: one JSON object a line, `{"text": "..."}`, used in order.
+"""`scripted`: answers from a file instead of a model, one JSON object `{"text": "..."}` a line, in order.
 
 For demonstrations and tests: everything after the sampling is the real thing. Without a model a token is one
 UTF-8 byte and every log-prob is 0; with one (`--model`), ids are its tokenizer's and log-probs those of a
@@ -8,13 +8,14 @@ so `max_tokens` does not cut it and seeds change nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
-from sdpo_solve.engines._answers import require_words
+from sdpo_solve.engines._answers import require_text
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import ConfigError, EngineError, UserError
 from sdpo_solve.model.chat import encode_chat
@@ -23,7 +24,7 @@ from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
 
 class Options(BaseOptions):
-    """The scripted engine has nothing to set: the replies file says it all."""
+    """No options: the replies file holds all."""
 
 
 class ScriptedEngine(EnginePlugin):
@@ -67,7 +68,7 @@ class ScriptedEngine(EnginePlugin):
         Raises EngineError, and uses none, where fewer are left or a prompt is empty.
         """
         for prompt in prompts_G:
-            require_words(prompt)
+            require_text(prompt)
         stop = self._next + len(prompts_G)
         if stop > len(self._replies):
             raise EngineError(
@@ -120,22 +121,16 @@ def read_replies(path: Path) -> list[str]:
     return [_reply(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
+class _Reply(BaseModel, strict=True):
+    text: str
+
+
 def _reply(line: str, place: str) -> str:
-    form = 'a reply is one JSON object a line, {"text": "..."}'
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise UserError(f"{place}: not JSON ({exc}); {form}") from None
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise UserError(f"{place}: {form}")
-    text: str = value["text"]
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{place}: the text holds half of a surrogate pair, which no model can write"
-        ) from None
-    return text
+        return _Reply.model_validate_json(line).text
+    except ValidationError as exc:
+        form = 'a reply is one JSON object a line, {"text": "..."}'
+        raise UserError(f"{place}: {exc.errors()[0]['msg']}; {form}") from None
 
 
 PLUGIN = ScriptedEngine

@@ -1,10 +1,9 @@
-"""Sampling with vLLM: its own copy of the base weights, one LoRA adapter at a time.
+"""`vllm`: sampling with vLLM, which has its own copy of the base weights and one LoRA adapter at a time.
 
 Every policy gets a LoRA name and id that were never used before; the old adapter is unloaded and cached
 prefixes are dropped. At the start and after each swap, also back to the base, a probe compares log-probs of a
 fixed text with the learner's: wrong weights and a stale adapter end the run. The processes that vLLM starts
-die with ours (`_guardian.py`). One instance serves every problem of a batch. Does not train, and installs
-nothing: the README has the install lines.
+end with ours (`_reaper.py`). One instance serves every problem of a batch. The README has the install lines.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._probe import SwapProbe
-from sdpo_solve.engines._reaper import Guardian
+from sdpo_solve.engines._reaper import Reaper
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.model import memory
 from sdpo_solve.model.cpu import cpu_dtype
@@ -89,16 +88,16 @@ class VllmEngine(EnginePlugin):
         self.eos = eos_ids(_generation_config(model_dir), self.tokenizer)
         self._probe = SwapProbe(self.tokenizer, options.probe_tolerance)
         self._lora: Any = None
-        self._proven: str | None = None
+        self._checked: str | None = None
         self._n_loras = 0
         self._n_requests = 0
         self._asleep = False
-        self._guardian = Guardian()
+        self._reaper = Reaper()
         try:
-            with self._guardian.marking(), _environment(options):
+            with self._reaper.marking(), _environment(options):
                 self.llm: Any = _start(model_dir, options, learner=host is not None)
         except BaseException:
-            self._guardian.close()
+            self._reaper.close()
             raise
 
     def sample(
@@ -136,7 +135,7 @@ class VllmEngine(EnginePlugin):
     def close(self) -> None:
         """End vLLM's processes. Safe to call twice."""
         self.llm = None
-        self._guardian.close()
+        self._reaper.close()
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -182,22 +181,22 @@ class VllmEngine(EnginePlugin):
     # -- policies ------------------------------------------------------------------------------------------
 
     def _load(self, policy: Policy, *, woken: bool) -> None:
-        """Have vLLM hold exactly `policy`, and prove it at first, after a swap and after a sleep (`woken`).
+        """Have vLLM hold exactly `policy`, and compare it at first, after a swap and after a sleep (`woken`).
 
-        The base counts as a policy: a copy of it that is not the learner's would spoil every attempt before
-        the first update. Raises EngineError where the proof fails.
+        The base counts as a policy: where vLLM's copy is not the learner's, every attempt before the first
+        update is wrong. Raises EngineError where the comparison fails.
         """
         wanted = _BASE if policy.adapter_dir is None else policy.key
-        if wanted == self._proven and not woken:
+        if wanted == self._checked and not woken:
             return
-        self._proven = None
+        self._checked = None
         if wanted != (_BASE if self._lora is None else self._lora.lora_name):
             self._swap(policy)
         if self._host is not None:
             self._check(policy, self._host())
         elif policy.adapter_dir is not None:
             raise EngineError(f"there is no learner to compare policy {policy.key} with")
-        self._proven = wanted
+        self._checked = wanted
 
     def _swap(self, policy: Policy) -> None:
         engine = self.llm.llm_engine
@@ -231,7 +230,7 @@ class VllmEngine(EnginePlugin):
     # -- sleep ---------------------------------------------------------------------------------------------
 
     def _wake(self) -> bool:
-        """Take the memory back; tells whether there was a sleep."""
+        """Take the memory back; gives whether there was a sleep."""
         slept, self._asleep = self._asleep, False
         if slept:
             self.llm.wake_up()
@@ -352,7 +351,7 @@ def _environment(options: Options) -> Iterator[None]:
 
 @contextmanager
 def _engine_errors(what: str = "vLLM failed") -> Iterator[None]:
-    """vLLM raises whatever its parts raise; here that ends one run, in one line."""
+    """Translates whatever vLLM's parts raise into EngineError, one line."""
     try:
         yield
     except (EngineError, PrerequisiteError, ConfigError):

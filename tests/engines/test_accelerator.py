@@ -225,7 +225,7 @@ def test_a_recorded_step_samples_from_the_same_distribution(
             mean, largest = mean + sum(offs) / len(offs) / len(samples), max(largest, *offs)
     assert (mean < 1e-4 and largest < 1e-3) if dtype == torch.float32 else (mean < 0.03 and largest < 0.3)
     if dtype == torch.float32:
-        plain = hf.HfEngine(host, hf.Options(batch_rows=6), batch_of=Batch)
+        plain = hf.HfEngine(host, hf.Options(batch_rows=6), batch_type=Batch)
         unrecorded = plain.sample(prompts, range(18), Policy("run", 0), SamplingSpec(40, 1.5))
         assert [s.token_ids_T for s in samples] == [s.token_ids_T for s in unrecorded]
 

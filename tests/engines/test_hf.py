@@ -61,7 +61,7 @@ def test_slots_give_the_tokens_of_right_aligned_rows(
     spec = SamplingSpec(40, 1.5)
     for rows in (1, 5, 18):
         right, slots = (
-            HfEngine(host, Options(batch_rows=rows), batch_of=kind).sample(prompts, range(18), BASE, spec)
+            HfEngine(host, Options(batch_rows=rows), batch_type=kind).sample(prompts, range(18), BASE, spec)
             for kind in (Batch, SlotBatch)
         )
         assert [s.token_ids_T for s in slots] == [s.token_ids_T for s in right]
@@ -74,7 +74,7 @@ def test_slots_tell_a_broken_model(tmp_path: Path) -> None:
     host = PlainHost(save_tiny_model(tmp_path))
     host.model.lm_head.weight.data[5] = math.nan
     with pytest.raises(EngineError, match="not finite"):
-        HfEngine(host, Options(), batch_of=SlotBatch).sample([ask("a")], [0], BASE, SamplingSpec(5))
+        HfEngine(host, Options(), batch_type=SlotBatch).sample([ask("a")], [0], BASE, SamplingSpec(5))
 
 
 def test_where_memory_runs_out_fewer_rows_go_at_a_time_and_draw_the_same(host: PlainHost) -> None:
@@ -93,7 +93,7 @@ def test_where_memory_runs_out_fewer_rows_go_at_a_time_and_draw_the_same(host: P
     prompts = [ask("a"), ask("b" * 40), ask("c" * 11)] * 3
     spec = SamplingSpec(24, 1.5)
     seen: list[tuple[int, int]] = []
-    engine = HfEngine(host, Options(batch_rows=8), lambda *told: seen.append(told), batch_of=Narrow)
+    engine = HfEngine(host, Options(batch_rows=8), lambda *told: seen.append(told), batch_type=Narrow)
     want = [s.token_ids_T for s in sample(host, prompts, range(9), spec)]
     assert [s.token_ids_T for s in engine.sample(prompts, range(9), BASE, spec)] == want
     assert list(dict.fromkeys(widths))[:3] == [8, 4, 2]
@@ -108,7 +108,7 @@ def test_too_little_memory_for_one_row_is_a_clear_error(host: PlainHost) -> None
         def step(self) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    engine = HfEngine(host, Options(batch_rows=4), batch_of=None_)
+    engine = HfEngine(host, Options(batch_rows=4), batch_type=None_)
     for _ in range(2):
         with pytest.raises(EngineError, match="out of memory while sampling a single answer"):
             engine.sample([ask("a")] * 3, range(3), BASE, SamplingSpec(5))
@@ -120,7 +120,7 @@ def test_another_fault_of_the_model_is_not_taken_for_memory(host: PlainHost) -> 
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        HfEngine(host, Options(), batch_of=Broken).sample([ask("a")], [0], BASE, SamplingSpec(5))
+        HfEngine(host, Options(), batch_type=Broken).sample([ask("a")], [0], BASE, SamplingSpec(5))
 
 
 def test_seeds_make_samples_differ_and_repeat(host: PlainHost) -> None:

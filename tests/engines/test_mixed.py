@@ -47,7 +47,7 @@ class Model:
         self.second = save(self.dir, folder / "2", 2, 8, ["q_proj", "down_proj", "k_proj", "o_proj"])
 
     def mixed(self, policies: list[Policy], kind: Any = Batch, rows: int = 16) -> list[Sample]:
-        engine = HfEngine(self.host, Options(batch_rows=rows), batch_of=kind)
+        engine = HfEngine(self.host, Options(batch_rows=rows), batch_type=kind)
         prompts = [Prompt((Message("user", "abc"[n % 3] * (1 + 9 * (n % 3))),)) for n in range(len(policies))]
         return engine.sample_mixed(prompts, range(len(policies)), policies, SPEC)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sdpo_solve.engines._probe import SwapProbe
-from sdpo_solve.engines._reaper import Guardian, marked_pids
+from sdpo_solve.engines._reaper import Reaper, marked_pids
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.engines.vllm import Options, llm_arguments, require_honoured
 from sdpo_solve.errors import ConfigError, EngineError
@@ -45,22 +45,22 @@ def alive(pid: int) -> bool:
         return False
 
 
-# -- the guardian --------------------------------------------------------------------------------------------
+# -- the reaper --------------------------------------------------------------------------------------------
 
 
-def test_the_guardian_ends_what_was_started_inside_and_nothing_else() -> None:
-    guardian = Guardian()
-    with guardian.marking():
+def test_the_reaper_ends_what_was_started_inside_and_nothing_else() -> None:
+    reaper = Reaper()
+    with reaper.marking():
         inside = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], start_new_session=True)
     outside = subprocess.Popen(["sleep", "300"])
     try:
         until = time.monotonic() + 10
-        while len(guardian.pids()) < 3 and time.monotonic() < until:
+        while len(reaper.pids()) < 3 and time.monotonic() < until:
             time.sleep(0.05)
-        pids = guardian.pids()
+        pids = reaper.pids()
         assert len(pids) == 3, "the shell and its two sleeps"
-        guardian.close()
-        guardian.close()
+        reaper.close()
+        reaper.close()
         inside.wait()
         assert gone(pids)
         assert alive(outside.pid)
@@ -72,9 +72,9 @@ def test_the_guardian_ends_what_was_started_inside_and_nothing_else() -> None:
 def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
     """A terminal's Ctrl-C goes to a process group; what is started inside stands in another session."""
     spawn = multiprocessing.get_context("spawn")
-    guardian = Guardian()
+    reaper = Reaper()
     try:
-        with guardian.marking():
+        with reaper.marking():
             inside = spawn.Process(target=time.sleep, args=(300,))
             inside.start()
             assert inside.pid
@@ -89,7 +89,7 @@ def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
         outside.kill()
         outside.join()
     finally:
-        guardian.close()
+        reaper.close()
     inside.join(20)
     assert inside.exitcode == -signal.SIGKILL
 
@@ -97,12 +97,12 @@ def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
 def test_pythons_own_helper_outlives_what_is_guarded() -> None:
     code = """
         from multiprocessing import resource_tracker
-        from sdpo_solve.engines._reaper import Guardian
-        guardian = Guardian()
-        with guardian.marking():
+        from sdpo_solve.engines._reaper import Reaper
+        reaper = Reaper()
+        with reaper.marking():
             resource_tracker.ensure_running()
-        print(guardian.pids())
-        guardian.close()
+        print(reaper.pids())
+        reaper.close()
         print(resource_tracker._resource_tracker._check_alive())
     """
     said = subprocess.run(
@@ -111,14 +111,14 @@ def test_pythons_own_helper_outlives_what_is_guarded() -> None:
     assert said.stdout.split() == ["[]", "True"]
 
 
-def test_the_guardian_acts_when_we_are_killed() -> None:
+def test_the_reaper_acts_when_we_are_killed() -> None:
     code = """
         import subprocess, time
-        from sdpo_solve.engines._reaper import Guardian
-        guardian = Guardian()
-        with guardian.marking():
+        from sdpo_solve.engines._reaper import Reaper
+        reaper = Reaper()
+        with reaper.marking():
             subprocess.Popen(["sleep", "300"], start_new_session=True)
-        print(guardian._mark, flush=True)
+        print(reaper._mark, flush=True)
         time.sleep(300)
     """
     with subprocess.Popen(
@@ -232,7 +232,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     engine = VllmEngine(model_dir, options, lambda: host)
     yield Started(engine, host, first, second)
     engine.close()
-    assert gone(engine._guardian.pids(), 1)
+    assert gone(engine._reaper.pids(), 1)
 
 
 @pytest.mark.vllm
@@ -319,7 +319,7 @@ def test_its_processes_die_with_ours(tmp_path: Path) -> None:
         from sdpo_solve.engines.vllm import Options, VllmEngine
         if __name__ == "__main__":
             engine = VllmEngine(Path({str(model_dir)!r}), Options(batch_rows=4, **{SMALL_CACHE}))
-            print("MARK", engine._guardian._mark, flush=True)
+            print("MARK", engine._reaper._mark, flush=True)
             time.sleep(300)
     """
     script = tmp_path / "parent.py"
@@ -344,7 +344,7 @@ def test_two_hundred_swaps_leave_memory_flat(started: Started) -> None:
     for n in range(1, 201):
         engine.sample([ASK], [n], Policy("swaps", n, dirs[n % 2]), SamplingSpec(2))
         if n in (20, 110, 200):
-            sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine._guardian.pids())))
+            sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine._reaper.pids())))
     print("resident MB after swaps:", sizes_mb)
     assert sizes_mb[200] - sizes_mb[20] < 60
 
