@@ -42,13 +42,11 @@ class Options(BoxOptions):
     """What keeps tests apart: user ids (needs root), namespaces, or `auto`: user ids where possible."""
 
 
-def build(options: Options) -> BubblewrapSandbox:
-    """Raises PrerequisiteError when bubblewrap is missing or may not make namespaces here."""
-    return BubblewrapSandbox(options)
-
-
 class BubblewrapSandbox(PooledSandbox):
-    """Implements `protocols.Sandbox`."""
+    """Implements `protocols.Sandbox`.
+
+    Raises PrerequisiteError where bubblewrap is missing or may not make namespaces.
+    """
 
     options_type = Options
     auto_order = 1

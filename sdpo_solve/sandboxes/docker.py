@@ -43,11 +43,6 @@ class Options(BoxOptions):
     """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
 
 
-def build(options: Options) -> DockerSandbox:
-    """Raises PrerequisiteError when no engine answers, or it lacks the image or the runtime."""
-    return DockerSandbox(options)
-
-
 def engine_errors() -> tuple[type[Exception], ...]:
     """What a call of the engine may raise; the exceptions of `requests` are OSErrors."""
     from docker.errors import DockerException
@@ -116,7 +111,10 @@ def _root_cause(exc: BaseException) -> str:
 
 
 class DockerSandbox(PooledSandbox):
-    """Implements `protocols.Sandbox`."""
+    """Implements `protocols.Sandbox`.
+
+    Raises PrerequisiteError where no engine answers, or it lacks the image or the runtime.
+    """
 
     options_type = Options
     auto_order = 0

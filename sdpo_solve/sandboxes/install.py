@@ -1,7 +1,7 @@
 """Make this machine ready for the Docker sandbox: the engine, and the image of each language.
 
 Each step says what it is about to do, does nothing that is done already, and leaves nothing half done behind.
-The `check_*` functions only look. The models' weights are not its business (see `models.py`).
+The `check_*` functions only look.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import bubblewrap
-from sdpo_solve.sandboxes.docker import connect, engine_is_elsewhere, engine_remedy
-from sdpo_solve.sandboxes.images import image_folder, image_tag
+from sdpo_solve.sandboxes._base import one_line
+from sdpo_solve.sandboxes.docker import connect, engine_errors, engine_is_elsewhere, engine_remedy
+from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -53,57 +55,48 @@ def check_engine() -> Check:
     """Whether a Docker engine answers."""
     name = "Docker engine"
     try:
-        client = connect()
+        with closing(connect()) as client:
+            return Check(name, True, f"version {client.version()['Version']}")
     except PrerequisiteError as exc:
         return Check(name, False, str(exc).partition(";")[0], engine_remedy())
-    try:
-        return Check(name, True, f"version {client.version()['Version']}")
-    finally:
-        client.close()
 
 
 def check_image(language: str = "python") -> Check:
     """Whether the language's image is there, as its Dockerfile now stands."""
-    name = f"sandbox image ({language})"
-    remedy = "run: sdpo-solve setup" + ("" if language == "python" else f" --language {language}")
+    name, tag = f"sandbox image ({language})", image_tag(language)
     try:
-        client = connect()
+        with closing(connect()) as client:
+            ok = image_exists(client, tag)
+            detail = tag if ok else f"{tag} is not built"
     except PrerequisiteError:
-        return Check(name, False, "no Docker engine to look in", remedy)
-    try:
-        if image_exists(client, image_tag(language)):
-            return Check(name, True, image_tag(language))
-        return Check(name, False, f"{image_tag(language)} is not built", remedy)
-    finally:
-        client.close()
+        ok, detail = False, "no Docker engine to look in"
+    return Check(name, ok, detail, "" if ok else f"run: {setup_command(language)}")
 
 
 def check_bubblewrap() -> Check:
     """Whether bubblewrap makes boxes here, for this user."""
+    name = "bubblewrap"
     try:
-        sandbox = bubblewrap.build(bubblewrap.Options(boxes_ready=0))
+        with closing(bubblewrap.BubblewrapSandbox(bubblewrap.Options(boxes_ready=0))) as sandbox:
+            return Check(name, True, sandbox.identity().removeprefix(f"{name} (").replace(")", "", 1))
     except PrerequisiteError as exc:
         detail, _, remedy = str(exc).rpartition("; ")
-        return Check("bubblewrap", False, detail, remedy)
-    try:
-        return Check("bubblewrap", True, sandbox.identity().removeprefix("bubblewrap (").replace(")", "", 1))
-    finally:
-        sandbox.close()
+        return Check(name, False, detail, remedy)
 
 
 def check_machine() -> list[Check]:
     """All of the above, in the order in which to mend them: one of the two sandboxes must work, C++ may."""
     docker, boxes, cpp = [check_engine(), check_image()], check_bubblewrap(), check_image("cpp")
     if boxes.ok:
-        docker = [_spared(check, "not needed while bubblewrap works") for check in docker]
+        docker = [_optional(check, "not needed while bubblewrap works") for check in docker]
     if all(check.ok for check in docker):
-        boxes = _spared(boxes, "not needed while Docker works")
+        boxes = _optional(boxes, "not needed while Docker works")
     elif not boxes.ok:
         boxes = replace(boxes, remedy=f"or, without Docker, {boxes.remedy}")
-    return [*docker, boxes, _spared(cpp, "for --language cpp in Docker")]
+    return [*docker, boxes, _optional(cpp, "for --language cpp in Docker")]
 
 
-def _spared(check: Check, why: str) -> Check:
+def _optional(check: Check, why: str) -> Check:
     return check if check.ok else replace(check, needed=False, remedy=f"{why}; {check.remedy}")
 
 
@@ -177,10 +170,8 @@ def _engine_comes_up(alive: Callable[[], bool]) -> bool:
 
 def ensure_images(say: Say, languages: Iterable[str] = ("python",)) -> None:
     """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
-    languages = list(languages)
-    for language in languages:
-        image_folder(language)
-    for language in languages:
+    folders = {language: image_folder(language) for language in languages}
+    for language in folders:
         ensure_image(language, say)
 
 
@@ -190,29 +181,19 @@ def ensure_image(language: str, say: Say, base: str | None = None) -> str:
     The base is `base` where given, else what the Dockerfile names where a registry has it, else a Debian made
     here by debootstrap (root only). Raises PrerequisiteError.
     """
-    from docker.errors import DockerException
-    from requests.exceptions import RequestException
-
-    client = connect()
-    try:
-        return _make_image(client, language, say, base)
-    except (DockerException, RequestException) as exc:
-        words = " ".join(str(exc).split())
-        raise PrerequisiteError(f"the sandbox image {image_tag(language)} cannot be made: {words}") from None
-    finally:
-        client.close()
-
-
-def _make_image(client: APIClient, language: str, say: Say, base: str | None) -> str:
     name = image_tag(language)
-    if image_exists(client, name):
-        say(f"The sandbox image {name} is there.")
-        return name
-    if base is None and not _registry_has(client, _default_base(language)):
-        say("No registry answers for the official base image; making a Debian base with debootstrap.")
-        base = _ensure_debian_base(client, language, say)
-    say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
-    _build(client, image_folder(language), name, {"BASE": base} if base else {})
+    try:
+        with closing(connect()) as client:
+            if image_exists(client, name):
+                say(f"The sandbox image {name} is there.")
+                return name
+            if base is None and not _registry_has(client, _default_base(language)):
+                say("No registry answers for the official base image; making a Debian base with debootstrap.")
+                base = _ensure_debian_base(client, language, say)
+            say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
+            _build(client, image_folder(language), name, {"BASE": base} if base else {})
+    except engine_errors() as exc:
+        raise PrerequisiteError(f"the sandbox image {name} cannot be made: {one_line(exc)}") from None
     say(f"Built {name}.")
     return name
 
@@ -225,18 +206,15 @@ def _default_base(language: str) -> str:
 
 
 def _registry_has(client: APIClient, name: str) -> bool:
-    from docker.errors import DockerException
-    from requests.exceptions import RequestException
-
     if image_exists(client, name):
         return True
-    patience_s, client.timeout = client.timeout, _REGISTRY_S
+    timeout_s, client.timeout = client.timeout, _REGISTRY_S
     try:
         client.inspect_distribution(name)
-    except (DockerException, RequestException):
+    except engine_errors():
         return False
     finally:
-        client.timeout = patience_s
+        client.timeout = timeout_s
     return True
 
 
@@ -294,16 +272,13 @@ def _import(client: APIClient, folder: str, name: str) -> None:
 def _debian_mirror() -> str:
     """The mirror that this machine's own apt uses for the release, else Debian's."""
     if shutil.which("apt-get"):
-        listing = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        for line in listing.stdout.splitlines():
-            codename, component, uri = [*line.split(), "", "", ""][:3]
-            if codename == _DEBIAN_RELEASE and component == "main" and uri.startswith("http"):
-                return uri.rstrip("/")
+        listing = ""
+        with suppress(PrerequisiteError):
+            listing = _run(["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"])
+        for line in listing.splitlines():
+            match line.split():
+                case [codename, "main", uri] if codename == _DEBIAN_RELEASE and uri.startswith("http"):
+                    return uri.rstrip("/")
     return _DEBIAN_MIRROR
 
 
@@ -315,8 +290,8 @@ def _apt_install(packages: Sequence[str]) -> None:
     _run(["apt-get", "install", "-y", "--no-install-recommends", *packages])
 
 
-def _run(command: list[str]) -> None:
-    """Raises PrerequisiteError with the command and its last words."""
+def _run(command: list[str]) -> str:
+    """Standard output. Raises PrerequisiteError with the command and its last lines."""
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command,
@@ -330,3 +305,4 @@ def _run(command: list[str]) -> None:
     if done.returncode != 0:
         words = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
         raise PrerequisiteError(f"`{' '.join(command)}` failed with exit code {done.returncode}: {words}")
+    return done.stdout

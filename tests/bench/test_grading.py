@@ -8,12 +8,13 @@ import sys
 import pytest
 from rich.console import Console
 
-from sdpo_solve.bench.grading import Figure, as_record, page
+from sdpo_solve.bench.grading import Figure, page
+from sdpo_solve.sandboxes._base import BoxOptions
 
 # In a process of its own, whose peak of memory is not that of other tests.
 SMALL = """
 import json
-from sdpo_solve import bench_grading as bench
+from sdpo_solve.bench import grading as bench
 said = []
 figures = bench.run(said.append, 1, bench.Size(attempts=4, tests=3))
 print(json.dumps({"said": said, **bench.as_record(figures)}))
@@ -30,9 +31,8 @@ def test_every_figure_is_measured_and_loud_programs_do_not_fill_the_host() -> No
         "4 attempts with one docker run each",
     ]
     figures = {figure["name"]: figure for figure in found["figures"]}
-    memory = figures.pop("host memory for 4 loud attempts")
-    assert memory["most"] == 256  # four at a time, each within the cap of all its output
-    assert 0 <= memory["value"] <= memory["most"]
+    memory_mb = figures.pop("host memory for 4 loud attempts")["value"]
+    assert 0 <= memory_mb <= 4 * BoxOptions().total_output_mb  # four at a time, each within its cap
     assert [name for name, figure in figures.items() if figure["value"] <= 0 and name[:4] != "load"] == []
     bare, warm, cold = (
         figures[name]["value"] for name in ("bare subprocesses", "warm boxes", "one docker run an attempt")
@@ -41,13 +41,7 @@ def test_every_figure_is_measured_and_loud_programs_do_not_fill_the_host() -> No
     assert figures["docker run / warm boxes"]["value"] == pytest.approx(cold / warm)
 
 
-def test_a_missed_target_is_said_and_counted() -> None:
-    figures = [Figure("a", 2.0, "x", 1.5), Figure("b", 40.0, "ms", 50.0), Figure("c", 1.0, "s")]
-    assert [figure["ok"] for figure in as_record(figures)["figures"]] == [False, True, True]
-    said = io.StringIO()
-    Console(file=said, width=80).print(page(figures))
-    assert [" ".join(line.split()) for line in said.getvalue().splitlines()[1:]] == [
-        "a 2.00 x at most 1.5 missed",
-        "b 40 ms at most 50 met",
-        "c 1.00 s",
-    ]
+def test_a_page_has_a_line_a_figure() -> None:
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(page([Figure("a", 2.0, "x"), Figure("b", 40.0, "ms")]))
+    assert [line.split() for line in shown.getvalue().splitlines()] == [["a", "2.00", "x"], ["b", "40", "ms"]]

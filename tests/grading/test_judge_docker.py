@@ -18,7 +18,7 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    found = docker.build(docker.Options())
+    found = docker.DockerSandbox(docker.Options())
     yield found
     found.close()
 

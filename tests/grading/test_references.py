@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.docker]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[docker.DockerSandbox]:
-    found = docker.build(docker.Options())
+    found = docker.DockerSandbox(docker.Options())
     yield found
     found.close()
 

@@ -31,9 +31,11 @@ QUICK = {
 }  # fmt: skip
 OPTIONS = {"boxes_ready": 2, "parallel": 2}
 BACKENDS: dict[str, Callable[[], PooledSandbox]] = {
-    "docker": lambda: docker.build(docker.Options(**OPTIONS)),
-    "bubblewrap": lambda: bubblewrap.build(bubblewrap.Options(**OPTIONS)),
-    "bubblewrap-namespaces": lambda: bubblewrap.build(bubblewrap.Options(**OPTIONS, separate="namespace")),
+    "docker": lambda: docker.DockerSandbox(docker.Options(**OPTIONS)),
+    "bubblewrap": lambda: bubblewrap.BubblewrapSandbox(bubblewrap.Options(**OPTIONS)),
+    "bubblewrap-namespaces": lambda: bubblewrap.BubblewrapSandbox(
+        bubblewrap.Options(**OPTIONS, separate="namespace")
+    ),
 }
 
 

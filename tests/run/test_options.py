@@ -223,7 +223,7 @@ OWN = {"docker": {"image", "runtime"}, "bubblewrap": {"separate"}}
 
 def results(name: str, seen: Seen, **options: Any) -> list[tuple[ExecutionStatus, str]]:
     module = MODULES[name]
-    sandbox = module.build(module.Options(**{**SMALL, **options}))
+    sandbox = module.PLUGIN(module.Options(**{**SMALL, **options}))
     try:
         found: Sequence[Execution] = sandbox.run(Program(seen.code), [BoxInput()] * seen.inputs, LIMITS)
         return sorted((result.status, result.stdout[:40]) for result in found)
@@ -250,7 +250,7 @@ def test_boxes_wait_in_the_number_and_the_language_asked_for(backend: str) -> No
     module = MODULES[backend]
     for language, n in (("python", 0), ("python", 2), ("cpp", 1)):
         try:
-            sandbox = module.build(module.Options(language=language, boxes_ready=n, parallel=1))
+            sandbox = module.PLUGIN(module.Options(language=language, boxes_ready=n, parallel=1))
         except PrerequisiteError as exc:
             pytest.skip(str(exc))
         try:
@@ -263,7 +263,7 @@ def test_boxes_wait_in_the_number_and_the_language_asked_for(backend: str) -> No
 @pytest.mark.docker
 def test_docker_takes_the_image_and_the_runtime_it_is_told() -> None:
     with pytest.raises(PrerequisiteError, match="no-such-image"):
-        docker.build(docker.Options(**SMALL, image="no-such-image:1"))
+        docker.DockerSandbox(docker.Options(**SMALL, image="no-such-image:1"))
     client = docker.connect()
     try:
         chosen = docker._host_config(client, docker.Options(**SMALL, runtime="runsc"), 256, False)
@@ -276,7 +276,7 @@ def test_docker_takes_the_image_and_the_runtime_it_is_told() -> None:
 @pytest.mark.docker
 def test_bubblewrap_separates_tests_as_it_is_told() -> None:
     def identity(**options: Any) -> str:
-        sandbox = bubblewrap.build(bubblewrap.Options(**SMALL, **options))
+        sandbox = bubblewrap.BubblewrapSandbox(bubblewrap.Options(**SMALL, **options))
         sandbox.close()
         return sandbox.identity()
 

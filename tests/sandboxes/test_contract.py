@@ -14,10 +14,12 @@ from tests.helpers.behaviours import BEHAVIOURS, LANGUAGES, isolation, languages
 OPTIONS = {"boxes_ready": 2, "parallel": 2}
 
 BACKENDS: dict[str, Callable[[], Sandbox]] = {
-    "docker": lambda: docker.build(docker.Options(**OPTIONS)),
-    "docker-runsc": lambda: docker.build(docker.Options(**OPTIONS, runtime="runsc")),
-    "bubblewrap": lambda: bubblewrap.build(bubblewrap.Options(**OPTIONS)),
-    "bubblewrap-namespaces": lambda: bubblewrap.build(bubblewrap.Options(**OPTIONS, separate="namespace")),
+    "docker": lambda: docker.DockerSandbox(docker.Options(**OPTIONS)),
+    "docker-runsc": lambda: docker.DockerSandbox(docker.Options(**OPTIONS, runtime="runsc")),
+    "bubblewrap": lambda: bubblewrap.BubblewrapSandbox(bubblewrap.Options(**OPTIONS)),
+    "bubblewrap-namespaces": lambda: bubblewrap.BubblewrapSandbox(
+        bubblewrap.Options(**OPTIONS, separate="namespace")
+    ),
 }
 
 assert {isolation, languages, limits, programs}  # each put its behaviours on the list

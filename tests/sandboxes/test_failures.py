@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture
 def boxes() -> Iterator[docker.DockerSandbox]:
-    sandbox = docker.build(docker.Options(boxes_ready=1, parallel=1))
+    sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
     yield sandbox
     sandbox.close()
 
@@ -96,7 +96,7 @@ def test_the_image_deleted_while_in_use() -> None:
     subprocess.run(
         ["docker", "build", "-q", "-t", name, "-"], input=dockerfile.encode(), check=True, capture_output=True
     )
-    sandbox = docker.build(docker.Options(image=name, boxes_ready=0, parallel=1))
+    sandbox = docker.DockerSandbox(docker.Options(image=name, boxes_ready=0, parallel=1))
     try:
         assert still_works(sandbox)
         subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)
@@ -127,13 +127,13 @@ def test_a_missing_image_says_what_to_run() -> None:
     with pytest.raises(
         PrerequisiteError, match="the sandbox image nosuch:1 is missing; run: sdpo-solve setup"
     ):
-        docker.build(docker.Options(image="nosuch:1"))
+        docker.DockerSandbox(docker.Options(image="nosuch:1"))
 
 
 def test_an_absent_engine_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     with pytest.raises(PrerequisiteError) as caught:
-        docker.build(docker.Options())
+        docker.DockerSandbox(docker.Options())
     assert str(caught.value) == (
         "no Docker engine answers (No such file or directory); "
         "DOCKER_HOST is unix:///nonexistent/docker.sock: start that engine, or unset it"
@@ -155,7 +155,7 @@ def test_an_environment_that_changes_meanwhile_fails_no_call(
 
 def test_a_runtime_that_the_engine_does_not_know_is_named_with_those_it_knows() -> None:
     with pytest.raises(PrerequisiteError, match=r"the Docker engine has no runtime 'nope' \(known: .*runc"):
-        docker.build(docker.Options(runtime="nope"))
+        docker.DockerSandbox(docker.Options(runtime="nope"))
 
 
 # -- the end of this process, gentle or not ------------------------------------------------------------------
@@ -165,7 +165,7 @@ import sys
 from sdpo_solve.sandboxes import docker, bubblewrap
 from sdpo_solve.types import *
 module = {"docker": docker, "bubblewrap": bubblewrap}[sys.argv[1]]
-sandbox = module.build(module.Options(boxes_ready=2, parallel=1))
+sandbox = module.PLUGIN(module.Options(boxes_ready=2, parallel=1))
 sandbox.wait_ready()
 print("ready", flush=True)
 if sys.argv[2] == "run":
@@ -229,7 +229,7 @@ def test_no_box_outlives_its_client(which: str, how: str) -> None:
 
 def test_a_bubblewrap_box_killed_from_outside() -> None:
     try:
-        sandbox = bubblewrap.build(bubblewrap.Options(boxes_ready=1, parallel=1))
+        sandbox = bubblewrap.BubblewrapSandbox(bubblewrap.Options(boxes_ready=1, parallel=1))
     except PrerequisiteError as exc:
         pytest.skip(str(exc))
 
@@ -257,7 +257,7 @@ def test_missing_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         PrerequisiteError, match="bubblewrap is not installed; run: sudo apt-get install bubblewrap"
     ):
-        bubblewrap.build(bubblewrap.Options())
+        bubblewrap.BubblewrapSandbox(bubblewrap.Options())
 
 
 # -- an engine of its own, to stop and to fill ---------------------------------------------------------------
@@ -316,7 +316,7 @@ def fill(path: Path) -> None:
 @slow
 def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
     data = Path(engine.args[engine.args.index("--data-root") + 1])  # type: ignore[union-attr,index,arg-type,call-overload]
-    sandbox = docker.build(docker.Options(boxes_ready=0, parallel=1))
+    sandbox = docker.DockerSandbox(docker.Options(boxes_ready=0, parallel=1))
     try:
         assert still_works(sandbox)
         filler = data / "filler"
@@ -332,7 +332,7 @@ def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
 
 @slow
 def test_the_engine_stopped_in_mid_run(engine: subprocess.Popen[bytes]) -> None:
-    sandbox = docker.build(docker.Options(boxes_ready=1, parallel=1))
+    sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
     try:
         message = error_of(sandbox, engine.terminate)
         assert message.startswith(
@@ -344,5 +344,5 @@ def test_the_engine_stopped_in_mid_run(engine: subprocess.Popen[bytes]) -> None:
     finally:
         sandbox.close()
     with pytest.raises(PrerequisiteError, match="no Docker engine answers"):
-        docker.build(docker.Options())
+        docker.DockerSandbox(docker.Options())
     gc.collect()
