@@ -62,7 +62,7 @@ def as_record(figures: Sequence[Figure]) -> dict[str, Any]:
 
 
 def run(
-    say: Callable[[str], None] = lambda _: None, n_repeats: int = 3, size: Size | None = None
+    notify: Callable[[str], None] = lambda _: None, n_repeats: int = 3, size: Size | None = None
 ) -> list[Figure]:
     """All figures; of each time the best of `n_repeats`, because other work on the machine only adds to it.
 
@@ -78,17 +78,17 @@ def run(
         waits_ms: list[float] = []
         for repeat in range(n_repeats):
             what = f"{size.attempts} attempts x {size.tests} tests of {_PROGRAM_MS} ms"
-            say(f"{what}, round {repeat + 1} of {n_repeats}")
+            notify(f"{what}, round {repeat + 1} of {n_repeats}")
             bare_s.append(_bare(code, size))
             if not sandbox.wait_ready(120):
                 raise PrerequisiteError("boxes do not start within two minutes; run: sdpo-solve doctor")
             boxed_s.append(_boxed(sandbox, code, size))
             waits_ms += [1000 * wait_s for wait_s in list(sandbox.waits_s)[-size.attempts :]]
-        say("programs that print for ever")
+        notify("programs that print for ever")
         growth_mb = _loud_growth_mb(sandbox, size)
     finally:
         sandbox.close()
-    say(f"{size.attempts} attempts with one docker run each")
+    notify(f"{size.attempts} attempts with one docker run each")
     cold_s = _docker_run(code, size)
     best = min(bare_s)
     return [

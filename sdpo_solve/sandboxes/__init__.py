@@ -1,4 +1,4 @@
-"""Sandboxes: run a program on inputs and say what came out.
+"""Sandboxes: run a program on inputs and report what came out.
 
 May import the ground only. Read `docker.py` and `bubblewrap.py` (the backends), `_box.py` (one
 box seen from the host), `_pool.py` (boxes started ahead of need), `guest/` (what runs inside the box),

@@ -1,6 +1,6 @@
 """A started box seen from the host: frames to and from the runner inside, results in input order.
 
-Knows no engine: a backend subclasses `Box` with the byte stream and with what is known of a box that ended.
+A backend subclasses `Box` with the byte stream and with what is known of a box that ended.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Box(ABC):
             poll.register(read_fd, select.POLLIN)
             if self._outgoing:
                 poll.register(write_fd, select.POLLOUT | (select.POLLIN if read_fd == write_fd else 0))
-        except ValueError:  # what a closed file or socket says of its number
+        except ValueError:  # a closed file or socket has no number
             raise BoxLost("its stream was closed") from None
         ready = poll.poll(min(left_s, _POLL_S) * 1000)
         try:

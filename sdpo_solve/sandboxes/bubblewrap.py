@@ -109,9 +109,9 @@ class BubblewrapSandbox(PooledSandbox):
         user = _as_user(self._runner_uid())
         done = subprocess.run(command, capture_output=True, text=True, check=False, **user)
         if done.returncode != 0:
-            words = " ".join(done.stderr.split())[:300]
+            text = " ".join(done.stderr.split())[:300]
             raise PrerequisiteError(
-                f"bubblewrap cannot make a box here ({words}); allow user namespaces "
+                f"bubblewrap cannot make a box here ({text}); allow user namespaces "
                 "(sysctl kernel.unprivileged_userns_clone=1) or use --sandbox docker"
             )
 

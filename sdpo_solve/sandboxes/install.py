@@ -1,6 +1,6 @@
 """Make this machine ready for the Docker sandbox: the engine, and the image of each language.
 
-Each step says what it is about to do, does nothing that is done already, and leaves nothing half done behind.
+Each step announces itself, does nothing that is done already, and leaves nothing half done behind.
 The `check_*` functions only look.
 """
 
@@ -26,7 +26,7 @@ from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 if TYPE_CHECKING:
     from docker.api import APIClient
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 _ENGINE_PACKAGES = ("docker.io", "iptables")
 _ENGINE_LOG = Path("/var/log/sdpo-solve-dockerd.log")
@@ -114,34 +114,34 @@ def image_exists(client: APIClient, name: str) -> bool:
 # -- the engine ----------------------------------------------------------------------------------------------
 
 
-def ensure_docker_engine(say: Say) -> None:
+def ensure_docker_engine(notify: Notify) -> None:
     """Install and start a Docker engine where none answers and this user may. Raises PrerequisiteError."""
     check = check_engine()
     if check.ok:
-        say(f"The Docker engine answers ({check.detail}).")
+        notify(f"The Docker engine answers ({check.detail}).")
         return
     if not _may_install():
         raise PrerequisiteError(f"{check.detail}; {check.remedy}")
     if shutil.which("dockerd") is None:
-        say(f"Installing the Docker engine: apt-get install {' '.join(_ENGINE_PACKAGES)}")
+        notify(f"Installing the Docker engine: apt-get install {' '.join(_ENGINE_PACKAGES)}")
         _apt_install(_ENGINE_PACKAGES)
     if not check_engine().ok:
-        _start_engine(say)
-    say(f"The Docker engine answers ({check_engine().detail}).")
+        _start_engine(notify)
+    notify(f"The Docker engine answers ({check_engine().detail}).")
 
 
 def _may_install() -> bool:
     return not engine_is_elsewhere() and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
-def _start_engine(say: Say) -> None:
+def _start_engine(notify: Notify) -> None:
     if Path("/run/systemd/system").is_dir():
-        say("Starting the Docker engine: systemctl start docker")
+        notify("Starting the Docker engine: systemctl start docker")
         _run(["systemctl", "start", "docker"])
         if not _engine_comes_up(lambda: True):
             raise PrerequisiteError("the Docker engine does not start; see: journalctl -u docker")
         return
-    say(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
+    notify(f"Starting the Docker engine in the background: dockerd (log in {_ENGINE_LOG})")
     with _ENGINE_LOG.open("ab") as log:
         daemon = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -149,7 +149,7 @@ def _start_engine(say: Say) -> None:
     came_up = _engine_comes_up(lambda: daemon.poll() is None)
     daemon.returncode = 0  # it outlives us; nobody waits for it
     if not came_up:
-        last = (_ENGINE_LOG.read_text("utf-8", "replace").splitlines() or ["it says nothing"])[-1]
+        last = (_ENGINE_LOG.read_text("utf-8", "replace").splitlines() or ["its log is empty"])[-1]
         raise PrerequisiteError(f"the Docker engine does not start ({last}); see {_ENGINE_LOG}")
 
 
@@ -168,14 +168,14 @@ def _engine_comes_up(alive: Callable[[], bool]) -> bool:
 # -- images --------------------------------------------------------------------------------------------------
 
 
-def ensure_images(say: Say, languages: Iterable[str] = ("python",)) -> None:
+def ensure_images(notify: Notify, languages: Iterable[str] = ("python",)) -> None:
     """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
     folders = {language: image_folder(language) for language in languages}
     for language in folders:
-        ensure_image(language, say)
+        ensure_image(language, notify)
 
 
-def ensure_image(language: str, say: Say, base: str | None = None) -> str:
+def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:
     """Build the language's image unless it is there; gives its name.
 
     The base is `base` where given, else what the Dockerfile names where a registry has it, else a Debian made
@@ -185,16 +185,18 @@ def ensure_image(language: str, say: Say, base: str | None = None) -> str:
     try:
         with closing(connect()) as client:
             if image_exists(client, name):
-                say(f"The sandbox image {name} is there.")
+                notify(f"The sandbox image {name} is there.")
                 return name
             if base is None and not _registry_has(client, _default_base(language)):
-                say("No registry answers for the official base image; making a Debian base with debootstrap.")
-                base = _ensure_debian_base(client, language, say)
-            say(f"Building the sandbox image {name} on {base or _default_base(language)}.")
+                notify(
+                    "No registry answers for the base image; making a Debian base with debootstrap."
+                )
+                base = _ensure_debian_base(client, language, notify)
+            notify(f"Building the sandbox image {name} on {base or _default_base(language)}.")
             _build(client, image_folder(language), name, {"BASE": base} if base else {})
     except engine_errors() as exc:
         raise PrerequisiteError(f"the sandbox image {name} cannot be made: {one_line(exc)}") from None
-    say(f"Built {name}.")
+    notify(f"Built {name}.")
     return name
 
 
@@ -233,11 +235,11 @@ def _build(client: APIClient, folder: Path, name: str, arguments: dict[str, str]
     for event in events:
         lines += [line for line in event.get("stream", "").splitlines() if line.strip()]
         if "error" in event:
-            words = " / ".join(lines[-3:])
-            raise PrerequisiteError(f"the image {name} cannot be built: {event['error']} (after: {words})")
+            text = " / ".join(lines[-3:])
+            raise PrerequisiteError(f"the image {name} cannot be built: {event['error']} (after: {text})")
 
 
-def _ensure_debian_base(client: APIClient, language: str, say: Say) -> str:
+def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str:
     packages = (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
     name = f"sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
     if image_exists(client, name):
@@ -247,11 +249,11 @@ def _ensure_debian_base(client: APIClient, language: str, say: Say) -> str:
             "no registry answers, and making a base image needs root: run sdpo-solve setup as root once"
         )
     if shutil.which("debootstrap") is None:
-        say("Installing debootstrap: apt-get install debootstrap")
+        notify("Installing debootstrap: apt-get install debootstrap")
         _apt_install(["debootstrap"])
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-base-") as folder:
         mirror = _debian_mirror()
-        say(f"Running debootstrap {_DEBIAN_RELEASE} from {mirror} (about a minute).")
+        notify(f"Running debootstrap {_DEBIAN_RELEASE} from {mirror} (about a minute).")
         include = f"--include={','.join(packages)}"
         _run(["debootstrap", "--variant=minbase", include, _DEBIAN_RELEASE, folder, mirror])
         _import(client, folder, name)
@@ -303,6 +305,6 @@ def _run(command: list[str]) -> str:
         check=False,
     )
     if done.returncode != 0:
-        words = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
-        raise PrerequisiteError(f"`{' '.join(command)}` failed with exit code {done.returncode}: {words}")
+        text = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
+        raise PrerequisiteError(f"`{' '.join(command)}` failed with exit code {done.returncode}: {text}")
     return done.stdout

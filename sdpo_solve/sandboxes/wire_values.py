@@ -101,7 +101,7 @@ def _pack_container(value: object, depth: int) -> object:
         name = "set" if isinstance(value, set) else "frozenset"
         return {name: sorted((_pack(item, depth) for item in value), key=json.dumps)}
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return _pack(value.tolist(), depth)  # numpy scalars and arrays say the same word
+        return _pack(value.tolist(), depth)  # numpy scalars and arrays have the same method
     if type(value).__module__ == "re" and hasattr(value, "group"):
         return {"match": repr(value.group())[:200]}
     raise NotPlain(f"a value of type {type(value).__name__} is not plain data")

@@ -76,7 +76,7 @@ class ForkServer:
 
     def fork(self, slot: UidSlot, allowed: Allowed, fds: list[int]) -> int:
         """Start a test. `fds`: its five files in order, and where to write what keeps it from starting."""
-        return self._ask({"slot": slot.facts(), "allowed": vars(allowed)}, fds)
+        return self._ask({"slot": slot.facts(), "allowed": tuple(allowed)}, fds)
 
     def _ask(self, request: dict[str, Any], fds: list[int]) -> int:
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
@@ -142,7 +142,7 @@ def _become_test(request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         for target, fd in enumerate(given):
             os.dup2(fd, target)
         slot = UidSlot(*request["slot"])
-        slot.give_up_rights(Allowed(**request["allowed"]))
+        slot.give_up_rights(Allowed(*request["allowed"]))
         os.environ |= {"HOME": slot.home, "TMPDIR": slot.home}
         with open(_TARGETS - 2, "rb") as file:
             job: dict[str, Any] = marshal.load(file)

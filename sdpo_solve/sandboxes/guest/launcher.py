@@ -137,7 +137,7 @@ def find(namespace: dict[str, Any], entry: str) -> Any:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Compile, say so, run."""
+    """Compile, report that, run."""
     sys.argv = ["solution.py"]
     sys.setrecursionlimit(sys.getrecursionlimit() + 5)  # the calls between here and the program
     try:

@@ -46,7 +46,7 @@ class Job:
         self.parallel: int = head["parallel"]
         self.allowed = Allowed(**head["allowed"])
         self.compile_error: dict[str, Any] | None = None
-        self.compile_words = b""
+        self.compile_stderr = b""
 
 
 class Launch:
@@ -94,7 +94,7 @@ class Runner:
         """Until the incoming stream ends."""
         self._take_frames()
         while True:
-            self._poll.register(0, select.POLLIN if self._has_room() else 0)  # at 0 it tells only the end
+            self._poll.register(0, select.POLLIN if self._has_room() else 0)  # 0: only its end
             for fd, event in self._poll.poll(TICK_S * 1000 if self._tests else None):
                 if fd == 0:
                     self._receive(event)
@@ -146,7 +146,7 @@ class Runner:
 
     def _start_test(self, job: Job, head: dict[str, Any], stdin: bytes) -> None:
         if job.compile_error is not None:
-            send(job.compile_error | {"result": head["index"]}, job.compile_words)
+            send(job.compile_error | {"result": head["index"]}, job.compile_stderr)
             return
         busy = {test.slot for test in self._tests.values()}
         slot = next(slot for slot in self._slots if slot not in busy)
@@ -260,15 +260,15 @@ class Runner:
         send(head | {"lengths": [len(text) for text in texts]}, b"".join(texts))
 
     def _finish_build(self, job: Job, test: Test, head: dict[str, Any]) -> None:
-        """Keep the compiler's words if it failed; every input then gets them."""
+        """Keep the compiler's messages if it failed; every input then gets them."""
         if test.killed_for is None and head["exit_code"] == 0:
             return
-        words = bytes(test.written["stderr"])
+        text = bytes(test.written["stderr"])
         if test.killed_for:
-            words += f"\nthe compiler was stopped: too much {test.killed_for}\n".encode()
-        job.compile_words = words
+            text += f"\nthe compiler was stopped: too much {test.killed_for}\n".encode()
+        job.compile_stderr = text
         job.compile_error = head | {"status": "compile_error", "again": False, "n_values": 0}
-        job.compile_error["lengths"] = [0, len(words), 0]
+        job.compile_error["lengths"] = [0, len(text), 0]
 
 
 def _slots(layout: dict[str, Any]) -> list[Slot]:
@@ -309,7 +309,7 @@ def send(head: dict[str, Any], payload: bytes = b"") -> None:
 
 
 def main() -> NoReturn:
-    """Take the layout, say that the box is ready, serve."""
+    """Take the layout, report that the box is ready, serve."""
     for fd in range(3, _LOW_FDS):  # so that no pipe takes a number that a test's own files will have
         os.dup2(2, fd, inheritable=False)
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 STACK_MB = 512  # for 50,000 nested calls
 _ADDRESS_SPACE_MB = 4096  # beyond the memory limit, where nothing but the rlimit stops one gulp
@@ -64,7 +64,7 @@ def memory_mb(together: list[Process]) -> float:
 
 
 def _entry(status: bytes, name: bytes) -> bytes:
-    """The first word of an entry; 0 where there is none, as for the dead."""
+    """The first field of an entry; 0 where there is none, as for the dead."""
     _, found, rest = status.partition(b"\n" + name + b":")
     return rest.split(None, 1)[0] if found else b"0"
 
@@ -81,17 +81,14 @@ def processes() -> list[Process]:
     return found
 
 
-class Allowed:
-    """What one process may use."""
+class Allowed(NamedTuple):
+    """What one test may use."""
 
-    def __init__(
-        self, time_s: float, wall_s: float, memory_mb: float, file_bytes: int, n_processes: int
-    ) -> None:
-        self.time_s = time_s
-        self.wall_s = wall_s
-        self.memory_mb = memory_mb
-        self.file_bytes = file_bytes
-        self.n_processes = n_processes
+    time_s: float
+    wall_s: float
+    memory_mb: float
+    file_bytes: int
+    n_processes: int
 
     def set_rlimits(self) -> None:
         """Those that hold for one process. Memory is watched instead: a big stack is not yet memory."""
@@ -124,8 +121,8 @@ class Slot:
         """In the forked child: give up every right and turn into the test. Raises OSError."""
         raise NotImplementedError
 
-    def pids(self, pid: int, words: bytes) -> list[int]:
-        """The processes whose end is the test's: the child, and what it said of others in its `pipes`."""
+    def pids(self, pid: int, info: bytes) -> list[int]:
+        """The processes whose end is the test's: the child, and those that it names in its `pipes`."""
         return [pid]
 
     def members(self, pids: list[int], seen: list[Process]) -> list[Process]:
@@ -275,8 +272,8 @@ class NamespaceSlot(Slot):
         wrapped += ["--seccomp", str(filter_fd), "--", "prlimit", f"--nproc={allowed.n_processes}", *command]
         os.execvpe(wrapped[0], wrapped, environment)
 
-    def pids(self, pid: int, words: bytes) -> list[int]:
-        _, found, rest = words.partition(b'"child-pid": ')
+    def pids(self, pid: int, info: bytes) -> list[int]:
+        _, found, rest = info.partition(b'"child-pid": ')
         number, whole, _ = rest.partition(b",")  # bwrap writes piece by piece
         return [pid, int(number)] if found and whole else [pid]
 
@@ -312,7 +309,7 @@ class NamespaceSlot(Slot):
 
     def exit_code(self, wait_status: int) -> int:
         code = os.waitstatus_to_exitcode(wait_status)
-        return 128 - code if code > 128 else code  # bwrap says 128 + signal
+        return 128 - code if code > 128 else code  # bwrap exits with 128 + signal
 
 
 def _empty(path: str) -> None:
