@@ -188,9 +188,7 @@ def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:
                 notify(f"The sandbox image {name} is there.")
                 return name
             if base is None and not _registry_has(client, _default_base(language)):
-                notify(
-                    "No registry answers for the base image; making a Debian base with debootstrap."
-                )
+                notify("No registry answers for the base image; making a Debian base with debootstrap.")
                 base = _ensure_debian_base(client, language, notify)
             notify(f"Building the sandbox image {name} on {base or _default_base(language)}.")
             _build(client, image_folder(language), name, {"BASE": base} if base else {})
