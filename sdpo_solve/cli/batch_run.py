@@ -20,23 +20,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.batch import trackers
-from sdpo_solve.batch.batch import (
-    Batch,
-    BatchResult,
-    Executor,
-    LocalExecutor,
-    left_to_spend,
-    measure,
-    most_to_spend,
-    prepare,
-    run_batch,
-    standing,
-    unmeasured,
-)
+from sdpo_solve.batch.batch import Batch, BatchResult, Executor, prepare, run_batch
 from sdpo_solve.batch.cost import Estimate
 from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
-from sdpo_solve.batch.locks import Gate, busy_line, interrupts
+from sdpo_solve.batch.local_executor import LocalExecutor, local_executor
+from sdpo_solve.batch.locks import busy_line
+from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
 from sdpo_solve.batch.spec import BatchSpec
+from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.live_batch import make_batch_view
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.report.statistics import visible_speed_up
@@ -84,13 +75,13 @@ def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
     out = asked.spec.batch.out or default_out(asked.spec)
     check_out(out)
     batch = prepare(asked.spec, out)
-    gate = Gate()
+    stop = StopSignal()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
         known = not unmeasured(batch)
         if asked.measure and not known:
             console.print(Text(_MEASURING, style="dim"))
-        costs = measure(batch, _for_measuring(executor), gate) if asked.measure or known else {}
+        costs = measure(batch, _for_measuring(executor), stop) if asked.measure or known else {}
         print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
         if asked.dry_run:
             return 0
@@ -102,8 +93,8 @@ def _run(asked: Asked, console: Console, write: Callable[[str], None]) -> int:
         for tracker in trackers.make(asked.spec.batch.track, batch.out, asked.spec.record()):
             stack.callback(tracker.finish)
             sink.add(trackers.feed(tracker))
-        with interrupts(gate, lambda text: sink({"event": "notice", "text": text})):
-            result = run_batch(batch, executor, sink, gate)
+        with stop_on_signals(stop, lambda text: sink({"event": "notice", "text": text})):
+            result = run_batch(batch, executor, sink, stop)
     print_result(console, result, batch)
     if result.stopped:
         return INTERRUPTED
@@ -126,7 +117,7 @@ def _executor(batch: Batch, stack: ExitStack) -> LocalExecutor | RayExecutor:
 
         ray_executor.load_ray()  # a plan that cannot be carried out is none
         return ray_executor.RayExecutor(options.workers, options.address)
-    return stack.enter_context(LocalExecutor(batch))
+    return stack.enter_context(local_executor(batch))
 
 
 def _for_measuring(executor: LocalExecutor | RayExecutor) -> Executor:
@@ -141,7 +132,7 @@ def _for_measuring(executor: LocalExecutor | RayExecutor) -> Executor:
 
 def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
     """What will be run, what is there already, and what it may cost at most."""
-    spec, done = batch.spec, standing(batch)
+    spec, done = batch.spec, batch.on_disk
     n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=9)

@@ -193,7 +193,7 @@ def test_whole_seeds_come_first() -> None:
 
 
 def test_the_readmes_file_of_options_is_one(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "sdpo_solve/batch/README.md").read_text()
     path = tmp_path / "batch.toml"
     path.write_text(text.split("```toml\n")[1].split("```")[0])
     got = make_spec(read_toml(path), {})
