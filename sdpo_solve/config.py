@@ -1,31 +1,26 @@
 """What a user can set: the options of a run, and the base class of every plug-in's options.
 
-Validates shapes and ranges, and names the known options when one is unknown. Builds nothing: `build.py` does.
+An option is declared once, as a field of a pydantic model: its type, default, range, description and, where a
+command offers it, its `Flag`. Flags (`cli/flags.py`), files of options, `--help` and the journal's record all
+come from that field. Here values are read and errors about them worded; nothing is built.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdpo_solve.errors import ConfigError
 
 FeedbackMode = Literal["public", "paper", "all"]
 
 
-# What only a model reads. Options of a run: how it samples, and how its chat template is filled.
+# Options of a run that only a model reads: how it samples, and how its chat template is filled.
 OF_SAMPLING = ("max_tokens", "temperature", "thinking")
-# Settings by part: what is learned, from whom, by which reward; None: all of the part.
-OF_LEARNING: Mapping[str, frozenset[str] | None] = {
-    "learner": None,
-    "sdpo": frozenset({"teacher", "attempt_in_prompt", "reward"}),
-}
-# Flags that are not called as their option is.
-_FLAGS = {"from_date": "--from", "to_date": "--to", "settings": "--set"}
 # Faults as pydantic calls them, or as their names begin, in words that follow "must be".
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
@@ -50,61 +45,134 @@ _FORMS = {
 }
 
 
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+def _listed(value: Any) -> Any:
+    """A comma-separated text as a list; lists stay."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
+"""Marks a tuple that is given as one comma-separated text."""
+Names = Annotated[tuple[str, ...], Listed]
+
+
 class Options(BaseModel):
     """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def narrow(self, cls: type[OptionsT]) -> OptionsT:
+        """The part of these options that a base model declares."""
+        return cls.model_construct(**{key: getattr(self, key) for key in cls.model_fields})
 
-class RunOptions(Options):
-    """One run, as the command line or a file states it. None: decided when the run is built, and recorded."""
 
-    method: str = Field("sdpo", description="sdpo, best-of-k or multi-turn")
-    arm: str | None = Field(
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a command offers an option; stands in the `Annotated` metadata of the field."""
+
+    panel: str = ""
+    """The group of `--help` that it belongs to; empty: the first one."""
+    name: str | None = None
+    """Its name where that is not the field's: `from` for `from_date`."""
+    short: str | None = None
+    metavar: str | None = None
+    is_argument: bool = False
+    """Given by its place on the line, without a name."""
+    only_in_file: bool = False
+    sets: str | None = None
+    """The setting of a part that it stands for: `sandbox.runtime`."""
+
+
+PROBLEMS = Flag("What to solve")
+BUDGET = Flag("Budget")
+SAMPLING = Flag("Sampling")
+GRADING = Flag("Grading")
+LEARNING = Flag("Learning")
+EXECUTION = Flag("Execution")
+OUTPUT = Flag("Output")
+SETTINGS = Flag("Learning", "set", metavar="PART.OPTION=VALUE")
+IN_FILE = Flag(only_in_file=True)
+
+REPLIES_HELP = "replies for --engine scripted, one JSON object a line"
+
+
+class PartOptions(Options):
+    """What every command takes that judges programs: a sandbox, and options of the parts."""
+
+    sandbox: Annotated[str, GRADING] = Field(
+        "auto", description="where programs run: docker, bubblewrap, or auto: the first that works"
+    )
+    settings: Annotated[Mapping[str, Mapping[str, Any]], SETTINGS] = Field(
+        default_factory=dict, description="set an option of a part, e.g. learner.lr=1e-4 (repeatable)"
+    )
+
+
+class SamplingOptions(PartOptions):
+    """How answers are sampled and judged. None: decided when a run is built, and recorded."""
+
+    engine: Annotated[str, SAMPLING] = Field(
+        "hf", description="what samples: hf (in this process), vllm or scripted"
+    )
+    model: Annotated[str | None, SAMPLING] = Field(
+        None, description="model name, hub id or directory; see 'sdpo-solve model list'"
+    )
+    max_tokens: Annotated[int | None, SAMPLING] = Field(
+        None, ge=1, description="tokens of one answer at most (default: 512, with CUDA 8192)"
+    )
+    temperature: Annotated[float, SAMPLING] = Field(1.0, gt=0, le=10, description="sampling temperature")
+    feedback_mode: Annotated[FeedbackMode, GRADING] = Field(
+        "public", description="tests that feedback may quote"
+    )
+    language: Annotated[Literal["python", "cpp"], GRADING] = Field(
+        "python", description="language of the programs"
+    )
+    system: Annotated[str | None, SAMPLING] = Field(
+        None, description="system message (default: the model's own)"
+    )
+    thinking: Annotated[bool, SAMPLING] = Field(
+        False, description="let the model think first, where its template can"
+    )
+    threads: Annotated[int | None, SAMPLING] = Field(
+        None,
+        ge=1,
+        description="processor threads of the model; equal results need equal numbers of them "
+        "(default: all that the machine offers)",
+    )
+
+
+class SharedOptions(SamplingOptions):
+    """What all runs of a batch have in common."""
+
+    attempts: Annotated[int, BUDGET] = Field(64, ge=1, description="attempts of a run at most")
+    tokens: Annotated[int | None, BUDGET] = Field(None, ge=1, description="generated tokens of a run at most")
+    wall_seconds: Annotated[float | None, BUDGET] = Field(None, gt=0, description="seconds of a run at most")
+    group_size: Annotated[int | None, LEARNING] = Field(
+        None, ge=1, description="attempts sampled together between two updates (default: 16)"
+    )
+    keep_going: Annotated[bool, BUDGET] = Field(
+        False, description="spend the whole budget, also after a success"
+    )
+
+
+class RunOptions(SharedOptions):
+    """One run, as the command line or a file states it, and as `config.json` records it."""
+
+    method: Annotated[str, LEARNING] = Field(
+        "sdpo", description="how to search: sdpo, best-of-k or multi-turn"
+    )
+    arm: Annotated[str | None, OUTPUT] = Field(
         None,
         pattern=r"^[a-z0-9][a-z0-9.-]*$",
-        description="name that the run is filed and compared under; None: the method's",
+        description="name to file and compare the run under (default: the method's)",
     )
-    engine: str = Field("hf", description="hf, vllm or scripted")
-    sandbox: str = Field("auto", description="docker, bubblewrap, or auto: the first that works")
-    model: str | None = Field(None, description="model name, hub id or directory")
-    attempts: int = Field(64, ge=1, description="attempts to spend at most")
-    tokens: int | None = Field(None, ge=1, description="generated tokens to spend at most")
-    wall_seconds: float | None = Field(None, gt=0, description="seconds to spend at most")
-    group_size: int | None = Field(None, ge=1, description="attempts sampled together between two updates")
-    max_tokens: int | None = Field(None, ge=1, description="tokens of one answer at most")
-    temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature")
-    keep_going: bool = Field(False, description="spend the whole budget instead of stopping at a success")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random draw of the run")
-    feedback_mode: FeedbackMode = Field("public", description="which tests feedback may quote")
-    language: Literal["python", "cpp"] = Field("python", description="language of the programs")
-    system: str | None = Field(None, description="system message; None for the model's own")
-    thinking: bool = Field(False, description="the chat template's thinking switch")
-    threads: int | None = Field(
-        None, ge=1, description="processor threads of the model; None: as many as the machine offers"
-    )
-    settings: Mapping[str, Mapping[str, Any]] = Field(
-        default_factory=dict, description="options of the parts, by part: {'learner': {'lr': 5e-5}}"
-    )
-
-    @property
-    def has_weights(self) -> bool:
-        """Scripted replies have none behind them, unless a model is named."""
-        return self.engine != "scripted" or self.model is not None
+    seed: Annotated[int, SAMPLING] = Field(0, ge=0, lt=2**31, description="seed of every random draw")
 
     @property
     def arm_name(self) -> str:
         """The arm of a comparison that the run belongs to."""
         return self.arm or self.method
-
-
-def is_of_learning(part: str, name: str) -> bool:
-    """Whether nothing but learning reads this setting."""
-    names = OF_LEARNING.get(part, frozenset())
-    return names is None or name in names
-
-
-OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def read_options(
@@ -126,15 +194,28 @@ def read_options(
         raise ConfigError(_first_line(exc, part, named or (lambda key: f"{part}.{key}"))) from None
 
 
-def as_flag(key: str) -> str:
-    """The flag of a command that sets this option."""
-    return _FLAGS.get(key) or "--" + key.replace("_", "-")
+def flag_of(cls: type[BaseModel], key: str) -> Flag:
+    """How a command offers this field; a `Flag` without marks where the field says nothing."""
+    found = cls.model_fields[key].metadata
+    return next((mark for mark in found if isinstance(mark, Flag)), Flag())
+
+
+def key_name(cls: type[BaseModel], key: str) -> str:
+    """An option as a file names it: `from` for `from_date`, `max-tokens` for `max_tokens`."""
+    own = flag_of(cls, key).name if key in cls.model_fields else None
+    return own or key.replace("_", "-")
+
+
+def as_flag(cls: type[BaseModel], key: str) -> str:
+    """An option as a command line names it."""
+    mark = flag_of(cls, key) if key in cls.model_fields else Flag()
+    return mark.metavar or key if mark.is_argument else f"--{key_name(cls, key)}"
 
 
 def fault_words(fault: Mapping[str, Any]) -> str:
     """What a value must be, in our words, from one of pydantic's errors."""
     kind, facts = str(fault["type"]), fault.get("ctx", {})
-    if isinstance(fault.get("input"), float) and math.isnan(fault["input"]):
+    if str(fault.get("input")).lower() == "nan":
         return "must be a number"
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
@@ -172,5 +253,14 @@ def _first_line(exc: ValidationError, part: str, named: Callable[[str], str]) ->
     words = fault_words(first)
     if not first["loc"]:
         return f"{part}: {words}"
-    name = ".".join([named(str(first["loc"][0])), *map(str, first["loc"][1:])])
-    return f"{name} {words} (got {first.get('input')!r})"
+    name = ".".join([named(str(first["loc"][0])), *(key for key in first["loc"][1:] if isinstance(key, str))])
+    return f"{name} {words} (got {_shown(first.get('input'))})"
+
+
+def _shown(value: Any) -> str:
+    """A value as the user wrote it: a number on a command line comes as a text."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return repr(value)
+    return str(value)

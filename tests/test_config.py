@@ -1,5 +1,7 @@
 """Options: unknown and malformed ones are refused in one line that names the known ones."""
 
+from functools import partial
+
 import pytest
 
 from sdpo_solve.config import RunOptions, as_flag, parse_settings, read_options
@@ -46,7 +48,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_known_one() -> None:
 )
 def test_a_wrong_value_is_refused_in_one_line_by_the_name_of_its_flag(given: dict, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_options(RunOptions, given, "run", as_flag)
+        read_options(RunOptions, given, "run", partial(as_flag, RunOptions))
     assert str(caught.value) == said
 
 

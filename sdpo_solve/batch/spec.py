@@ -11,30 +11,40 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, as_flag, is_of_learning, read_options
-from sdpo_solve.datasets.selection import Names, Selection
+from sdpo_solve import methods
+from sdpo_solve.config import (
+    BUDGET,
+    EXECUTION,
+    IN_FILE,
+    LEARNING,
+    OF_SAMPLING,
+    OUTPUT,
+    PROBLEMS,
+    REPLIES_HELP,
+    SAMPLING,
+    Names,
+    Options,
+    RunOptions,
+    SamplingOptions,
+    SharedOptions,
+    as_flag,
+    key_name,
+    read_options,
+)
+from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.run.options import has_weights, is_of_learning
 from sdpo_solve.types import Problem
 
 PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
 
 # Options of one run that a batch sets itself, and what it calls them.
 _BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
-# Names that a flag or a TOML file uses, where Python cannot.
-_ALIASES = {"from": "from_date", "to": "to_date"}
-# What a screening takes from the options of a batch: which problems, how they are sampled and judged, and
-# where the batch reads its marks.
-_OF_A_SCREENING = {
-    *Selection.model_fields, "sources", "replies", "screening", "model", "engine", "sandbox", "max_tokens",
-    "temperature", "feedback_mode", "language", "system", "thinking", "threads", "settings",
-}  # fmt: skip
 _PARTS_OF_A_SCREENING = ("judge", "sandbox", "engine", "feedback")
-# The methods that sample groups; multi-turn samples one attempt at a time.
-GROUPED = ("sdpo", "best-of-k")
 
 
 class ArmOptions(Options):
@@ -46,31 +56,59 @@ class ArmOptions(Options):
     )
 
 
-class BatchOptions(Selection):
+class SourceOptions(Selection):
+    """Where problems come from, and which of them are taken."""
+
+    sources: Annotated[Names, SOURCES] = Field(min_length=1, description=SOURCES_HELP)
+    replies: Annotated[Path | None, SAMPLING] = Field(None, description=REPLIES_HELP)
+
+
+class ScreenedOptions(SourceOptions, SamplingOptions):
+    """What a screening takes from the options of a batch: problems, and how they are sampled and judged."""
+
+
+class BatchOptions(SourceOptions):
     """A batch, its runs' own options aside. Lists may be given as one comma-separated text."""
 
-    sources: Names = Field(min_length=1, description="problem files, folders or sources such as lcb:v6")
-    methods: Names = Field(PAPER_ARMS, min_length=1, description="the arms that are compared")
-    arms: Mapping[str, ArmOptions] = Field(
+    methods: Annotated[Names, LEARNING] = Field(
+        PAPER_ARMS, min_length=1, description="arms that are compared, comma-separated"
+    )
+    arms: Annotated[Mapping[str, ArmOptions], IN_FILE] = Field(
         default_factory=dict, description="names that `methods` may use besides the methods' own"
     )
-    seeds: int = Field(1, ge=1, le=1000, description="runs of each problem and arm: seeds 0 to N-1")
-    only: str | None = Field(
-        None, description="keep what a screening found so: hard, very-hard, surely below a rate, or taught"
+    seeds: Annotated[int, BUDGET] = Field(1, ge=1, le=1000, description="seeds of each problem and method")
+    only: Annotated[str | None, PROBLEMS] = Field(
+        None,
+        description="keep what a screening found so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
+        "with feedback solved at least every fourth time",
     )
-    screening: Path = Field(Path("runs/screen"), description="the screening that `only` reads")
-    replies: Path | None = Field(None, description="replies for the scripted engine")
-    in_flight: int = Field(2, ge=1, le=256, description="runs under way at the same time in one process")
-    merge: bool = Field(
-        False,
-        description="let the runs under way sample in one engine batch; rounding may change tokens",
+    screening: Annotated[Path, PROBLEMS] = Field(
+        Path("runs/screen"), description="the screening that --only reads"
     )
-    tries: int = Field(2, ge=1, le=100, description="times that a failing run is tried, over all commands")
-    executor: Literal["local", "ray"] = Field("local", description="this process, or a Ray cluster")
-    workers: int | None = Field(None, ge=1, description="Ray workers [default: one an accelerator]")
-    address: str | None = Field(None, description="address of the Ray cluster; None: RAY_ADDRESS, or local")
-    track: Names = Field((), description="trackers: tensorboard, wandb, trackio")
-    out: Path | None = Field(None, description="directory of the runs; None: named after their options")
+    in_flight: Annotated[int, EXECUTION] = Field(
+        2, ge=1, le=256, description="runs under way at once in one process"
+    )
+    merge: Annotated[bool, EXECUTION] = Field(
+        False, description="sample for the runs in flight together; rounding may change tokens"
+    )
+    tries: Annotated[int, EXECUTION] = Field(
+        2, ge=1, le=100, description="times a failing run is tried, over all commands"
+    )
+    executor: Annotated[Literal["local", "ray"], EXECUTION] = Field(
+        "local", description="this process, or a Ray cluster"
+    )
+    workers: Annotated[int | None, EXECUTION] = Field(
+        None, ge=1, description="Ray workers (default: one an accelerator, else one)"
+    )
+    address: Annotated[str | None, EXECUTION] = Field(
+        None, description="Ray cluster (default: RAY_ADDRESS, else one on this machine)"
+    )
+    track: Annotated[Names, OUTPUT] = Field(
+        (), description="trackers, comma-separated: tensorboard, wandb, trackio"
+    )
+    out: Annotated[Path | None, OUTPUT] = Field(
+        None, description="directory of the runs (default: runs/batch-<options>)"
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,7 +149,7 @@ class BatchSpec:
         method, named = self.method_of(key.arm), self.batch.arms.get(key.arm)
         settings = _merged(self.run.settings, named.settings if named else {}, "batch")
         others = {self.method_of(arm) for arm in self.batch.methods} - {method}
-        if method != "sdpo":
+        if not methods.REGISTRY.load(method).learns:
             others.add("learner")
         return self.run.model_copy(
             update={
@@ -119,13 +157,18 @@ class BatchSpec:
                 "arm": key.arm if named else None,
                 "seed": key.seed,
                 "settings": {part: values for part, values in settings.items() if part not in others},
-                "group_size": self.run.group_size if method in GROUPED else None,
+                "group_size": self.run.group_size if methods.REGISTRY.load(method).samples_groups() else None,
             }
         )
 
     def method_of(self, arm: str) -> str:
         """The method behind the name of an arm."""
         return self.batch.arms[arm].method if arm in self.batch.arms else arm
+
+    def samples_groups(self) -> bool:
+        """Whether `--group-size` means something to one of the arms."""
+        used = map(self.method_of, self.batch.methods)
+        return any(methods.REGISTRY.load(method).samples_groups() for method in used)
 
     def record(self) -> dict[str, Any]:
         """The resolved options as JSON, as they are kept with the runs."""
@@ -137,7 +180,7 @@ class BatchSpec:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The options of a batch file; keys as the flags are called, with `-` or `_`.
+    """The options of a batch file, by the names of their fields; keys are called as flags, with `-` or `_`.
 
     Raises ConfigError where it cannot be read, naming file and line.
     """
@@ -147,7 +190,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from None
-    return {key.replace("-", "_"): value for key, value in given.items()}
+    fields = {key_name(BatchOptions, key): key for key in BatchOptions.model_fields}
+    return {fields.get(key, key.replace("-", "_")): value for key, value in given.items()}
 
 
 def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "batch") -> BatchSpec:
@@ -155,35 +199,34 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
 
     Raises ConfigError for an unknown key or a value of the wrong form.
     """
-    given = {_ALIASES.get(key, key): value for key, value in from_file.items()}
-    settings = _merged(given.get("settings", {}), flags.get("settings") or {}, place)
-    given |= {_ALIASES.get(key, key): value for key, value in flags.items() if value is not None}
+    settings = _merged(from_file.get("settings", {}), flags.get("settings") or {}, place)
+    given = {**from_file, **{key: value for key, value in flags.items() if value is not None}}
     if settings:
         given["settings"] = settings
     for own, ours in _BY_THE_BATCH.items():
         if own in given:
             raise ConfigError(f"{place}: a batch has no option {own!r}; it is called {ours!r}")
+    of_batch, of_runs = BatchOptions.model_fields, SharedOptions.model_fields
     for key in given:
-        if key not in BatchOptions.model_fields and key not in RunOptions.model_fields:
-            known = sorted({*BatchOptions.model_fields, *RunOptions.model_fields} - set(_BY_THE_BATCH))
-            raise ConfigError(f"{place} has no option {key!r} (known: {', '.join(known)})")
-    own_given = {key: value for key, value in given.items() if key in BatchOptions.model_fields}
-    if not own_given.get("sources"):
+        if key not in of_batch and key not in of_runs:
+            known = ", ".join(sorted({*of_batch, *of_runs}))
+            raise ConfigError(f"{place} has no option {key!r} (known: {known})")
+    if not given.get("sources"):
         raise ConfigError(f"{place}: name at least one source of problems")
-    shared = {key: value for key, value in given.items() if key in RunOptions.model_fields}
 
     def named(key: str) -> str:
-        return as_flag(key) if flags.get(key) is not None else f"{place}: {as_flag(key).lstrip('-')}"
+        cls = BatchOptions if key in of_batch else SharedOptions
+        return as_flag(cls, key) if flags.get(key) is not None else f"{place}: {key_name(cls, key)}"
 
     spec = BatchSpec(
-        read_options(BatchOptions, own_given, place, named),
-        read_options(RunOptions, shared, place, named),
+        read_options(BatchOptions, {key: given[key] for key in of_batch if key in given}, place, named),
+        read_options(RunOptions, {key: given[key] for key in of_runs if key in given}, place, named),
         place,
         frozenset(flags.get("settings") or {}),
     )
     _check_methods(spec)
-    arms_of_file = {"methods": from_file.get("methods", PAPER_ARMS)}
-    of_file = read_options(BatchOptions, {**own_given, **arms_of_file}, place, lambda key: f"{place}: {key}")
+    methods_of_file = {"sources": "any", "methods": from_file.get("methods", PAPER_ARMS)}
+    of_file = read_options(BatchOptions, methods_of_file, place, lambda key: f"{place}: {key}")
     return _without_idle(spec, flags, of_file.methods)
 
 
@@ -194,9 +237,9 @@ def make_screen_spec(
 
     Raises ConfigError as `make_spec` does.
     """
-    given = {_ALIASES.get(key, key): value for key, value in from_file.items()}
-    others = {*BatchOptions.model_fields, *RunOptions.model_fields} - _OF_A_SCREENING
-    kept = {key: value for key, value in given.items() if key not in others}
+    taken = {*ScreenedOptions.model_fields, "screening"}
+    others = {*BatchOptions.model_fields, *SharedOptions.model_fields} - taken
+    kept = {key: value for key, value in from_file.items() if key not in others}
     parts = _merged(kept.get("settings", {}), {}, place)
     kept["settings"] = {part: values for part, values in parts.items() if part in _PARTS_OF_A_SCREENING}
     return make_spec(
@@ -210,25 +253,26 @@ def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: Seque
     Raises ConfigError.
     """
     is_part_of_a_file = flags.get("methods") is not None
-    methods = {spec.method_of(arm) for arm in spec.batch.methods}
+    used = {spec.method_of(arm) for arm in spec.batch.methods}
+    learns = any(methods.REGISTRY.load(method).learns for method in used)
     idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
     if idle and not is_part_of_a_file:
         raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
-    if spec.run.group_size is not None and not methods & set(GROUPED):
+    if spec.run.group_size is not None and not spec.samples_groups():
         if flags.get("group_size") is not None or not is_part_of_a_file:
-            raise ConfigError("group-size: none of these methods samples groups; leave it out")
+            raise ConfigError("--group-size: none of these methods samples groups; leave it out")
         spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
     settings = dict(spec.run.settings)
     if is_part_of_a_file:
-        of_others = {"learner", *(spec.method_of(arm) for arm in arms_of_file)} - methods
-        if "sdpo" in methods:
-            of_others.remove("learner")
+        of_others = {spec.method_of(arm) for arm in arms_of_file} - used
+        if not learns:
+            of_others.add("learner")
         for part in of_others - set(flags.get("settings") or {}):
             settings.pop(part, None)
-    if "learner" in settings and "sdpo" not in methods:
+    if "learner" in settings and not learns:
         raise ConfigError("settings of the learner: none of these methods learns")
     spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
-    if not spec.run.has_weights and flags.get("engine") is not None:
+    if not has_weights(spec.run) and flags.get("engine") is not None:
         spec = _without_weights(spec, flags)
     return spec
 
@@ -277,7 +321,7 @@ def _check_methods(spec: BatchSpec) -> None:
     if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:
         raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
     if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address):
-        raise ConfigError("workers and address are for --executor ray")
+        raise ConfigError("--workers and --address are for --executor ray")
 
 
 def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:

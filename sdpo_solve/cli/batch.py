@@ -1,294 +1,263 @@
-"""The commands about many runs: batch, screen, export.
-
-Parse, call, print; `cli.py` registers them. Heavy parts are imported inside the commands.
-"""
+"""The command `batch`: print the plan, run it with a display and a log, heed Ctrl-C, say how it ended."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import Field
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from sdpo_solve.cli.flags import (
-    SOURCES_HELP,
-    AttemptsFlag,
-    DifficultyFlag,
-    EngineFlag,
-    FeedbackModeFlag,
-    FileFlag,
-    FirstFlag,
-    FromFlag,
-    GroupSizeFlag,
-    HalfFlag,
-    IdsFlag,
-    IncludeBadFlag,
-    KeepGoingFlag,
-    LanguageFlag,
-    MaxTokensFlag,
-    MethodsFlag,
-    ModelFlag,
-    PlatformFlag,
-    RepliesFlag,
-    RuntimeFlag,
-    SetFlag,
-    SystemFlag,
-    TemperatureFlag,
-    ThinkingFlag,
-    ThreadsFlag,
-    ToFlag,
-    TokensFlag,
-    WallSecondsFlag,
-    flags_of,
+from sdpo_solve.batch import trackers
+from sdpo_solve.batch.batch import (
+    Batch,
+    BatchResult,
+    LocalExecutor,
+    left_to_spend,
+    measure,
+    most_to_spend,
+    prepare,
+    run_batch,
+    standing,
+    unmeasured,
 )
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.batch.cost import Estimate
+from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
+from sdpo_solve.batch.locks import Gate, busy_line, interrupts
+from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
+from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
+from sdpo_solve.cli.live_batch import make_batch_view
+from sdpo_solve.config import OUTPUT, Flag, Options, SharedOptions
+from sdpo_solve.datasets.selection import describe_left_out
+from sdpo_solve.report.table import clock
+from sdpo_solve.run.identity import check_out
+from sdpo_solve.sanitize import clean
 
-Sources = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="SOURCE...", help=SOURCES_HELP),
-]
-SandboxFlag = Annotated[
-    str | None, typer.Option(help="docker, bubblewrap, or auto: the first that works (default: auto).")
-]
+if TYPE_CHECKING:
+    from sdpo_solve.batch.batch import Executor
 
+_SHOWN_FAILED = 20
+_MEASURING = "measuring two small groups of each method (--no-measure leaves the estimate out) ..."
 INTERRUPTED = 130
+SOME_FAILED = 4
 
 
-def _epilog(*lines: str) -> str:
-    return "Examples:\n\n" + "\n\n".join(lines)
+class Shown(WithFile, Options):
+    """What is done with a batch, besides its own options."""
+
+    no_measure: Annotated[bool, OUTPUT] = Field(
+        False, description="print no estimate where nothing was measured yet"
+    )
+    dry_run: bool = Field(False, description="print the plan and stop")
+    as_json: Annotated[bool, Flag(OUTPUT.panel, "json")] = Field(
+        False, description="events as JSON lines on standard output, all else on standard error"
+    )
 
 
-BATCH_EPILOG = _epilog(
-    "sdpo-solve batch problems --seeds 3 --attempts 64 --dry-run",
-    "sdpo-solve batch lcb:rows.jsonl --from 2025-02-01 --difficulty hard --seeds 5 --attempts 512 "
-    "--out runs/lcb",
-    "sdpo-solve batch --file batch.toml --attempts 128",
+class BatchCommand(Shown, WithRuntime, SharedOptions, BatchOptions):
+    """What `batch` takes."""
+
+
+@file_command(
+    BatchCommand,
+    "batch problems --seeds 3 --attempts 64 --dry-run",
+    "batch lcb:rows.jsonl --from 2025-02-01 --difficulty hard --seeds 5 --attempts 512 --out runs/lcb",
+    "batch --file batch.toml --attempts 128",
 )
-
-
-def batch(
-    sources: Sources = None,
-    file: FileFlag = None,
-    methods: MethodsFlag = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of each problem and method (default: 1).")] = None,
-    ids: IdsFlag = None,
-    difficulty: DifficultyFlag = None,
-    platform: PlatformFlag = None,
-    from_date: FromFlag = None,
-    to_date: ToFlag = None,
-    half: HalfFlag = None,
-    first: FirstFlag = None,
-    include_bad: IncludeBadFlag = False,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Keep what a screening found so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
-            "with feedback solved at least every fourth time."
-        ),
-    ] = None,
-    screening: Annotated[
-        Path | None, typer.Option(help="The screening that --only reads (default: runs/screen).")
-    ] = None,
-    attempts: AttemptsFlag = None,
-    group_size: GroupSizeFlag = None,
-    tokens: TokensFlag = None,
-    wall_seconds: WallSecondsFlag = None,
-    max_tokens: MaxTokensFlag = None,
-    temperature: TemperatureFlag = None,
-    keep_going: KeepGoingFlag = False,
-    model: ModelFlag = None,
-    engine: EngineFlag = None,
-    replies: RepliesFlag = None,
-    sandbox: SandboxFlag = None,
-    runtime: RuntimeFlag = None,
-    feedback_mode: FeedbackModeFlag = None,
-    language: LanguageFlag = None,
-    system: SystemFlag = None,
-    thinking: ThinkingFlag = False,
-    threads: ThreadsFlag = None,
-    in_flight: Annotated[
-        int | None, typer.Option(help="Runs under way at once in one process (default: 2).")
-    ] = None,
-    merge: Annotated[
-        bool,
-        typer.Option("--merge", help="Sample for the runs in flight together; rounding may change tokens."),
-    ] = False,
-    tries: Annotated[
-        int | None, typer.Option(help="Times a failing run is tried, over all commands (default: 2).")
-    ] = None,
-    executor: Annotated[str | None, typer.Option(help="local or ray (default: local).")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Ray workers (default: one an accelerator, else one).")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster (default: RAY_ADDRESS, else one on this machine).")
-    ] = None,
-    settings: SetFlag = None,
-    track: Annotated[
-        str | None, typer.Option(help="Trackers, comma-separated: tensorboard, wandb, trackio.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory of the runs (default: runs/batch-<options>).")
-    ] = None,
-    no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Print no estimate where nothing was measured yet.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Events as JSON lines on standard output, all else on error.")
-    ] = False,
-) -> None:
+def batch(flags: Mapping[str, Any]) -> None:
     """Problems x methods x seeds: plan, measure, run. The same command again goes on where it stopped.
 
     Ctrl-C once ends after the groups under way, twice at once. Exit code 0: every run ended, 4: some failed.
     """
-    flags = flags_of(locals(), without=("file", "no_measure", "dry_run", "as_json"))
-    from sdpo_solve.batch.spec import make_spec, read_toml
-    from sdpo_solve.cli import batch_run
-
-    spec = make_spec(read_toml(file) if file else {}, flags, str(file) if file else "batch")
-    asked = batch_run.Asked(spec, dry_run=dry_run, measure=not no_measure, as_json=as_json)
-    console = Console(stderr=as_json, highlight=False)
-    code = batch_run.run(asked, console, typer.echo)
+    shown, others = split(Shown, flags)
+    spec = make_spec(read_toml(shown.file) if shown.file else {}, others, str(shown.file or "batch"))
+    console = Console(stderr=shown.as_json, highlight=False)
+    try:
+        code = _run(spec, shown, console)
+    except KeyboardInterrupt:
+        # A thread in the middle of a gradient step cannot be ended, and an interpreter that shuts down around
+        # one aborts; boxes and files are closed by now.
+        console.print(Text("ended at once; the same command goes on from the last whole groups"))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
     if code == INTERRUPTED:
         raise SystemExit(code)  # it has said the way on
     raise typer.Exit(code)
 
 
-# Flags of `screen` that are no options of a batch.
-_OF_THE_SCREENING = (
-    "file", "attempts", "total", "group_size", "round_size", "ceiling", "teacher", "seed", "as_json",
-)  # fmt: skip
-SCREEN_EPILOG = _epilog(
-    "sdpo-solve screen problems --attempts 512",
-    "sdpo-solve screen lcb:rows.jsonl --difficulty hard --teacher --out runs/screen-hard",
-    "sdpo-solve screen --file batch.toml",
-)
+def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
+    """The whole command; returns its exit code. Raises UserError and PrerequisiteError."""
+    trackers.check(spec.batch.track)
+    out = spec.batch.out or default_out(spec)
+    check_out(out)
+    batch = prepare(spec, out)
+    gate = Gate()
+    with ExitStack() as stack:
+        executor = _executor(batch, stack)
+        known = not unmeasured(batch)
+        if not (known or shown.no_measure):
+            console.print(Text(_MEASURING, style="dim"))
+        costs = measure(batch, _for_measuring(executor, spec), gate) if known or not shown.no_measure else {}
+        print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
+        if shown.dry_run:
+            return 0
+        view = make_batch_view(console)
+        stack.enter_context(view)
+        sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
+        if shown.as_json:
+            sink.add(json_lines(typer.echo))
+        for tracker in trackers.make(spec.batch.track, batch.out, spec.record()):
+            stack.callback(tracker.finish)
+            sink.add(trackers.feed(tracker))
+        with interrupts(gate, lambda text: sink({"event": "notice", "text": text})):
+            result = run_batch(batch, executor, sink, gate)
+    print_result(console, result, batch)
+    if result.stopped:
+        return INTERRUPTED
+    return SOME_FAILED if result.failed else 0
 
 
-def screen(
-    sources: Sources = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", help="TOML file of a batch: problems and sampling as there; flags win."),
-    ] = None,
-    attempts: Annotated[int, typer.Option(help="Samples of one problem at most.", min=1)] = 512,
-    total: Annotated[int | None, typer.Option(help="Samples of this command at most.", min=1)] = None,
-    group_size: Annotated[
-        int,
-        typer.Option(help="Samples of one problem taken at a time at most; the first look takes 4.", min=1),
-    ] = 16,
-    round_size: Annotated[
-        int, typer.Option(help="Samples of all problems that go through the engine together.", min=1)
-    ] = 64,
-    ceiling: Annotated[
-        str,
-        typer.Option(help="Leave a problem alone once its rate is surely above this: hard, or e.g. 0.1."),
-    ] = "hard",
-    teacher: Annotated[
-        bool, typer.Option("--teacher", help="Also sample from the prompt that shows a failure's feedback.")
-    ] = False,
-    ids: IdsFlag = None,
-    difficulty: DifficultyFlag = None,
-    platform: PlatformFlag = None,
-    from_date: FromFlag = None,
-    to_date: ToFlag = None,
-    half: HalfFlag = None,
-    first: FirstFlag = None,
-    include_bad: IncludeBadFlag = False,
-    max_tokens: MaxTokensFlag = None,
-    temperature: TemperatureFlag = None,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.", min=0)] = 0,
-    model: ModelFlag = None,
-    engine: EngineFlag = None,
-    replies: RepliesFlag = None,
-    sandbox: SandboxFlag = None,
-    runtime: RuntimeFlag = None,
-    feedback_mode: FeedbackModeFlag = None,
-    language: LanguageFlag = None,
-    system: SystemFlag = None,
-    thinking: ThinkingFlag = False,
-    threads: ThreadsFlag = None,
-    settings: SetFlag = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory of the screening (default: the file's, or runs/screen).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON object.")] = False,
-) -> None:
-    """How often the base model solves each problem, with intervals; marks hard and very hard ones.
+def default_out(spec: BatchSpec) -> Path:
+    """`runs/batch-<digest>`, named after the options of the runs, so that the same command finds them again.
 
-    Goes on where it stopped; Ctrl-C once ends after the samples under way. `batch --only hard` reads the
-    result, and wants the same model and sampling. The samples serve no comparison.
+    Problems, methods and seeds are left out: more of them extend a batch.
     """
-    flags = flags_of(locals(), without=_OF_THE_SCREENING)
-    from sdpo_solve.batch import screening
-    from sdpo_solve.batch.difficulty import Rule, rate_of
-    from sdpo_solve.batch.spec import make_screen_spec, read_toml
-    from sdpo_solve.cli import live_screening
-
-    spec = make_screen_spec(read_toml(file) if file else {}, flags, str(file) if file else "screen")
-    rule = Rule(group_size, attempts, rate_of(ceiling))
-    asked = screening.Asked(spec, spec.batch.screening, rule, round_size, total, teacher, seed)
-    console = Console(stderr=as_json, highlight=False)
-    with live_screening.make_screen_view(console, live_screening.ScreenProgress(rule)) as view:
-        ended = screening.run(asked, view)
-    live_screening.print_table(console, ended.problems, asked.out, stopped=ended.stopped)
-    if as_json:
-        typer.echo(json.dumps(live_screening.as_record(ended.screening)))
-    if ended.stopped:
-        raise SystemExit(INTERRUPTED)  # it has said the way on
+    options = spec.run.model_dump_json(exclude={"method", "arm", "seed"})
+    return Path("runs") / f"batch-{hashlib.sha256(options.encode()).hexdigest()[:6]}"
 
 
-EXPORT_EPILOG = _epilog(
-    "sdpo-solve export runs/lcb --format livecodebench --method sdpo > answers.json",
-    "sdpo-solve export runs/lcb --format pack --out results.zip",
-)
+def _executor(batch: Batch, stack: ExitStack) -> Executor:
+    if batch.spec.batch.executor == "ray":
+        return _ray(batch.spec)
+    return stack.enter_context(LocalExecutor(batch))
 
 
-def export(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Directories of runs, or ones that hold them.")
-    ],
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="livecodebench: what its custom_evaluator reads; pack: runs without texts, for 'report'.",
+def _ray(spec: BatchSpec, n_workers: int | None = None) -> Executor:
+    """Ray is loaded by name: a batch on one machine needs nothing of it.
+
+    Raises PrerequisiteError where it is not installed: a plan that cannot be carried out is none.
+    """
+    ray_executor = importlib.import_module("sdpo_solve.batch.ray_executor")
+    ray_executor.load_ray()
+    executor: Executor = ray_executor.RayExecutor(n_workers or spec.batch.workers, spec.batch.address)
+    return executor
+
+
+def _for_measuring(executor: Executor, spec: BatchSpec) -> Executor:
+    """One worker of a cluster is measured: the driver may have no accelerator."""
+    return _ray(spec, 1) if spec.batch.executor == "ray" else executor
+
+
+# -- pages ---------------------------------------------------------------------------------------------------
+
+
+def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
+    """What will be run, what is there already, and what it may cost at most."""
+    spec, done = batch.spec, standing(batch)
+    n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=9)
+    table.add_column(overflow="fold")
+    counts = (
+        f"{len(batch.keys)} = {_count(n_problems, 'problem')} × {_count(n_methods, 'method')} × "
+        f"{_count(n_seeds, 'seed')}"
+    )
+    table.add_row("runs", counts)
+    if done.finished or done.begun:
+        table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
+    table.add_row("methods", ", ".join(spec.batch.methods))
+    if n_methods > 1:
+        from sdpo_solve.report.statistics import visible_speed_up
+
+        pairs = n_problems * n_seeds
+        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible_speed_up(pairs):.1f}x or more"
+        table.add_row("", f"{least} with 80 % power, if all are solved")
+    table.add_row("problems", clean(_few(list(batch.problems))))
+    if batch.left_out:
+        table.add_row("", clean(describe_left_out(batch.left_out)))
+    table.add_row("budget", _budget(spec))
+    table.add_row("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
+    for row in _cost_rows(cost, batch):
+        table.add_row(*row)
+    table.add_row("out", clean(str(batch.out)))
+    console.print(table)
+
+
+def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
+    out = batch.out
+    free_bytes = shutil.disk_usage(
+        next(path for path in (out, *out.absolute().parents) if path.exists())
+    ).free
+    if cost is None:
+        most = most_to_spend(batch)
+        if not most.attempts:
+            return [("cost", "nothing left to do")]
+        return [
+            ("cost", f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time was not measured"),
+            ("disk", f"{_size(free_bytes)} free"),
+        ]
+    if not cost.attempts:
+        return [("cost", "nothing left to do")]
+    where = "here" if batch.spec.batch.executor == "local" else "on one worker"
+    rows = [
+        (
+            "cost",
+            f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {clock(cost.seconds)} {where}",
         ),
-    ] = "livecodebench",
-    method: Annotated[str | None, typer.Option(help="The arm to write, where there are several.")] = None,
-    all_attempts: Annotated[
-        bool, typer.Option("--all-attempts", help="Every attempt's program, not one program a run.")
-    ] = False,
-    rows: Annotated[
-        Path | None,
-        typer.Option(help="Rows of LiveCodeBench: questions that were not run get an empty program."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
-) -> None:
-    """Write what was found in a form that other tools read, or as one small file that 'report' reads."""
-    from sdpo_solve.report import archive
-    from sdpo_solve.report import export as exporting
-    from sdpo_solve.report.runs import only_reading
-
-    if format == "pack":
-        if out is None or method or all_attempts or rows:
-            raise ConfigError("--format pack needs --out FILE and takes no other option")
-        with only_reading():
-            typer.echo(f"{archive.pack(sources, out)} runs are in {out}")
-        return
-    with only_reading():
-        text = exporting.render(sources, format, method=method, all_attempts=all_attempts, rows=rows)
-    if out is None:
-        typer.echo(text)
-    else:
-        exporting.write(out, text)
+        ("", f"(by {cost.measured} measured attempts; runs that are solved end earlier)"),
+        ("disk", f"at most {_size(cost.disk_bytes)}, {_size(free_bytes)} free"),
+    ]
+    if cost.disk_bytes > free_bytes:
+        rows.append(("", "that may not fit: free some room, or choose another --out"))
+    return rows
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register batch, screen and export on the application."""
-    app.command("batch", epilog=BATCH_EPILOG)(batch)
-    app.command("screen", epilog=SCREEN_EPILOG)(screen)
-    app.command("export", epilog=EXPORT_EPILOG)(export)
+def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
+    """The counts, the failed runs, and what to do next."""
+    kept = f" ({result.kept} kept)" if result.kept else ""
+    line = Text(f"{result.solved} solved", style="bold green")
+    line += Text(f" · {result.unsolved} not solved · {len(result.failed)} failed · {result.stopped} stopped")
+    console.print(line + Text(f" of {result.runs} runs{kept} in {clock(result.wall_s)}"))
+    if result.busy:
+        console.print(Text(f"busy: {busy_line(result.busy)}", style="dim"))
+    for name in result.failed[:_SHOWN_FAILED]:
+        console.print(Text(f"failed: {clean(name)}; see {clean(str(batch.out / name))}"), soft_wrap=True)
+    if len(result.failed) > _SHOWN_FAILED:
+        console.print(Text(f"and {len(result.failed) - _SHOWN_FAILED} more failed"))
+    if result.failed:
+        console.print(Text("the same command with a larger --tries tries failed runs again"))
+    if result.stopped:
+        console.print(Text("the same command goes on from the last whole groups"))
+    console.print(Text(f"sdpo-solve report {clean(str(batch.out))}", style="dim"), soft_wrap=True)
+
+
+def _budget(spec: BatchSpec) -> str:
+    run = spec.run
+    parts = [f"{run.attempts} attempts a run"]
+    parts += [f"{run.tokens} tokens"] if run.tokens is not None else []
+    parts += [f"{run.wall_seconds:g} s"] if run.wall_seconds is not None else []
+    return ", ".join(parts) + (", also after a success" if run.keep_going else ", or the first success")
+
+
+def _few(names: list[str], most: int = 6) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -1,75 +1,99 @@
-"""The command `explain`: which attempt is explained, the model that it needs, and where the result goes.
-
-Joins `runs.py`, the room `explain` and the model on this disk; scores nothing itself.
-"""
+"""The command `explain`: which attempt is explained, the model that it needs, and where the result goes."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
+from sdpo_solve.cli.flags import command
+from sdpo_solve.config import OUTPUT, Flag, Options
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.explain import html as page
-from sdpo_solve.report.explain import policies, text
-from sdpo_solve.report.explain.records import Signal
-from sdpo_solve.report.run_text import diff_text, load_run
-from sdpo_solve.report.runs import AttemptRow, RunRecord, one_run_dir
+
+if TYPE_CHECKING:
+    from sdpo_solve.report.explain.records import Signal
+    from sdpo_solve.report.runs import AttemptRow, RunRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the user asked for; None: the last update, and one attempt of the group behind it."""
+class ExplainCommand(Options):
+    run: Annotated[Path, Flag(metavar="RUN", is_argument=True)] = Field(
+        description="a run's directory, or one that holds one run"
+    )
+    attempt: int | None = Field(
+        None, description="the attempt whose tokens are shown (default: one behind the last update)"
+    )
+    update: int | None = Field(None, description="the update to explain (default: the last)")
+    no_model: bool = Field(False, description="only what the journal says; loads no weights")
+    html: Annotated[Path | None, OUTPUT] = Field(
+        None, description="write one self-contained page to this file as well"
+    )
 
-    attempt: int | None
-    update: int | None
-    with_model: bool
+
+@command(
+    ExplainCommand,
+    "explain runs/first/inc/sdpo",
+    "explain runs/first/inc/sdpo --update 1 --html e.html",
+)
+def explain(given: ExplainCommand) -> None:
+    """Why the policy changed: the teacher's view of an attempt token by token, and how answers moved.
+
+    Loads the model of the run to score one attempt again, which takes seconds.
+    """
+    from sdpo_solve.report.runs import only_reading
+
+    if given.attempt is not None and (given.update is not None or given.no_model):
+        raise ConfigError("--attempt stands alone: it says which update, and it needs the model")
+    with only_reading():
+        _explain(given, Console(highlight=False))
 
 
-def explain(source: Path, wanted: Wanted, console: Console, html: Path | None) -> None:
-    """Print the run's moves and the attempt's tokens, and write the page.
+def _explain(given: ExplainCommand, console: Console) -> None:
+    """Print how the run's policies moved and the attempt's tokens, and write the page.
 
     Raises ConfigError for a run, update or attempt that cannot be explained, PrerequisiteError where the
     run's model is not on this disk.
     """
-    run = load_run(one_run_dir(source))
-    found = policies.stages(run)
-    if wanted.update is not None:
-        policies.group_behind(run, wanted.update)
-        found = [stage for stage in found if stage.version in (wanted.update - 1, wanted.update)]
-    if not found:
+    from sdpo_solve.report.explain import html, policies, text
+    from sdpo_solve.report.run_text import diff_text, load_run
+    from sdpo_solve.report.runs import one_run_dir
+
+    run = load_run(one_run_dir(given.run))
+    stages = policies.stages(run)
+    if given.update is not None:
+        policies.group_behind(run, given.update)
+        stages = [stage for stage in stages if stage.version in (given.update - 1, given.update)]
+    if not stages:
         raise ConfigError(f"{run.run_dir} has no graded attempt yet")
-    pairs = list(itertools.pairwise(found))
-    diffs = [diff_text(before.program, after.program) for before, after in pairs]
-    signals = [_signal(run, _chosen(run, wanted))] if _needs_model(run, wanted) else []
-    if wanted.attempt is None:
-        console.print(text.run_story(run, found, diffs))
+    diffs = [diff_text(before.program, after.program) for before, after in itertools.pairwise(stages)]
+    scored = given.attempt is not None or (not given.no_model and bool(run.updates))
+    signals = [_signal(run, _chosen(run, given))] if scored else []
+    if given.attempt is None:
+        console.print(text.run_story(run, stages, diffs))
         console.print()
     colour = console.is_terminal and not console.no_color
     for signal in signals:
         console.print(text.signal_renderable(signal, colour=colour))
-    if not signals and wanted.with_model:
+    if not signals and not given.no_model:
         console.print(
             Text("this run learned nothing from a teacher: there are no tokens to explain", style="dim")
         )
-    if html is not None:
-        page.write_page(run, found, [str(diff) for diff in diffs], signals, html)
-        Console(stderr=True, highlight=False).print(Text(f"written: {html}"), soft_wrap=True)
+    if given.html is not None:
+        html.write_page(run, stages, [str(diff) for diff in diffs], signals, given.html)
+        Console(stderr=True, highlight=False).print(Text(f"written: {given.html}"), soft_wrap=True)
 
 
-def _needs_model(run: RunRecord, wanted: Wanted) -> bool:
-    return wanted.attempt is not None or (wanted.with_model and bool(run.updates))
-
-
-def _chosen(run: RunRecord, wanted: Wanted) -> int:
+def _chosen(run: RunRecord, given: ExplainCommand) -> int:
     """The attempt asked for; else the failed one that passed most tests in the group behind the update."""
-    if wanted.attempt is not None:
-        return wanted.attempt
+    from sdpo_solve.report.explain import policies
+
+    if given.attempt is not None:
+        return given.attempt
     last = run.updates[-1].version
-    group = policies.group_behind(run, wanted.update if wanted.update is not None else last)
+    group = policies.group_behind(run, given.update if given.update is not None else last)
     failed = [attempt for attempt in group if not attempt.solved and attempt.n_tokens]
     if not failed:
         raise ConfigError(

@@ -1,157 +1,226 @@
-"""Flags that several commands share, and how what was given becomes options. Prints and calls nothing."""
+"""Commands from options: the fields of a command's pydantic model become its flags and arguments.
+
+A field gives a flag its name, type, default, range and help (see `config.Flag`). Values are passed on as
+texts and read by the model, so that errors about options are worded in one place (`config.read_options`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
-from sdpo_solve.config import as_flag, parse_settings, read_options
-from sdpo_solve.datasets.selection import Selection
+from sdpo_solve.config import (
+    GRADING,
+    OUTPUT,
+    Flag,
+    Listed,
+    Options,
+    as_flag,
+    flag_of,
+    parse_settings,
+    read_options,
+)
 
-SOURCES_HELP = "Problem files, folders, lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE."
-_PANEL = "Which problems"
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")
-]
-SandboxFlag = Annotated[
-    str, typer.Option("--sandbox", help="docker, bubblewrap, or auto: the first that works.")
-]
-SetFlag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PART.OPTION=VALUE",
-        help="Set an option of a part, e.g. learner.lr=1e-4 (repeatable).",
-    ),
-]
-RuntimeFlag = Annotated[
-    str | None,
-    typer.Option("--runtime", help="Docker's OCI runtime, such as runsc for gVisor; means --sandbox docker."),
-]
-ProblemArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="PROBLEM", help="A problem file, or lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE with --ids."
-    ),
-]
-FileFlag = Annotated[
-    Path | None, typer.Option("--file", "-f", help="TOML file with any of these options; flags win.")
-]
-
-# -- a run: what is not given is left to the options' own defaults, or to a file -----------------------------
-
-MethodsFlag = Annotated[
-    str | None, typer.Option(help="Methods, comma-separated (default: sdpo,best-of-k,multi-turn).")
-]
-AttemptsFlag = Annotated[int | None, typer.Option(help="Attempts of a run at most (default: 64).")]
-GroupSizeFlag = Annotated[
-    int | None, typer.Option(help="Attempts sampled between two updates (default: 16).")
-]
-TokensFlag = Annotated[int | None, typer.Option(help="Generated tokens of a run at most.")]
-WallSecondsFlag = Annotated[float | None, typer.Option(help="Seconds of a run at most.")]
-MaxTokensFlag = Annotated[
-    int | None, typer.Option(help="Tokens of one answer at most (default: 512, with CUDA 8192).")
-]
-TemperatureFlag = Annotated[float | None, typer.Option(help="Sampling temperature (default: 1.0).")]
-KeepGoingFlag = Annotated[
-    bool, typer.Option("--keep-going", help="Spend the whole budget, also after a success.")
-]
-ModelFlag = Annotated[
-    str | None, typer.Option(help="Model name, hub id or directory; see 'sdpo-solve model list'.")
-]
-EngineFlag = Annotated[
-    str | None, typer.Option(help="What samples: hf (in this process), vllm or scripted (default: hf).")
-]
-RepliesFlag = Annotated[
-    Path | None, typer.Option(help="Replies for --engine scripted, one JSON object a line.")
-]
-FeedbackModeFlag = Annotated[
-    str | None, typer.Option(help="Tests that feedback may quote: public, paper or all (default: public).")
-]
-LanguageFlag = Annotated[
-    str | None, typer.Option(help="Language of the programs: python or cpp (default: python).")
-]
-SystemFlag = Annotated[str | None, typer.Option(help="System message.")]
-ThinkingFlag = Annotated[
-    bool, typer.Option("--thinking", help="Let the model think first, where its template can.")
-]
-ThreadsFlag = Annotated[
-    int | None,
-    typer.Option(help="Processor threads of the model; equal results need equal numbers of them."),
-]
-
-# -- which problems ------------------------------------------------------------------------------------------
-
-IdsFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--ids", help="Problems to keep, by id, comma-separated; bad ones too.", rich_help_panel=_PANEL
-    ),
-]
-DifficultyFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--difficulty", help="Difficulties to keep, comma-separated, e.g. hard.", rich_help_panel=_PANEL
-    ),
-]
-PlatformFlag = Annotated[
-    str | None,
-    typer.Option("--platform", help="Platforms to keep, e.g. atcoder,leetcode.", rich_help_panel=_PANEL),
-]
-FromFlag = Annotated[
-    str | None,
-    typer.Option("--from", help="First contest date to keep, e.g. 2025-02-01.", rich_help_panel=_PANEL),
-]
-ToFlag = Annotated[
-    str | None, typer.Option("--to", help="Last contest date to keep.", rich_help_panel=_PANEL)
-]
-HalfFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--half",
-        help="Half of the problems, by their ids: dev (to tune on) or test (to look at once).",
-        rich_help_panel=_PANEL,
-    ),
-]
-FirstFlag = Annotated[
-    int | None,
-    typer.Option("--first", help="Keep the first N of those left.", min=1, rich_help_panel=_PANEL),
-]
-IncludeBadFlag = Annotated[
-    bool,
-    typer.Option("--include-bad", help="Keep problems that are known to be bad.", rich_help_panel=_PANEL),
-]
+# What a beginner needs, in the order in which `--help` shows it, before the panels.
+_FIRST = (
+    "file", "method", "methods", "attempts", "seeds", "group_size", "max_tokens", "model", "keep_going",
+    "seed", "dry_run", "out", "as_json",
+)  # fmt: skip
+_PANELS = (
+    "",
+    "What to solve",
+    "Budget",
+    "Sampling",
+    "Grading",
+    "Learning",
+    "Execution",
+    "Output",
+    "With --sandbox",
+)
+_METAVARS = {"int": "INTEGER", "float": "NUMBER", "date": "DATE", "Path": "PATH", "bool": ""}
 
 
-# -- from flags to options -----------------------------------------------------------------------------------
+PROBLEM_HELP = "A problem file, or lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE with --ids"
+
+RUNS = Flag(metavar="DIR", is_argument=True)
+RUNS_HELP = "directories of runs, ones that hold them, or packed files"
 
 
-def flags_of(given: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """The flags that were given, from a command's arguments by name (its `locals()` before anything else).
+# -- options that several commands share ---------------------------------------------------------------------
 
-    A switch that is off and an empty list were not given. Settings, with what --runtime sets, are read by
-    part. Raises ConfigError for a malformed one.
+
+class WithJson(Options):
+    as_json: Annotated[bool, Flag(OUTPUT.panel, "json")] = Field(
+        False, description="one JSON object on standard output, all else on standard error"
+    )
+
+
+class WithFile(Options):
+    file: Annotated[Path | None, Flag(short="f")] = Field(
+        None, description="TOML file with any of these options; flags win"
+    )
+
+
+class WithRuntime(Options):
+    runtime: Annotated[str | None, Flag(GRADING.panel, sets="sandbox.runtime")] = Field(
+        None, description="Docker's OCI runtime, such as runsc for gVisor; means --sandbox docker"
+    )
+
+
+# -- commands ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as typer takes it: `call` has a parameter for each flag."""
+
+    name: str
+    call: Callable[..., None]
+    examples: tuple[str, ...]
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Register it on an application."""
+        epilog = "\n\n".join(["Examples:", *(f"sdpo-solve {example}" for example in self.examples)])
+        app.command(self.name, epilog=epilog)(self.call)
+
+
+def command(
+    options: type[OptionsT], *examples: str, name: str | None = None
+) -> Callable[[Callable[[OptionsT], None]], Command]:
+    """Make a command of a function that takes its options; the docstring is the help.
+
+    `examples`: lines of `--help`, without the program's name.
     """
-    flags = {key: value for key, value in given.items() if key not in without}
-    flags["settings"] = parse_settings(with_runtime(flags.get("settings"), flags.pop("runtime", None)))
-    return {
-        key: value for key, value in flags.items() if not (value is None or value is False or value == [])
-    }
+
+    def make(function: Callable[[OptionsT], None]) -> Command:
+        called = name or function.__name__
+
+        def call(**values: Any) -> None:
+            function(read_options(options, given(options, values), called, partial(as_flag, options)))
+
+        return Command(called, with_flags(call, options, function.__doc__), examples)
+
+    return make
 
 
-def with_runtime(settings: list[str] | None, runtime: str | None) -> list[str]:
-    """What --set and --runtime say, as texts of --set."""
-    return [*(settings or []), *([f"sandbox.runtime={runtime}"] if runtime else [])]
+def file_command(
+    options: type[BaseModel], *examples: str
+) -> Callable[[Callable[[Mapping[str, Any]], None]], Command]:
+    """As `command`, where a file may give options too: the function takes the flags that were given."""
+
+    def make(function: Callable[[Mapping[str, Any]], None]) -> Command:
+        def call(**values: Any) -> None:
+            function(given(options, values))
+
+        made = with_flags(call, options, function.__doc__, needs_nothing=True)
+        return Command(function.__name__, made, examples)
+
+    return make
 
 
-def selection(given: Mapping[str, Any]) -> Selection:
-    """The filters among a command's arguments; None stands for a flag that was not given.
+def split(options: type[OptionsT], flags: Mapping[str, Any]) -> tuple[OptionsT, dict[str, Any]]:
+    """The options of one model among the flags of a command, and the other flags."""
+    own = {key: value for key, value in flags.items() if key in options.model_fields}
+    read = read_options(options, own, "this command", partial(as_flag, options))
+    return read, {key: value for key, value in flags.items() if key not in own}
 
-    Raises ConfigError for a date that is none.
+
+def given(options: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given: a switch that is off and an empty list were not.
+
+    Settings of parts are read into a table. Raises ConfigError for a malformed one.
     """
-    filters = {key: given[key] for key in Selection.model_fields if given.get(key) is not None}
-    return read_options(Selection, filters, "filter", as_flag)
+    flags = {key: value for key, value in values.items() if value not in (None, False, [], ())}
+    pairs = list(flags.pop("settings", []))
+    for key in list(flags):
+        if setting := flag_of(options, key).sets:
+            pairs.append(f"{setting}={flags.pop(key)}")
+    return {**flags, "settings": parse_settings(pairs)} if pairs else flags
+
+
+def with_flags(
+    call: Callable[..., None], options: type[BaseModel], doc: str | None, *, needs_nothing: bool = False
+) -> Callable[..., None]:
+    """`call` with the signature that typer reads flags from; `needs_nothing`: a file may give all of it."""
+    parameters = [_parameter(key, field, flag_of(options, key)) for key, field in _in_order(options)]
+    if needs_nothing:
+        empty = inspect.Parameter.empty
+        parameters = [one.replace(default=None) if one.default is empty else one for one in parameters]
+    call.__doc__ = doc
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(call)["__signature__"] = inspect.Signature(parameters)
+    return call
+
+
+def _in_order(options: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """The fields that have a flag: arguments, what a beginner needs, then panel by panel."""
+
+    def place(item: tuple[str, FieldInfo]) -> tuple[int, int]:
+        key, mark = item[0], flag_of(options, item[0])
+        if mark.is_argument or key in _FIRST:
+            return 0, 0 if mark.is_argument else 1 + _FIRST.index(key)
+        return 1 + (_PANELS.index(mark.panel) if mark.panel in _PANELS else len(_PANELS)), 0
+
+    fields = [item for item in options.model_fields.items() if not flag_of(options, item[0]).only_in_file]
+    return sorted(fields, key=place)
+
+
+def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
+    kind, shape, text = _kind(field), _shape(field, mark), help_text(field)
+    default: Any = None
+    if mark.is_argument:
+        dots = "..." if get_origin(shape) is list else ""
+        marked = typer.Argument(metavar=(mark.metavar or key.upper()) + dots, help=text)
+        default = inspect.Parameter.empty if field.is_required() else None
+    else:
+        names = [f"--{mark.name or key.replace('_', '-')}", *([f"-{mark.short}"] if mark.short else [])]
+        panel = None if key in _FIRST else mark.panel or None
+        metavar = mark.metavar or _METAVARS.get(getattr(kind, "__name__", ""), "TEXT")
+        marked = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
+    if shape is bool:
+        default = False
+    annotation: Any = Annotated[shape if shape is bool else shape | None, marked]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _shape(field: FieldInfo, mark: Flag) -> Any:
+    """What typer makes of the words: a switch, a text or path, or a list of them."""
+    kind = _kind(field)
+    if kind is bool:
+        return bool
+    is_path = kind is Path or Path in get_args(kind)
+    repeated = get_origin(kind) is tuple and (mark.is_argument or Listed not in field.metadata)
+    if repeated or get_origin(kind) in (dict, Mapping):
+        return list[Path] if is_path else list[str]
+    return Path if is_path else str
+
+
+def help_text(field: FieldInfo) -> str:
+    """The description of an option with its choices, its upper bound and its default."""
+    kind, text = _kind(field), field.description or ""
+    if get_origin(kind) is Literal and not all(str(choice) in text for choice in get_args(kind)):
+        *most, last = map(str, get_args(kind))
+        text += f": {', '.join(most)} or {last}"
+    notes = [f"at most {bound:g}" for mark in field.metadata if (bound := getattr(mark, "le", None))]
+    default = None if field.is_required() else field.default
+    if default is not None and default is not False and default != ():
+        notes.append(f"default: {','.join(map(str, default)) if isinstance(default, tuple) else default}")
+    text += f" ({'; '.join(notes)})" if notes else ""
+    return text[:1].upper() + text[1:] + "."
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The type of a field, without `| None`."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    is_optional = type(None) in get_args(field.annotation)
+    return kinds[0] if is_optional else field.annotation

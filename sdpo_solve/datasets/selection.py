@@ -11,36 +11,44 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from sdpo_solve.config import Options
+from sdpo_solve.config import PROBLEMS, Flag, Names, Options
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.types import Problem
 
-
-def _listed(value: Any) -> Any:
-    """A comma-separated text as a list; lists stay."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+# Problems as a command takes them: as arguments.
+SOURCES_HELP = "Problem files, folders, lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE"
+SOURCES = Flag(metavar="SOURCE", is_argument=True)
 
 
 class Selection(Options):
     """What to take; an empty field takes everything. Lists may be given as one comma-separated text."""
 
-    ids: Names = Field((), description="problems to keep, by id")
-    difficulty: Names = Field((), description="difficulties to keep")
-    platform: Names = Field((), description="platforms to keep")
-    from_date: datetime.date | None = Field(None, description="first contest date to keep")
-    to_date: datetime.date | None = Field(None, description="last contest date to keep")
-    half: Literal["dev", "test"] | None = Field(
+    ids: Annotated[Names, PROBLEMS] = Field(
+        (), description="problems to keep, by id, comma-separated; bad ones too"
+    )
+    difficulty: Annotated[Names, PROBLEMS] = Field(
+        (), description="difficulties to keep, comma-separated, e.g. hard"
+    )
+    platform: Annotated[Names, PROBLEMS] = Field((), description="platforms to keep, e.g. atcoder,leetcode")
+    from_date: Annotated[datetime.date | None, Flag(PROBLEMS.panel, "from")] = Field(
+        None, description="first contest date to keep, e.g. 2025-02-01"
+    )
+    to_date: Annotated[datetime.date | None, Flag(PROBLEMS.panel, "to")] = Field(
+        None, description="last contest date to keep"
+    )
+    half: Annotated[Literal["dev", "test"] | None, PROBLEMS] = Field(
         None, description="half of the problems, by their ids: dev to tune on, test to look at once"
     )
-    first: int | None = Field(None, ge=1, description="problems to keep, the first ones of those left")
-    include_bad: bool = Field(False, description="keep problems that are known to be bad")
+    first: Annotated[int | None, PROBLEMS] = Field(
+        None, ge=1, description="problems to keep, the first ones of those left"
+    )
+    include_bad: Annotated[bool, PROBLEMS] = Field(
+        False, description="keep problems that are known to be bad"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from sdpo_solve.run.identity import (
     write_config,
 )
 from sdpo_solve.run.journal import Journal, Listener
-from sdpo_solve.run.options import Plan, make_plan, plugin_names
+from sdpo_solve.run.options import Plan, has_weights, make_plan, plugin_names
 from sdpo_solve.types import Budget, Problem, SamplingSpec
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class Workshop:
 
     @property
     def uses_model(self) -> bool:
-        """Whether there are weights; see `RunOptions.has_weights`."""
-        return self.plan.run.has_weights
+        """Whether there are weights; see `options.has_weights`."""
+        return has_weights(self.plan.run)
 
     def model(self) -> names.ModelDir:
         """The model on disk.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from sdpo_solve import engines, methods, sandboxes
-from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, is_of_learning, read_options
+from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, SamplingOptions, as_flag, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.learner import options as learner_options
@@ -39,6 +39,17 @@ def plugin(folder: str, name: str) -> Any:
     Raises ConfigError naming the known ones.
     """
     return _REGISTRIES[folder].load(name)
+
+
+def has_weights(options: SamplingOptions) -> bool:
+    """Whether a model is behind the answers; scripted replies have none, unless one is named."""
+    return options.model is not None or engines.REGISTRY.load(options.engine).needs_model
+
+
+def is_of_learning(part: str, name: str) -> bool:
+    """Whether nothing but learning reads this setting."""
+    method = methods.REGISTRY.find(part)
+    return part == "learner" or (method is not None and name in method.learning_options)
 
 
 # -- the plan ------------------------------------------------------------------------------------------------
@@ -77,7 +88,7 @@ def make_plan(
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
                 "log-probs of a cut one would make importance weights and distillation wrong"
             )
-    if not grading_only and not options.has_weights:
+    if not grading_only and not has_weights(options):
         _refuse_what_needs_weights(options)
     places = places or {}
     for part in options.settings:
@@ -107,7 +118,7 @@ def _refuse_what_needs_weights(options: RunOptions) -> None:
     ]
     for name in OF_SAMPLING:
         if getattr(options, name) != RunOptions.model_fields[name].default:
-            given.append(f"--{name.replace('_', '-')}")
+            given.append(as_flag(RunOptions, name))
     if given:
         raise ConfigError(
             f"{given[0]} would do nothing: scripted replies have no model behind them that samples and "

@@ -192,13 +192,14 @@ def test_whole_seeds_come_first() -> None:
     assert {run.seed for run in runs[4:]} == {1}
 
 
-def test_the_readmes_file_of_options_is_one(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "sdpo_solve/batch/README.md").read_text()
-    path = tmp_path / "batch.toml"
-    path.write_text(text.split("```toml\n")[1].split("```")[0])
-    got = make_spec(read_toml(path), {})
-    assert (got.batch.seeds, got.run.attempts, got.run.group_size) == (5, 128, 16)
-    assert got.run.settings == {"learner": {"lr": 1e-4}}
+def test_every_file_of_options_in_a_readme_is_one(tmp_path: Path) -> None:
+    root, path = Path(__file__).parents[2], tmp_path / "batch.toml"
+    for readme in (root / "README.md", *(root / "sdpo_solve").rglob("README.md")):
+        for block in readme.read_text().split("```toml\n")[1:]:
+            path.write_text(block.split("```")[0])
+            got = make_spec(read_toml(path), {})
+            for arm in got.batch.methods:
+                make_plan(got.options_for(RunKey(0, "inc", arm)))
 
 
 def test_a_screening_takes_problems_and_sampling_from_a_batchs_file_and_leaves_the_rest(

@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from sdpo_solve.batch.difficulty import Counts
 from sdpo_solve.batch.screening_file import read_screening
-from sdpo_solve.cli import batch
+from sdpo_solve.cli.main import app
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from tests.helpers.batches import make_problems
 
@@ -28,8 +27,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def invoke(*given: str) -> Result:
-    app = typer.Typer()
-    batch.add_to(app)
     scripted = () if given[0] == "export" else ("--engine", "scripted", "--replies", "replies")
     result = CliRunner().invoke(app, [*given, *scripted])
     if result.exception is not None and not isinstance(result.exception, SystemExit):

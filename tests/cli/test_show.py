@@ -47,12 +47,13 @@ def test_json_alone_is_on_standard_output(place: Path) -> None:
     ("arguments", "said"),
     [
         (["report", "nowhere"], "nowhere is not a directory"),
-        (["report", "runs", "--x", "hours"], "--x is attempts, tokens or seconds, not 'hours'"),
-        (["report", "runs", "--at", "1,x"], "--at wants numbers"),
+        (["report", "runs", "--x", "hours"], "--x must be 'attempts', 'tokens' or 'seconds'"),
+        (["report", "runs", "--at", "1,x"], "--at must be a number"),
         (["report", "runs", "--json", "--csv"], "give one of them"),
         (["report", "runs", "--against", "grpo"], "no arm 'grpo' in these runs (there are: sdpo, best-of-k)"),
         (["report", "runs", "--html", "no/such/place.html"], "cannot write no/such/place.html"),
-        (["show", "runs"], "runs holds 2 runs; name one: "),
+        (["show", "runs", "--attempt", "1"], "runs holds 2 runs; name one: "),
+        (["show", "runs", "runs", "runs"], "two runs to compare"),
         (["show", "runs/first/inc/sdpo", "--attempt", "99"], "has no attempt 99; it has 8"),
         (
             ["explain", "runs/first/inc/sdpo", "--update", "7", "--no-model"],
@@ -77,9 +78,9 @@ def test_mistakes_are_one_line_and_exit_2(place: Path, arguments: list[str], sai
     [
         "show runs/first/inc/sdpo",
         "show runs/first/inc/sdpo --attempt 1",
-        "diff runs/first/inc/best-of-k runs/first/inc/sdpo",
+        "show runs/first/inc/best-of-k runs/first/inc/sdpo",
         "explain runs/first/inc/sdpo --no-model",
-        "watch runs/first/inc/sdpo",
+        "show runs/first/inc/sdpo --follow",
         "report runs/first/inc/sdpo",
         "export runs/first --method sdpo",
         "bench lesson runs/first/inc/sdpo",
@@ -99,7 +100,7 @@ def test_a_damaged_journal_is_named_and_exits_2_where_nothing_ran(place: Path, l
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("line", ["runs runs", "watch runs", "watch runs --once"])
+@pytest.mark.parametrize("line", ["show runs", "show runs --follow"])
 def test_one_damaged_journal_hides_no_other_run(place: Path, line: str) -> None:
     damage(place / "runs" / "first" / "inc" / "sdpo" / "seed-0", 4)
     result = CliRunner().invoke(app, line.split(), env={"COLUMNS": "80"})
@@ -136,12 +137,12 @@ EVIL = (
         "report runs",
         "report runs --csv",
         "report runs --markdown",
-        "runs runs",
-        "watch runs --once",
-        "watch runs/0/evil/sdpo --once",
+        "show runs",
+        "show runs --follow",
+        "show runs/0/evil/sdpo --follow",
         "show runs/0/evil/sdpo",
         "show runs/0/evil/sdpo --attempt 2",
-        "diff runs/0/evil/sdpo runs/1/evil/sdpo",
+        "show runs/0/evil/sdpo runs/1/evil/sdpo",
         "explain runs/0/evil/sdpo --no-model",
     ],
 )
@@ -152,7 +153,7 @@ def test_no_command_passes_on_what_steers_a_terminal(
     evil = EVIL.replace("/", "")
     for seed, solved in enumerate(((6,), ())):
         fields = {"problem": evil, "model": evil, "difficulty": evil, "language": evil, "engine": evil}
-        settings = {"learner": {"note": f"{seed} {evil}"}} if line.startswith("diff") else {}
+        settings = {"learner": {"note": f"{seed} {evil}"}} if "runs/1" in line else {}
         made = Made(
             "evil",
             seed=seed,
@@ -170,11 +171,11 @@ def test_no_command_passes_on_what_steers_a_terminal(
         chr(n) for n in (*range(9), *range(11, 32), *range(127, 160), 0x202E, 0x2066, 0x200F)
     }
     assert not found, sorted(map(hex, map(ord, found)))
-    if "--csv" not in line and "--markdown" not in line:
+    if not {"--csv", "--markdown", "--follow"} & set(line.split()):
         assert max(map(len, result.output.splitlines())) <= 80
 
 
-def test_watch_of_finished_runs_ends_by_itself(place: Path) -> None:
-    result = CliRunner().invoke(app, ["watch", "runs"])
+def test_following_finished_runs_ends_by_itself(place: Path) -> None:
+    result = CliRunner().invoke(app, ["show", "runs", "--follow"])
     assert "inc/sdpo/seed-0: solved at attempt 6 (8/8 attempts, 80 tokens" in result.output
     assert "inc/best-of-k/seed-0: unsolved (8/8 attempts, 80 tokens" in result.output

@@ -1,0 +1,167 @@
+"""The commands `grade`, `check` and `schema`: programs and problems judged without a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
+from sdpo_solve.config import Flag, Options, PartOptions, RunOptions
+from sdpo_solve.datasets import load
+from sdpo_solve.datasets.selection import SOURCES_HELP, Selection, describe_left_out
+from sdpo_solve.errors import ProblemError, UserError
+from sdpo_solve.grading import feedback
+from sdpo_solve.run import build
+from sdpo_solve.sanitize import clean
+from sdpo_solve.types import Finish, Problem, Verdict
+
+
+class GradingOptions(WithRuntime, PartOptions, Selection):
+    """Which problems are judged, and in which sandbox."""
+
+    def workshop(self, language: str = "python") -> build.Workshop:
+        """A workshop that judges and samples nothing."""
+        given = {"sandbox": self.sandbox, "settings": self.settings, "language": language}
+        return build.Workshop(build.make_plan(RunOptions.model_validate(given), grading_only=True))
+
+
+class GradeCommand(WithJson, GradingOptions):
+    problem: Annotated[str, Flag(metavar="PROBLEM", is_argument=True)] = Field(description=PROBLEM_HELP)
+    program: Annotated[Path, Flag(is_argument=True)] = Field(description="the program to judge")
+
+
+class CheckCommand(GradingOptions):
+    problems: Annotated[tuple[str, ...], Flag(metavar="PROBLEM", is_argument=True)] = Field(
+        description=SOURCES_HELP
+    )
+
+
+# -- grade ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A program that was judged without a model."""
+
+    problem: Problem
+    code: str
+    verdict: Verdict
+
+
+@command(
+    GradeCommand,
+    "grade problems/letter-tally.json answer.py",
+    "grade lcb:rows.jsonl answer.py --ids abc387_f --json",
+)
+def grade(given: GradeCommand) -> None:
+    """Judge a program without a model. Exit code 0: solved, 1: not."""
+    language = "cpp" if given.program.suffix in (".cpp", ".cc", ".cxx") else "python"
+    workshop = given.workshop(language)
+    try:
+        code = given.program.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise UserError(f"cannot read {given.program}: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise UserError(f"{given.program} is not UTF-8: {exc.reason} at byte {exc.start}") from None
+    with workshop:
+        problem = load.load_one(given.problem, given, workshop.sandbox)
+        (verdict,) = workshop.judge().grade(problem, [code], thorough=True)
+    if given.as_json:
+        typer.echo(json.dumps(verdict_json(verdict)))
+    else:
+        print_verdict(Console(highlight=False), Graded(problem, code, verdict))
+    raise typer.Exit(0 if verdict.solved else 1)
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """The object that `grade --json` prints."""
+    cases = [
+        {"status": c.status.value, "visible": c.visible, "cpu_s": c.cpu_s, "wall_s": c.wall_s}
+        for c in verdict.cases
+    ]
+    return {
+        "solved": verdict.solved,
+        "passed_visible": verdict.passed_visible,
+        "passed_hidden": verdict.passed_hidden,
+        "cases": cases,
+    }
+
+
+def print_verdict(console: Console, graded: Graded) -> None:
+    """One line a test, then the feedback that a model would be shown."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("test", "shown", "verdict", "cpu s", "MB"):
+        table.add_column(column, justify="left" if column in ("shown", "verdict") else "right")
+    for case in graded.verdict.cases:
+        style = "green" if case.status.value == "accepted" else "red"
+        shown = "visible" if case.visible else "hidden"
+        status = Text(case.status.value.replace("_", " "), style=style)
+        table.add_row(str(case.index + 1), shown, status, f"{case.cpu_s:.2f}", f"{case.peak_mb:.0f}")
+    console.print(table)
+    solved = graded.verdict.solved
+    console.print(Text("solved" if solved else "not solved", style="bold green" if solved else "bold yellow"))
+    if not solved:
+        text = feedback.render(graded.problem, graded.code, graded.verdict, Finish.STOP, feedback.Options())
+        console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
+
+
+# -- check ---------------------------------------------------------------------------------------------------
+
+
+@command(CheckCommand, "check problems/*.json", "check mbpp:MbppPlus.jsonl.gz --first 20")
+def check(given: CheckCommand) -> None:
+    """Validate problems, and judge each reference solution, which must be solved.
+
+    Exit code 2: a problem cannot be read, 1: a reference fails.
+    """
+    console = Console(highlight=False)
+    right = unreadable = 0
+
+    def complain(exc: ProblemError) -> None:
+        nonlocal unreadable
+        console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
+        unreadable += 1
+
+    with given.workshop() as workshop:
+        taken = load.load(given.problems, given, workshop.sandbox, on_broken=complain)
+        for problem in taken.problems:
+            right += _check_one(problem, workshop, console)
+    n_problems = len(taken.problems)
+    unproven = sum(problem.reference is None for problem in taken.problems)
+    note = f", {unproven} without a reference" if unproven else ""
+    console.print(Text(f"{right} of {n_problems + unreadable} problems are right{note}"))
+    if taken.left_out:
+        console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
+    raise typer.Exit(2 if unreadable else 1 if right < n_problems else 0)
+
+
+def _check_one(problem: Problem, workshop: build.Workshop, console: Console) -> bool:
+    n_visible = sum(test.visible for test in problem.tests)
+    counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
+    if problem.reference is None:
+        console.print(Text(f"– {problem.id}: {counts}, no reference to judge", style="dim"), soft_wrap=True)
+        return True
+    (verdict,) = workshop.judge().grade(problem, [problem.reference], thorough=True)
+    if verdict.passed_all:
+        console.print(Text(f"✓ {problem.id}: {counts}, reference solved"), soft_wrap=True)
+        return True
+    case = verdict.first_failure
+    where = f"test {case.index + 1}: {case.status.value}" if case else "no test ran"
+    console.print(Text(f"✗ {problem.id}: the reference fails, {where}", style="red"), soft_wrap=True)
+    return False
+
+
+@command(Options, "schema > problem.schema.json")
+def schema(_: Options) -> None:
+    """Print the JSON Schema of a problem file."""
+    from sdpo_solve.datasets import problem_json
+
+    typer.echo(json.dumps(problem_json.schema(), indent=2))

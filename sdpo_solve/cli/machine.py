@@ -1,0 +1,216 @@
+"""The commands about this machine: `setup`, `doctor`, `model list`, `model pull`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdpo_solve.cli.flags import WithRuntime, command
+from sdpo_solve.config import SETTINGS, Flag, Names, Options, PartOptions, RunOptions
+from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.grading import selfcheck
+from sdpo_solve.model import memory, names
+from sdpo_solve.model.cpu import cpu_dtype
+from sdpo_solve.run import build
+from sdpo_solve.sandboxes import install
+from sdpo_solve.sanitize import clean
+
+_SANDBOX = Flag("With --sandbox")
+
+
+# -- setup ---------------------------------------------------------------------------------------------------
+
+
+class SetupCommand(Options):
+    model: str | None = Field(
+        None, description="model to fetch (default: the small embedded one; with CUDA Qwen/Qwen3-8B)"
+    )
+    no_model: bool = Field(False, description="leave the model out")
+    language: tuple[str, ...] = Field(
+        (), description="also make the sandbox image of this language: cpp (repeatable)"
+    )
+
+
+@command(SetupCommand, "setup", "setup --no-model", "setup --language cpp")
+def setup(given: SetupCommand) -> None:
+    """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
+    say = _sayer(Console(highlight=False))
+    install.ensure_docker_engine(say)
+    install.ensure_images(say, dict.fromkeys(("python", *given.language)))
+    if not given.no_model:
+        model = names.pull(given.model or names.default_name(), say)
+        say(f"model {model.name} is at {model.path}")
+    say("ready")
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(Text(clean(text)), soft_wrap=True)
+
+
+# -- doctor --------------------------------------------------------------------------------------------------
+
+
+class DoctorCommand(WithRuntime, Options):
+    model: str | None = Field(None, description="model to look for (default: the default model)")
+    sandbox: bool = Field(False, description="judge every honest and hostile program in the sandbox")
+    backend: Annotated[str, _SANDBOX] = Field(
+        "auto", description="where programs run: docker, bubblewrap, or auto: the first that works"
+    )
+    only: Annotated[Names, _SANDBOX] = Field(
+        (), description="programs named like one of these, comma-separated"
+    )
+    at_a_time: Annotated[int, _SANDBOX] = Field(2, ge=1, description="programs judged at a time")
+    settings: Annotated[dict[str, dict[str, object]], replace(SETTINGS, panel="With --sandbox")] = Field(
+        default_factory=dict, description="set an option of a part, e.g. sandbox.parallel=1 (repeatable)"
+    )
+
+
+@command(
+    DoctorCommand,
+    "doctor",
+    "doctor --model qwen2.5-coder-0.5b",
+    "doctor --sandbox",
+    "doctor --sandbox --runtime runsc",
+)
+def doctor(given: DoctorCommand) -> None:
+    """Look at this machine: what is missing, and what the model takes in memory. Changes nothing.
+
+    Exit code 3: something is missing. With --sandbox, what the sandbox makes of each program; exit code 1:
+    one went wrong.
+    """
+    console = Console(highlight=False)
+    if given.sandbox:
+        raise typer.Exit(0 if try_sandbox(given, console) else 1)
+    if given.settings or given.only or given.backend != "auto":
+        raise ConfigError("--backend, --runtime, --only and --set go with --sandbox")
+    raise typer.Exit(0 if examine(given.model or names.default_name(), console) else 3)
+
+
+def examine(model: str, console: Console) -> bool:
+    """Print what is here and what is missing; true where nothing is."""
+    checks = [*install.check_machine(), _check_model(model)]
+    for check in checks:
+        bad = Text("✗ ", style="red") if check.needed else Text("– ", style="dim")
+        mark = Text("✓ ", style="green") if check.ok else bad
+        console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
+        if not check.ok:
+            console.print(Text(f"  {check.remedy}"), soft_wrap=True)
+    path = names.config_dir(model)
+    if path is not None:
+        _print_memory(model, path, console)
+    return all(check.ok or not check.needed for check in checks)
+
+
+def _print_memory(name: str, path: Path, console: Console) -> None:
+    """What the model would take for each engine, and whether that fits here; nothing is loaded."""
+    size = memory.size_of(path)
+    gpu_mb = memory.gpu_memory_mb()
+    load = memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
+    held = load if gpu_mb is not None else replace(load, dtype=cpu_dtype())
+    here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
+    estimates = [
+        memory.in_process(size, held, here_mb, on_cpu=gpu_mb is None),
+        memory.shared_gpu(size, load, gpu_mb),
+    ]
+    console.print(f"\n{name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration")
+    for estimate in estimates:
+        table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for need in estimate.needs:
+            table.add_row(need.name, f"{need.mb / 1024:.1f} GB")
+        total = f"{estimate.total_mb / 1024:.1f} GB"
+        if estimate.available_mb is None:
+            verdict = Text(f"{total} in all; no GPU here to fit into", style="dim")
+        else:
+            here = f"{total} in all, {estimate.available_mb / 1024:.1f} GB here"
+            verdict = Text(f"{here}: fits", "green") if estimate.fits else Text(f"{here}: too much", "yellow")
+        console.print(Text(f"\n{estimate.title}: ") + verdict, soft_wrap=True)
+        console.print(table)
+
+
+def _check_model(name: str) -> install.Check:
+    try:
+        model = names.resolve(name)
+    except PrerequisiteError:
+        remedy = f"run: sdpo-solve model pull {name}"
+        return install.Check("model", False, f"{name} is not on this disk", remedy)
+    return install.Check("model", True, f"{model.name} at {model.path}", "")
+
+
+def try_sandbox(given: DoctorCommand, console: Console) -> bool:
+    """Judge honest and hostile programs in the sandbox; true where all went as they must and nothing is left.
+
+    Raises UserError for an unknown sandbox or program, PrerequisiteError where the sandbox cannot be started,
+    SandboxError where it breaks.
+    """
+    options = PartOptions(sandbox=given.backend, settings=given.settings)
+    plan = build.make_plan(RunOptions(**options.model_dump()), grading_only=True)
+    chosen = selfcheck.choose(selfcheck.load(), given.only)
+    before = selfcheck.traces()
+
+    def show(result: selfcheck.TrialResult) -> None:
+        console.print(_trial_line(result), soft_wrap=True)
+
+    with build.Workshop(plan) as workshop:
+        console.print(Text(f"{workshop.sandbox().identity()}: {len(chosen)} programs"), soft_wrap=True)
+        results = selfcheck.run(workshop.judge(), chosen, show, at_a_time=given.at_a_time)
+    left = sorted(selfcheck.traces() - before)
+    for kind, outcome in ((True, "honest programs were solved"), (False, "hostile programs were refused")):
+        of_kind = [result for result in results if result.trial.honest is kind]
+        n_ok = sum(result.ok for result in of_kind)
+        style = "green" if n_ok == len(of_kind) else "red"
+        console.print(Text(f"{n_ok} of {len(of_kind)} {outcome}", style=style))
+    console.print(
+        Text(f"left behind: {', '.join(left) or 'nothing'}", style="red" if left else "green"), soft_wrap=True
+    )
+    return all(result.ok for result in results) and not left
+
+
+def _trial_line(result: selfcheck.TrialResult) -> Text:
+    """Mark, kind, name, what became of it and how long it took: 78 columns at most."""
+    trial, case = result.trial, result.failure
+    status = case.status.value.replace("_", " ") if case else "solved"
+    mark = Text("✓ ", style="green") if result.ok else Text("✗ ", style="red")
+    kind = "honest" if trial.honest else "hostile"
+    line = mark + Text(f"{kind:<8}{trial.name:<34}{status:<22}{result.wall_s:6.1f} s")
+    return line if result.ok else line + Text(f"\n  {trial.about}", style="dim")
+
+
+# -- model ---------------------------------------------------------------------------------------------------
+
+
+class PullCommand(Options):
+    model: Annotated[str, Flag(metavar="NAME", is_argument=True)] = Field(
+        description="a name from 'sdpo-solve model list', or a hub id"
+    )
+
+
+@command(Options, "model list", name="list")
+def list_models(_: Options) -> None:
+    """List the models known by name."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("name", "from", "size", "on disk"):
+        table.add_column(column, justify="right" if column == "size" else "left")
+    default = names.default_name()
+    for info in names.available():
+        name = f"{info.name} (default)" if info.name == default else info.name
+        table.add_row(name, info.source, f"{info.size_mb / 1000:.1f} GB", "yes" if info.on_disk else "no")
+    console.print(table)
+    console.print(Text("Any other hub id (OWNER/NAME) or model directory works as well.", style="dim"))
+
+
+@command(PullCommand, "model pull qwen2.5-coder-0.5b", name="pull")
+def pull_model(given: PullCommand) -> None:
+    """Fetch the weights of a model, checked against their pinned hash. Does nothing where they are here."""
+    model = names.pull(given.model, _sayer(Console(stderr=True, highlight=False)))
+    typer.echo(str(model.path))

@@ -1,0 +1,112 @@
+"""The command `report`: discovery@k, speed-ups and tables of runs on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from pydantic import Field
+from rich.console import Console
+from rich.text import Text
+
+from sdpo_solve.cli.flags import RUNS, RUNS_HELP, WithJson, command
+from sdpo_solve.config import OUTPUT, Flag, Listed, Options
+from sdpo_solve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sdpo_solve.report.problems import Marks
+
+
+class ReportCommand(WithJson, Options):
+    sources: Annotated[tuple[Path, ...], RUNS] = Field(description=RUNS_HELP)
+    x: Literal["attempts", "tokens", "seconds"] = Field(
+        "attempts", description="what discovery is counted in"
+    )
+    at: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Listed] = Field(
+        (), description="points of the table, e.g. 1,16,64 (default: a few)"
+    )
+    against: str | None = Field(None, description="the arm that the others are compared with (default: sdpo)")
+    common: bool = Field(False, description="only the problems and seeds that every arm has")
+    screening: Annotated[Path | None, Flag(metavar="DIR")] = Field(
+        None, description="a screening that says which problems are hard and very hard"
+    )
+    replicates: int = Field(1000, ge=100, le=100_000, description="bootstrap replicates")
+    linear: Annotated[bool, OUTPUT] = Field(False, description="a linear x axis instead of a logarithmic one")
+    no_curves: Annotated[bool, OUTPUT] = Field(False, description="tables only")
+    as_csv: Annotated[bool, Flag(OUTPUT.panel, "csv")] = Field(False, description="one row a run, as CSV")
+    as_markdown: Annotated[bool, Flag(OUTPUT.panel, "markdown")] = Field(
+        False, description="the tables in Markdown"
+    )
+    png: Annotated[Path | None, OUTPUT] = Field(None, description="write the curves to this PNG file")
+    html: Annotated[Path | None, OUTPUT] = Field(
+        None, description="write one self-contained page to this file"
+    )
+
+
+@command(
+    ReportCommand,
+    "report runs/first",
+    "report runs/first --x seconds --linear",
+    "report runs/first --json",
+    "report runs/first --html report.html --png curves.png",
+)
+def report(given: ReportCommand) -> None:
+    """discovery@k, speed-ups and a table by problem, from the journals of runs alone.
+
+    Works at any time, also while a batch is running.
+    """
+    from sdpo_solve.report import archive, files, plots
+    from sdpo_solve.report.cohort import Axis, load_cohort
+    from sdpo_solve.report.figures import ReportOptions, make_report
+    from sdpo_solve.report.text import report_renderable
+
+    if given.as_json + given.as_csv + given.as_markdown > 1:
+        raise ConfigError("--json, --csv and --markdown: give one of them")
+    options = ReportOptions(
+        axis=Axis(given.x),
+        at=tuple(sorted(set(given.at))) or None,
+        reference=given.against,
+        common=given.common,
+        n_replicates=given.replicates,
+        marks=_marks(given.screening) if given.screening is not None else None,
+    )
+    with archive.unpacked(given.sources) as dirs:
+        cohort = load_cohort(dirs)
+        found = make_report(cohort, options)
+        if given.png is not None:
+            plots.write_png(found, given.png, linear=given.linear)
+        if given.html is not None:
+            from sdpo_solve.report import page
+
+            page.write_page(found, cohort, given.html)
+    if given.as_json:
+        typer.echo(json.dumps(files.as_json(found), indent=2))
+    elif given.as_csv:
+        typer.echo(files.as_csv(cohort), nl=False)
+    elif given.as_markdown:
+        typer.echo(files.as_markdown(found))
+    else:
+        console = Console(highlight=False)
+        curves = None if given.no_curves else plots.terminal_curves(found, console.width, linear=given.linear)
+        console.print(report_renderable(found, curves))
+    for path in (given.png, given.html):
+        if path is not None:
+            Console(stderr=True, highlight=False).print(Text(f"written: {path}"), soft_wrap=True)
+
+
+def _marks(screening: Path) -> Marks:
+    """What a screening has decided; problems that it has not are left out."""
+    from sdpo_solve.batch.difficulty import HARD_RATE, VERY_HARD_RATE
+    from sdpo_solve.batch.screening_file import read_marks
+    from sdpo_solve.report.problems import EASIER, HARD, VERY_HARD, Marks
+
+    found = read_marks(screening)
+    easier = {name for name, item in found.problems.items() if item.is_below(HARD_RATE) is False}
+    marks = {
+        **dict.fromkeys(easier, EASIER),
+        **dict.fromkeys(found.named(HARD_RATE), HARD),
+        **dict.fromkeys(found.named(VERY_HARD_RATE), VERY_HARD),
+    }
+    return Marks(str(found.config.get("model", "unknown")), marks)
