@@ -71,7 +71,7 @@ class LogFile:
         line = log_line(event)
         if line is not None and not self._file.closed:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._file.write(f"{stamp} {' '.join(line.split())}\n")
+            self._file.write(f"{stamp} {' '.join(line.split())}\n{clean(event.get('traceback', ''))}")
             self._file.flush()
 
 
@@ -99,6 +99,8 @@ def log_line(event: Mapping[str, Any]) -> str | None:
         return f"{run} update {event['version']}: loss {event['loss']}"
     if kind == "run_resumed":
         return f"{run} taken up again after {event['attempts']} attempts"
+    if kind == "fault":
+        return f"{run} broke off by a fault:"
     if kind == "notice":
         return str(event["text"])
     if kind in ("batch_started", "batch_finished"):

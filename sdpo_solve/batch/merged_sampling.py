@@ -10,139 +10,128 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from sdpo_solve.batch.locks import Turns
-from sdpo_solve.errors import EngineError
+from sdpo_solve.batch.locks import DeviceLocks
 from sdpo_solve.protocols import Engine, MixingEngine
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Request:
     prompts_G: Sequence[Prompt]
     seeds_G: Sequence[int]
     policy: Policy
     spec: SamplingSpec
-    samples_G: list[Sample] | None = None
-    error: BaseException | None = None
-
-    @property
-    def is_served(self) -> bool:
-        return self.samples_G is not None or self.error is not None
+    samples_G: Future[list[Sample]] = field(default_factory=Future)
 
 
-@dataclass(eq=False, slots=True)
 class MergingEngine:
-    """Lets requests that wait at the same time go through the engine as one. Implements `protocols.Engine`.
+    """Passes requests that wait at the same time to the engine as one. Implements `protocols.Engine`.
 
     A request waits for the other runs that take part, for as long as one of them learns, and otherwise for
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
     """
 
-    engine: Engine
-    turns: Turns
-    _door: threading.Condition = field(default_factory=threading.Condition)
-    _waiting: list[_Request] = field(default_factory=list)
-    _n_runs: int = 0
-    _is_serving: bool = False
-    _last_call_s: float = 1.0
+    def __init__(self, engine: Engine, locks: DeviceLocks) -> None:
+        self._engine, self._locks = engine, locks
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []
+        self._n_runs = 0
+        self._is_sampling = False
+        self._last_call_s = 1.0
 
     @contextmanager
     def taking_part(self) -> Iterator[None]:
         """For a run's life: the others may wait for it."""
-        with self._door:
+        with self._changed:
             self._n_runs += 1
         try:
             yield
         finally:
-            with self._door:
+            with self._changed:
                 self._n_runs -= 1
-                self._door.notify_all()
+                self._changed.notify_all()
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
     ) -> list[Sample]:
-        if policy.adapter_dir is not None and not isinstance(self.engine, MixingEngine):
-            with self.turns.use(self.turns.engine, "sampling"):
-                return self.engine.sample(prompts_G, seeds_G, policy, spec)
+        if policy.adapter_dir is not None and not isinstance(self._engine, MixingEngine):
+            with self._locks.sampling():
+                return self._engine.sample(prompts_G, seeds_G, policy, spec)
         own = _Request(prompts_G, seeds_G, policy, spec)
-        with self.turns.meter.inside(), self._door:
+        with self._locks.meter.time("waiting"), self._changed:
             self._waiting.append(own)
-            self._door.notify_all()
-            leads = self._leads(own)
-            self._is_serving |= leads
-        if leads:
-            self._lead(own)
-        if own.error is not None:
-            raise own.error
-        assert own.samples_G is not None
-        return own.samples_G
+            self._changed.notify_all()
+            samples_now = self._wait(own)
+            self._is_sampling |= samples_now
+        if samples_now:
+            self._sample_for_all(own.spec)
+        return own.samples_G.result()
 
     def identity(self) -> str:
-        return self.engine.identity()
+        return self._engine.identity()
 
     def close(self) -> None:
-        self.engine.close()
+        self._engine.close()
 
-    def _leads(self, own: _Request) -> bool:
-        """Waits until `own` has been served (false) or, being the first in line, is to sample now (true)."""
+    def _wait(self, own: _Request) -> bool:
+        """False once `own` has been served; true where, being the first in line, it is to sample for all."""
         patience_s = self._last_call_s / 2
-        while not own.is_served:
-            is_first = self._waiting[:1] == [own] and not self._is_serving
-            if is_first and (self._all_are_here() or patience_s <= 0):
+        while not own.samples_G.done():
+            is_first = self._waiting[:1] == [own] and not self._is_sampling
+            if is_first and (self._all_wait() or patience_s <= 0):
                 return True
             since_s = time.monotonic()
-            self._door.wait(_LOOK_S if is_first else None)
-            if is_first and not self.turns.weights.locked():
+            self._changed.wait(_POLL_S if is_first else None)
+            if is_first and not self._locks.weights.locked():
                 patience_s -= time.monotonic() - since_s
         return False
 
-    def _all_are_here(self) -> bool:
-        return len(self._waiting) >= self._n_runs or not isinstance(self.engine, MixingEngine)
+    def _all_wait(self) -> bool:
+        return len(self._waiting) >= self._n_runs or not isinstance(self._engine, MixingEngine)
 
-    def _lead(self, own: _Request) -> None:
-        """Serve all that wait and sample alike."""
+    def _sample_for_all(self, spec: SamplingSpec) -> None:
+        """Serve every waiting request that samples so."""
         try:
-            with self.turns.use(self.turns.engine, "sampling"):
-                with self._door:
-                    requests = [request for request in self._waiting if request.spec == own.spec]
-                    self._waiting = [request for request in self._waiting if request.spec != own.spec]
+            with self._locks.sampling():
+                with self._changed:
+                    requests = [request for request in self._waiting if request.spec == spec]
+                    self._waiting = [request for request in self._waiting if request.spec != spec]
                 since_s = time.monotonic()
                 self._serve(requests)
                 self._last_call_s = time.monotonic() - since_s
         finally:
-            with self._door:
-                self._is_serving = False
-                self._door.notify_all()
+            with self._changed:
+                self._is_sampling = False
+                self._changed.notify_all()
 
     def _serve(self, requests: Sequence[_Request]) -> None:
         """Together; where that fails, each alone: an error ends the run it belongs to and no other."""
         try:
-            self._sample(requests)
-        except EngineError as exc:
+            self._call(requests)
+        except BaseException as exc:  # noqa: BLE001 -- raised by the threads that wait for their samples
             if len(requests) == 1:
-                requests[0].error = exc
+                requests[0].samples_G.set_exception(exc)
             else:
                 for request in requests:
                     self._serve([request])
-        except BaseException as exc:  # noqa: BLE001 -- a fault: each thread that waits for its samples raises it
-            for request in requests:
-                request.error = exc
 
-    def _sample(self, requests: Sequence[_Request]) -> None:
+    def _call(self, requests: Sequence[_Request]) -> None:
         prompts_G = [prompt for request in requests for prompt in request.prompts_G]
         seeds_G = [seed for request in requests for seed in request.seeds_G]
         policies_G = [request.policy for request in requests for _ in request.prompts_G]
         spec = requests[0].spec
-        if isinstance(self.engine, MixingEngine):
-            made = self.engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
+        if isinstance(self._engine, MixingEngine):
+            samples_G = self._engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
         else:
-            made = self.engine.sample(prompts_G, seeds_G, requests[0].policy, spec)
-        own_G = [replace(sample, policy=policy) for sample, policy in zip(made, policies_G, strict=True)]
+            samples_G = self._engine.sample(prompts_G, seeds_G, requests[0].policy, spec)
+        own_G = [replace(sample, policy=policy) for sample, policy in zip(samples_G, policies_G, strict=True)]
         for request in requests:
             n = len(request.prompts_G)
-            request.samples_G, own_G = own_G[:n], own_G[n:]
+            request.samples_G.set_result(own_G[:n])
+            own_G = own_G[n:]

@@ -1,23 +1,26 @@
 """The runs of one process: each opened, carried to its end, and summed up in a record.
 
-Knows how one run ends (finished, stopped, failed) and keeps failures small; how many go at once and on which
-machine is for the executors. Builds no part itself: it is given a way to open runs.
+Knows how one run ends (finished, stopped, failed) and keeps a failure within its run; how many go at once and
+on which machine is for the executors. Builds no part itself: it is given a way to open runs.
 """
 
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
-from sdpo_solve.batch.locks import Outage, PatientGrader, Stopped, TurnEngine, TurnMethod, Turns
+from sdpo_solve.batch.locks import DeviceLocks, LockedEngine, LockedMethod
 from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage
 from sdpo_solve.batch.spec import RunKey
-from sdpo_solve.errors import RunError
+from sdpo_solve.batch.stop import Stopped
+from sdpo_solve.errors import JournalError, PrerequisiteError, RunError, UserError
 from sdpo_solve.run.build import Run
 from sdpo_solve.run.events import FILE_NAME, last_event
 from sdpo_solve.run.journal import Listener
@@ -25,7 +28,7 @@ from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Outcome, OutcomeStatus
 
 Sink = Callable[[Mapping[str, Any]], None]
-"""Hears every event of every run, with the run's name under `run`. Called from several threads."""
+"""Receives every event of every run, with the run's name under `run`. Called from several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,82 +56,86 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What a crew works with. `open_run` builds a run or takes it up again, `close_run` frees it."""
+class Runner:
+    """Carries runs to their ends. `perform` is safe to call from several threads.
 
-    out: Path
-    tries: int
-    merge: bool
-    turns: Turns
-    outage: Outage
+    `open_run` builds a run or takes it up again, `close_run` frees it. `tries`: times that a run may fail,
+    over all commands. `merging`: samples for all runs in place of their own engines.
+    """
+
+    locks: DeviceLocks
+    outage: SandboxOutage
     open_run: Callable[[RunKey, Sequence[Listener]], Run]
     close_run: Callable[[Run], None]
     sink: Sink
-
-
-class Crew:
-    """Carries runs to their ends. `perform` is safe to call from several threads."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._engines: dict[int, MergingEngine] = {}
-
-    def busy(self) -> dict[str, float]:
-        """Busy shares since the crew began (see `Meter.shares`)."""
-        return self._desk.turns.meter.shares()
+    tries: int = 2
+    merging: MergingEngine | None = None
 
     def perform(self, key: RunKey) -> RunSummary:
-        """One run, from nothing or on from its journal. A RunError ends this run only.
+        """One run, from nothing or on from its journal. Whatever breaks in it ends this run only.
 
         Raises UserError and PrerequisiteError, which concern every run.
         """
-        summary = kept_summary(self._desk.out, key) or self._perform(key)
-        self._desk.sink(summary.event())
+        if self.locks.stop.is_set:
+            summary = RunSummary(key, "stopped")
+        else:
+            with self.locks.meter.time("running"):
+                summary = self._perform(key)
+        self.sink(summary.event())
         return summary
 
     def _perform(self, key: RunKey) -> RunSummary:
-        desk = self._desk
-        if desk.turns.gate.is_closed:
-            return RunSummary(key, "stopped")
-        with desk.turns.meter.run():
-            try:
-                run = desk.open_run(key, [lambda event: desk.sink({**event, "run": key.name})])
-            except RunError as exc:  # no journal to write it to
-                return RunSummary(key, "failed", error=str(exc))
-            try:
-                return self._carry(key, run)
-            finally:
-                desk.close_run(run)
+        try:
+            run = self.open_run(key, [lambda event: self.sink({**event, "run": key.name})])
+        except (UserError, PrerequisiteError):
+            raise
+        except Exception as exc:  # noqa: BLE001 -- one run's fault must not end the others
+            return RunSummary(key, "failed", error=str(self._as_run_error(key, exc)))  # there is no journal
+        try:
+            return self._carry(key, run)
+        finally:
+            self.close_run(run)
 
     def _carry(self, key: RunKey, run: Run) -> RunSummary:
-        journal, tries = run.journal, self._desk.tries
-        n_failures = len(journal.state.failures)
-        if n_failures >= tries:
-            return replace(_unfinished(key, run, journal.state.failures[-1]), kept=True)
+        failures = run.journal.state.failures
+        n_failures = len(failures)
+        if n_failures >= self.tries:
+            return replace(_unfinished(key, run, failures[-1]), kept=True)
         try:
-            shared = self._shared(run)
-            with shared.engine.taking_part() if isinstance(shared.engine, MergingEngine) else nullcontext():
-                outcome = solve(shared)
-            write_solution(run)
+            outcome = self._solve(run)
         except Stopped:
             return replace(_unfinished(key, run), status="stopped")
-        except RunError as exc:
-            if self._desk.turns.gate.is_closed:  # boxes were taken away at the end of the batch
-                return replace(_unfinished(key, run), status="stopped")
-            journal.fail(exc)
-            return replace(_unfinished(key, run, str(exc)), may_retry=n_failures + 1 < tries)
-        return _finished(key, outcome)
+        except (UserError, PrerequisiteError):
+            raise
+        except Exception as exc:  # noqa: BLE001 -- one run's fault must not end the others
+            if self.locks.stop.is_set and isinstance(exc, RunError):
+                return replace(_unfinished(key, run), status="stopped")  # its boxes were removed at the end
+            error = self._as_run_error(key, exc)
+            with suppress(JournalError):  # a full disk does not take this line either
+                run.journal.fail(error)
+            return replace(_unfinished(key, run, str(error)), may_retry=n_failures + 1 < self.tries)
+        return finished_summary(key, outcome)
 
-    def _shared(self, run: Run) -> Run:
-        """The run with parts that take turns with those of other runs."""
-        turns = self._desk.turns
-        engine = self._merging(run) if self._desk.merge else TurnEngine(run.engine, turns)
-        grader = PatientGrader(run.grader, turns, self._desk.outage)
-        return replace(run, engine=engine, grader=grader, method=TurnMethod(run.method, turns))
+    def _solve(self, run: Run) -> Outcome:
+        """The loop, with parts that share locks with those of the other runs."""
+        shared = replace(
+            run,
+            engine=self.merging or LockedEngine(run.engine, self.locks),
+            grader=RetryingGrader(run.grader, self.outage, self.locks.meter),
+            method=LockedMethod(run.method, self.locks),
+        )
+        with self.merging.taking_part() if self.merging else nullcontext():
+            outcome = solve(shared)
+        write_solution(run)
+        return outcome
 
-    def _merging(self, run: Run) -> MergingEngine:
-        """One wrapper for each engine, so that the requests of different runs meet in it."""
-        return self._engines.setdefault(id(run.engine), MergingEngine(run.engine, self._desk.turns))
+    def _as_run_error(self, key: RunKey, exc: Exception) -> RunError:
+        """The error itself, or, for a fault that no part has foreseen, one that names it; see `batch.log`."""
+        if isinstance(exc, RunError):
+            return exc
+        text = "".join(traceback.format_exception(exc))
+        self.sink({"event": "fault", "run": key.name, "traceback": text})
+        return RunError(f"{type(exc).__name__}: {exc} (batch.log holds the traceback)")
 
 
 def kept_summary(out: Path, key: RunKey) -> RunSummary | None:
@@ -138,10 +145,11 @@ def kept_summary(out: Path, key: RunKey) -> RunSummary | None:
         return None
     fields = {name: end[name] for name in Outcome.__dataclass_fields__}
     outcome = Outcome(**{**fields, "status": OutcomeStatus(end["status"])})
-    return replace(_finished(key, outcome), kept=True)
+    return replace(finished_summary(key, outcome), kept=True)
 
 
-def _finished(key: RunKey, outcome: Outcome) -> RunSummary:
+def finished_summary(key: RunKey, outcome: Outcome) -> RunSummary:
+    """The summary of a run that has come to its end."""
     return RunSummary(
         key,
         "finished",
@@ -161,46 +169,37 @@ def _unfinished(key: RunKey, run: Run, error: str | None = None) -> RunSummary:
     return RunSummary(key, "failed", attempts=len(history), tokens=tokens, wall_s=wall_s, error=error)
 
 
-# -- threads -------------------------------------------------------------------------------------------------
+def perform_all(
+    perform: Callable[[RunKey], RunSummary], keys: Sequence[RunKey], n_threads: int
+) -> list[RunSummary]:
+    """One summary a key, `n_threads` runs at a time, failed ones again at the end.
 
-
-class Threads:
-    """The local executor: `n_threads` runs of one crew at a time, failed ones again at the end.
-
-    The threads are daemons: a process that must end at once does not wait for a gradient step.
+    The threads are daemons: a process that must end at once does not wait for a gradient step. Raises what
+    `perform` raises, and KeyboardInterrupt, without waiting for the runs under way.
     """
+    todo: SimpleQueue[RunKey | None] = SimpleQueue()
+    ended: SimpleQueue[RunSummary | BaseException] = SimpleQueue()
 
-    def __init__(self, crew: Crew, n_threads: int) -> None:
-        self._crew = crew
-        self._n_threads = n_threads
-
-    def perform(self, keys: Sequence[RunKey]) -> list[RunSummary]:
-        """One summary a key, in the order in which they ended.
-
-        Raises what `Crew.perform` raises, and KeyboardInterrupt, without waiting for the runs under way.
-        """
-        todo: SimpleQueue[RunKey | None] = SimpleQueue()
-        ended: SimpleQueue[RunSummary | BaseException] = SimpleQueue()
-        for key in keys:
-            todo.put(key)
-        for number in range(min(self._n_threads, len(keys))):
-            threading.Thread(target=self._work, args=(todo, ended), name=f"run-{number}", daemon=True).start()
-        summaries: list[RunSummary] = []
-        while len(summaries) < len(keys):
-            said = ended.get()
-            if isinstance(said, BaseException):
-                raise said
-            if said.may_retry:
-                todo.put(said.key)
-            else:
-                summaries.append(said)
-        for _ in range(self._n_threads):
-            todo.put(None)
-        return summaries
-
-    def _work(self, todo: SimpleQueue[RunKey | None], ended: SimpleQueue[RunSummary | BaseException]) -> None:
+    def work() -> None:
         while (key := todo.get()) is not None:
             try:
-                ended.put(self._crew.perform(key))
+                ended.put(perform(key))
             except BaseException as exc:  # noqa: BLE001 -- carried to the thread that waits, which raises it
                 ended.put(exc)
+
+    for key in keys:
+        todo.put(key)
+    for number in range(min(n_threads, len(keys))):
+        threading.Thread(target=work, name=f"run-{number}", daemon=True).start()
+    summaries: list[RunSummary] = []
+    while len(summaries) < len(keys):
+        result = ended.get()
+        if isinstance(result, BaseException):
+            raise result
+        if result.may_retry:
+            todo.put(result.key)
+        else:
+            summaries.append(result)
+    for _ in range(n_threads):
+        todo.put(None)
+    return summaries

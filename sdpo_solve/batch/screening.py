@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdpo_solve.batch.difficulty import Look, Rule, Screened, below, choose_looks
-from sdpo_solve.batch.locks import Gate, Outage, PatientGrader, Turns, interrupts, probe, use_threads
+from sdpo_solve.batch.locks import Meter, use_threads
+from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage, probe
 from sdpo_solve.batch.screening_file import Screening, add, append, read_screening
 from sdpo_solve.batch.spec import BatchSpec, RunKey
+from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback, judge
@@ -116,17 +118,17 @@ def run(asked: Asked, view: ScreenView) -> ScreenResult:
     use_threads(asked.spec.run.threads)
     key = RunKey(asked.seed, "", "best-of-k")
     plan = build.make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
-    gate = Gate()
+    stop = StopSignal()
     with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
         taken = load.load(asked.spec.batch.sources, asked.spec.batch, workshop.sandbox)
         problems = {problem.id: _as_run(problem, asked) for problem in taken.problems}
         found = _open(asked, workshop, problems)
         before = {name: found.problems[name] for name in problems}
         view.on_start(before, taken.left_out)
-        with interrupts(gate, view.on_notice):
-            screened = _Pipeline(asked, workshop, problems, before, view, gate).run()
+        with stop_on_signals(stop, view.on_notice):
+            screened = _Pipeline(asked, workshop, problems, before, view, stop).run()
     found = replace(found, problems={**found.problems, **screened})
-    return ScreenResult(found, screened, gate.is_closed)
+    return ScreenResult(found, screened, stop.is_set)
 
 
 def _as_run(problem: Problem, asked: Asked) -> Problem:
@@ -185,11 +187,11 @@ class _Pipeline:
         problems: Mapping[str, Problem],
         before: Mapping[str, Screened],
         view: ScreenView,
-        gate: Gate,
+        stop: StopSignal,
     ) -> None:
         workshop.warm_up()
         options = asked.spec.run
-        self._asked, self._problems, self._view, self._gate = asked, problems, view, gate
+        self._asked, self._problems, self._view, self._stop = asked, problems, view, stop
         self._screened = dict(before)
         self._engine = workshop.engine(sum(item.base.n + item.teacher.n for item in before.values()))
         self._spec: SamplingSpec = workshop.sampling_spec()
@@ -197,16 +199,16 @@ class _Pipeline:
         feedback_options = workshop.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
-        outage = Outage(gate, lambda: probe(workshop.sandbox()), view.on_notice)
-        self._judge = PatientGrader(workshop.judge(), Turns.make(shared_weights=True, gate=gate), outage)
+        outage = SandboxOutage(stop, lambda: probe(workshop.sandbox()), view.on_notice)
+        self._judge = RetryingGrader(workshop.judge(), outage, Meter())
         self._left = asked.total
         self._under_way: set[str] = set()
         self._to_teach: list[_Job] = []
 
     def run(self) -> dict[str, Screened]:
-        """The counts of every problem, once nothing is left to sample or the gate is closed.
+        """The counts of every problem, once nothing is left to sample or the signal is set.
 
-        Raises EngineError and SandboxError, and Stopped where the gate is closed during an outage.
+        Raises EngineError and SandboxError, and Stopped where the signal is set during an outage.
         """
         pool = ThreadPoolExecutor(_GRADERS, thread_name_prefix="screen")
         graded: list[Future[_Graded]] = []
@@ -230,7 +232,7 @@ class _Pipeline:
         jobs, self._to_teach = self._to_teach, []
         room = self._asked.round_size - sum(len(job.prompts_G) for job in jobs)
         room = room if self._left is None else min(room, self._left)
-        if self._gate.is_closed or room <= 0:
+        if self._stop.is_set or room <= 0:
             return jobs
         screened = list(self._screened.values())
         return jobs + [

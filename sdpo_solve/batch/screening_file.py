@@ -64,18 +64,18 @@ def check_marks(
     sampled_with: Mapping[str, Any],
     digests: Mapping[str, str],
     *,
-    told_with: Mapping[str, Any] | None = None,
+    feedback: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse marks for runs that sample otherwise, or for problems that are not those that were screened.
 
     `digests`: of the problems chosen, as the screening had them. Public tests or all of them, what is solved
-    is the same; `paper` counts half. `told_with`: what decides the feedback, where the marks come from it;
+    is the same; `paper` counts half. `feedback`: what decides the feedback, where the marks come from it;
     then the mode must be the same. Raises ConfigError naming every difference.
     """
     now = {**sampled_with, "feedback_mode": _counted(sampled_with["feedback_mode"])}
     then = {**found.config, "feedback_mode": _counted(found.config.get("feedback_mode", ""))}
-    if told_with is not None:
-        now, then = {**sampled_with, **told_with}, dict(found.config)
+    if feedback is not None:
+        now, then = {**sampled_with, **feedback}, dict(found.config)
     differing = [name for name in now if name in then and then[name] != now[name]]
     remedy = "screen as the runs will sample (into another --out), or name the problems with --ids"
     if differing:

@@ -19,22 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.batch import trackers
-from sdpo_solve.batch.batch import (
-    Batch,
-    BatchResult,
-    LocalExecutor,
-    left_to_spend,
-    measure,
-    most_to_spend,
-    prepare,
-    run_batch,
-    standing,
-    unmeasured,
-)
+from sdpo_solve.batch.batch import Batch, BatchResult, prepare, run_batch
 from sdpo_solve.batch.cost import Estimate
 from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
-from sdpo_solve.batch.locks import Gate, busy_line, interrupts
+from sdpo_solve.batch.local_executor import local_executor
+from sdpo_solve.batch.locks import busy_line
+from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
 from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
+from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import make_batch_view
 from sdpo_solve.config import OUTPUT, Flag, Options, SharedOptions
@@ -102,13 +94,13 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     out = spec.batch.out or default_out(spec)
     check_out(out)
     batch = prepare(spec, out)
-    gate = Gate()
+    stop = StopSignal()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
         known = not unmeasured(batch)
         if not (known or shown.no_measure):
             console.print(Text(_MEASURING, style="dim"))
-        costs = measure(batch, _for_measuring(executor, spec), gate) if known or not shown.no_measure else {}
+        costs = measure(batch, _for_measuring(executor, spec), stop) if known or not shown.no_measure else {}
         print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
         if shown.dry_run:
             return 0
@@ -120,8 +112,8 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         for tracker in trackers.make(spec.batch.track, batch.out, spec.record()):
             stack.callback(tracker.finish)
             sink.add(trackers.feed(tracker))
-        with interrupts(gate, lambda text: sink({"event": "notice", "text": text})):
-            result = run_batch(batch, executor, sink, gate)
+        with stop_on_signals(stop, lambda text: sink({"event": "notice", "text": text})):
+            result = run_batch(batch, executor, sink, stop)
     print_result(console, result, batch)
     if result.stopped:
         return INTERRUPTED
@@ -140,7 +132,7 @@ def default_out(spec: BatchSpec) -> Path:
 def _executor(batch: Batch, stack: ExitStack) -> Executor:
     if batch.spec.batch.executor == "ray":
         return _ray(batch.spec)
-    return stack.enter_context(LocalExecutor(batch))
+    return stack.enter_context(local_executor(batch))
 
 
 def _ray(spec: BatchSpec, n_workers: int | None = None) -> Executor:
@@ -164,7 +156,7 @@ def _for_measuring(executor: Executor, spec: BatchSpec) -> Executor:
 
 def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
     """What will be run, what is there already, and what it may cost at most."""
-    spec, done = batch.spec, standing(batch)
+    spec, done = batch.spec, batch.on_disk
     n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=9)

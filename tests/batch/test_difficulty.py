@@ -244,11 +244,11 @@ def test_marks_serve_only_runs_that_sample_as_the_screening_did(tmp_path: Path) 
 def test_marks_that_come_from_feedback_serve_only_runs_with_the_same_feedback(tmp_path: Path) -> None:
     told = {"feedback": {"failing_tests": 2}}
     found = Screening({**SAMPLED, **told})
-    check_marks(found, tmp_path, SAMPLED, {}, told_with=told)
+    check_marks(found, tmp_path, SAMPLED, {}, feedback=told)
     with pytest.raises(ConfigError, match="feedback_mode = 'public', here it is 'all'"):
-        check_marks(found, tmp_path, {**SAMPLED, "feedback_mode": "all"}, {}, told_with=told)
+        check_marks(found, tmp_path, {**SAMPLED, "feedback_mode": "all"}, {}, feedback=told)
     with pytest.raises(ConfigError, match=r"'failing_tests': 2\}, here it is \{'failing_tests': 1\}"):
-        check_marks(found, tmp_path, SAMPLED, {}, told_with={"feedback": {"failing_tests": 1}})
+        check_marks(found, tmp_path, SAMPLED, {}, feedback={"feedback": {"failing_tests": 1}})
 
 
 def test_an_early_screening_that_says_less_is_taken_at_its_word(tmp_path: Path) -> None:

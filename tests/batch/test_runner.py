@@ -1,20 +1,24 @@
-"""A crew of threads: every run ends as it would alone, failures stay small, stopping is clean."""
+"""Threads of runs: every run ends as it would alone, failures stay small, stopping is clean."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
-from sdpo_solve.batch.locks import Meter, Outage, Stopped, Turns
+from sdpo_solve.batch.locks import DeviceLocks, Meter
 from sdpo_solve.batch.merged_sampling import MergingEngine
-from sdpo_solve.batch.runner import Crew, Desk, RunSummary, Threads
+from sdpo_solve.batch.runner import Runner, RunSummary, kept_summary, perform_all
+from sdpo_solve.batch.sandbox_outage import SandboxOutage
 from sdpo_solve.batch.spec import RunKey
-from sdpo_solve.errors import ConfigError, EngineError, SandboxError
+from sdpo_solve.batch.stop import Stopped, StopSignal
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, SandboxError
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Budget, Message, Policy, Prompt, Sample, SamplingSpec
 from tests.helpers.parts import ReadGrader, SayEngine, answer, make_run
@@ -33,14 +37,15 @@ class Bench:
         self.engine = SayEngine(reply)
         self.grader = grader or ReadGrader()
         self.events: list[dict] = []
-        self.turns = Turns.make(shared_weights=True)
+        self.stop = StopSignal()
+        locks = DeviceLocks.make(shared_weights=True, stop=self.stop)
         self.sandbox_is_well = threading.Event()
         self.sandbox_is_well.set()
-        outage = Outage(self.turns.gate, self.probe, self.tell, pause_s=0.01)
-        self.said: list[str] = []
+        outage = SandboxOutage(self.stop, self.probe, self.notify, pause_s=0.01)
+        self.notices: list[str] = []
         self.out = out
-        desk = Desk(out, tries, merge, self.turns, outage, self.open, self.close, self.events.append)
-        self.crew = Crew(desk)
+        merging = MergingEngine(self.engine, locks) if merge else None
+        self.runner = Runner(locks, outage, self.open, self.close, self.events.append, tries, merging)
 
     def open(self, key, listeners):
         run = make_run(self.out / key.name, self.engine, budget=Budget(8), listeners=listeners)
@@ -55,11 +60,11 @@ class Bench:
         if not self.sandbox_is_well.is_set():
             raise SandboxError("no engine answers")
 
-    def tell(self, text: str) -> None:
-        self.said.append(text)
+    def notify(self, text: str) -> None:
+        self.notices.append(text)
 
     def perform(self, keys=KEYS, threads: int = 3) -> list[RunSummary]:
-        return Threads(self.crew, threads).perform(keys)
+        return perform_all(self.runner.perform, keys, threads)
 
 
 def reply(seed: int, policy: Policy, n: int) -> str:
@@ -72,15 +77,15 @@ def journal(out: Path, key: RunKey) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
 
 
-def test_every_run_of_a_crew_equals_the_run_alone(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "crew", reply)
+def test_every_run_among_others_equals_the_run_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "together", reply)
     summaries = bench.perform()
     assert sorted(summary.key for summary in summaries) == sorted(KEYS)
     for key in KEYS:
         alone = Bench(tmp_path / "alone", reply)
         run = alone.open(key, [])
         solve(run)
-        assert journal(tmp_path / "crew", key) == journal(tmp_path / "alone", key)
+        assert journal(tmp_path / "together", key) == journal(tmp_path / "alone", key)
 
 
 def test_finished_runs_are_kept_and_cost_nothing(tmp_path: Path) -> None:
@@ -88,19 +93,19 @@ def test_finished_runs_are_kept_and_cost_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path, reply)
     again = bench.perform()
     assert bench.engine.calls == []
-    assert all(summary.kept for summary in again)
+    assert all(kept_summary(tmp_path, summary.key) == replace(summary, kept=True) for summary in again)
     ends = {s.key: (s.status, s.solved, s.discovery_time, s.attempts, s.tokens) for s in first}
     assert ends == {s.key: (s.status, s.solved, s.discovery_time, s.attempts, s.tokens) for s in again}
 
 
-def fails(times: int) -> Callable:
+def fails(times: int, error: Exception = EngineError("out of memory")) -> Callable:  # noqa: B008
     """An engine that breaks `times` times, at the second group of a run."""
     left = [times]
 
     def says(seed: int, policy: Policy, n: int) -> str:
         if policy.version == 1 and left[0]:
             left[0] -= 1
-            raise EngineError("out of memory")
+            raise error
         return answer(f"wrong {seed} {policy.version}")
 
     return says
@@ -131,13 +136,13 @@ def test_a_users_mistake_ends_the_batch(tmp_path: Path) -> None:
     def refuse(key, listeners):
         raise ConfigError("results must not mix")
 
-    object.__setattr__(bench.crew._desk, "open_run", refuse)
+    object.__setattr__(bench.runner, "open_run", refuse)
     with pytest.raises(ConfigError, match="must not mix"):
         bench.perform()
 
 
-def test_a_closed_gate_ends_runs_after_the_group_under_way(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, lambda seed, policy, n: bench.turns.gate.close() or answer("wrong"))
+def test_the_stop_signal_ends_runs_after_the_group_under_way(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, lambda seed, policy, n: bench.stop.set() or answer("wrong"))
     summaries = bench.perform(threads=1)
     assert [s.status for s in summaries] == ["stopped"] * len(KEYS)
     started = journal(tmp_path, KEYS[0])
@@ -173,9 +178,9 @@ def test_a_sandbox_that_is_gone_pauses_the_batch_and_fails_nothing(tmp_path: Pat
     grader.bench = bench
     summaries = bench.perform()
     assert {s.status for s in summaries} == {"finished"}
-    assert len(bench.said) == 2
-    assert "the batch waits" in bench.said[0]
-    assert "goes on" in bench.said[1]
+    assert len(bench.notices) == 2
+    assert "the batch waits" in bench.notices[0]
+    assert "goes on" in bench.notices[1]
 
 
 def test_a_box_that_breaks_while_the_sandbox_is_well_fails_its_run(tmp_path: Path) -> None:
@@ -185,18 +190,56 @@ def test_a_box_that_breaks_while_the_sandbox_is_well_fails_its_run(tmp_path: Pat
 
     bench = Bench(tmp_path, reply, grader=Bad(), tries=1)
     assert {(s.status, s.error) for s in bench.perform()} == {("failed", "the box broke")}
-    assert bench.said == []
+    assert bench.notices == []
 
 
 def test_waiting_for_a_sandbox_ends_with_the_batch(tmp_path: Path) -> None:
-    turns = Turns.make(shared_weights=True)
-
-    def gone() -> None:
-        raise SandboxError("gone")
-
-    threading.Timer(0.05, turns.gate.close).start()
+    stop = StopSignal()
+    threading.Timer(0.05, stop.set).start()
     with pytest.raises(Stopped):
-        Outage(turns.gate, gone, lambda text: None, pause_s=5).sat_out(0)
+        gone_after_it_worked(stop, pause_s=5).wait(0)
+
+
+def gone_after_it_worked(
+    stop: StopSignal, notices: list[str] | None = None, **limits: float
+) -> SandboxOutage:
+    def gone() -> None:
+        raise SandboxError("no engine answers")
+
+    outage = SandboxOutage(stop, gone, (notices if notices is not None else []).append, **limits)
+    outage.has_worked = True
+    return outage
+
+
+def test_a_sandbox_that_stays_away_ends_the_batch_and_it_is_said_since_when() -> None:
+    notices: list[str] = []
+    with pytest.raises(PrerequisiteError, match=r"gone since \d\d:\d\d:\d\d: no engine answers; repeat"):
+        gone_after_it_worked(StopSignal(), notices, pause_s=0.01, max_wait_s=0.05).wait(0)
+    assert re.search(r"gone since \d\d:\d\d:\d\d, the batch waits for it \(at most 0 minutes", notices[0])
+
+
+def test_a_batch_does_not_wait_for_a_sandbox_that_never_worked(tmp_path: Path) -> None:
+    class Bad(ReadGrader):
+        def grade(self, problem, codes_G, *, thorough=False):
+            raise SandboxError("Invalid argument")
+
+    bench = Bench(tmp_path, reply, grader=Bad())
+    bench.sandbox_is_well.clear()
+    with pytest.raises(PrerequisiteError, match="does not work: no engine answers; 'sdpo-solve doctor'"):
+        bench.perform()
+    assert bench.notices == []
+
+
+def test_a_fault_of_one_run_ends_that_run_with_its_traceback(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fails(1, AttributeError("no attribute 'shape'")), tries=1)
+    ended = bench.perform()
+    (failed,) = [summary for summary in ended if summary.status != "finished"]
+    assert (failed.status, failed.attempts) == ("failed", 4)
+    assert failed.error.startswith("AttributeError: no attribute 'shape'")
+    (fault,) = [event for event in bench.events if event["event"] == "fault"]
+    assert fault["run"] == failed.key.name
+    assert fault["traceback"].startswith("Traceback")
+    assert journal(tmp_path, failed.key)[-1]["event"] == "run_failed"
 
 
 # -- sampling together ---------------------------------------------------------------------------------------
@@ -213,7 +256,7 @@ def test_requests_that_wait_are_merged_and_each_gets_its_own_samples() -> None:
         return plain(prompts_G, seeds_G, policy, spec)
 
     engine.sample = slow
-    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
     spec, got = SamplingSpec(8), {}
 
     def ask(number: int) -> None:
@@ -239,7 +282,7 @@ def test_an_error_in_a_merged_call_hits_only_the_run_it_belongs_to() -> None:
         time.sleep(0.01)
         return f"said {seed}"
 
-    merging = MergingEngine(SayEngine(says), Turns.make(shared_weights=True))
+    merging = MergingEngine(SayEngine(says), DeviceLocks.make(shared_weights=True))
     got: dict[int, object] = {}
 
     def ask(number: int) -> None:
@@ -257,11 +300,12 @@ def test_an_error_in_a_merged_call_hits_only_the_run_it_belongs_to() -> None:
 
 
 class MixedEngine(SayEngine):
-    """Writes down the policies of each call."""
+    """Writes down the policies of each call, which takes `call_s`."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_s: float = 0.0) -> None:
         super().__init__(lambda seed, policy, n: f"said {seed}")
         self.mixes: list[set[str]] = []
+        self.call_s = call_s
 
     def sample_mixed(
         self,
@@ -271,6 +315,7 @@ class MixedEngine(SayEngine):
         spec: SamplingSpec,
     ) -> list[Sample]:
         self.mixes.append({policy.key for policy in policies_G})
+        time.sleep(self.call_s)
         return [
             self.sample([prompt], [seed], policy, spec)[0]
             for prompt, seed, policy in zip(prompts_G, seeds_G, policies_G, strict=True)
@@ -291,14 +336,14 @@ def learning_run(
             policy = Policy(f"run {number}", version, Path("adapter") if version else None)
             seeds = [100 * number + version]
             group += [int(s.text.removeprefix("said ")) for s in merging.sample(PROMPTS, seeds, policy, SPEC)]
-            with merging.turns.use(merging.turns.weights, "learning"):
+            with merging._locks.learning():
                 time.sleep(learn_s)
 
 
 def test_runs_that_learn_sample_together_group_by_group() -> None:
     """Three runs of 4, 4 and 2 groups that learn in turns: 4 calls, not 10, and none waits for one that left."""
-    engine = MixedEngine()
-    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    engine = MixedEngine(call_s=0.5)
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
     groups: list[list[int]] = [[], [], []]
     starts = threading.Barrier(3)
 
@@ -332,7 +377,7 @@ def test_a_request_that_cannot_be_served_costs_the_others_nothing_but_one_call_e
             return samples
 
     engine = Picky()
-    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
     starts = threading.Barrier(3)
     groups: list[list[int]] = [[], [], []]
     errors: list[str] = []
@@ -352,15 +397,14 @@ def test_a_request_that_cannot_be_served_costs_the_others_nothing_but_one_call_e
     assert sorted(map(len, engine.mixes)) == [1, 1, 1, 3]
 
 
-@pytest.mark.parametrize("n_made", [0, 2])
-def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it(n_made: int) -> None:
+def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it() -> None:
     """It gives back another number of samples than it was asked for; nobody waits for ever."""
 
     class Short(MixedEngine):
         def sample_mixed(self, *asked: Any) -> list[Sample]:
-            return super().sample_mixed(*asked)[:n_made]
+            return super().sample_mixed(*asked)[:0]
 
-    merging = MergingEngine(Short(), Turns.make(shared_weights=True))
+    merging = MergingEngine(Short(), DeviceLocks.make(shared_weights=True))
     starts, faults = threading.Barrier(3), SimpleQueue[str]()
 
     def go(number: int) -> None:
@@ -379,7 +423,7 @@ def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it(n_made: 
 
 def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:
     engine = MixedEngine()
-    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
     with merging.taking_part():  # a run that grades for the whole test
         got: list[int] = []
         learning_run(merging, 1, 2, 0.0, got)
@@ -388,7 +432,7 @@ def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:
 
 def test_an_engine_of_one_policy_a_call_merges_only_what_needs_no_adapter() -> None:
     engine = SayEngine(lambda seed, policy, n: f"said {seed}")
-    merging = MergingEngine(engine, Turns.make(shared_weights=True))
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
     with merging.taking_part():
         got: list[int] = []
         learning_run(merging, 1, 3, 0.0, got)
@@ -409,7 +453,7 @@ def test_overlapping_use_counts_once_and_waiting_is_not_a_runs_own_time() -> Non
     meter = Meter()
 
     def grade() -> None:
-        with meter.run(), meter.inside(), meter.busy("grading"):
+        with meter.time("running"), meter.time("waiting"), meter.time("grading"):
             time.sleep(0.2)
 
     threads = [threading.Thread(target=grade) for _ in range(3)]
@@ -417,7 +461,7 @@ def test_overlapping_use_counts_once_and_waiting_is_not_a_runs_own_time() -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    with meter.run():
+    with meter.time("running"):
         time.sleep(0.2)
     shares = meter.shares()
     assert shares["grading"] == pytest.approx(0.5, abs=0.15)

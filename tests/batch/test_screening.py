@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from sdpo_solve.batch.difficulty import Rule, Screened
-from sdpo_solve.batch.locks import Gate
 from sdpo_solve.batch.screening import Asked, _Pipeline
 from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
+from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.cli.live_screening import PlainScreenView, ScreenProgress
 from sdpo_solve.errors import EngineError
 from sdpo_solve.grading import feedback
@@ -29,7 +29,7 @@ class Engine:
     def __init__(self, rates: list[float], taught: float = 0.0) -> None:
         self.rates, self.taught = rates, taught
         self.calls: list[list[tuple[str, int]]] = []
-        self.stop_after: tuple[int, Gate] | None = None
+        self.stop_after: tuple[int, StopSignal] | None = None
         self.breaks_at: int | None = None
 
     def sample(self, prompts_G, seeds_G, policy, spec):
@@ -46,11 +46,11 @@ class Engine:
             text = answer("right" if (seed % 10007) / 10007 < rate else "wrong")
             samples.append(Sample(prompt, (1,), (2, 3), (0.0, 0.0), text, Finish.STOP, policy))
         if self.stop_after and len(self.calls) == self.stop_after[0]:
-            self.stop_after[1].close()
+            self.stop_after[1].set()
         return samples
 
 
-def screen(out: Path, engine: Engine, gate: Gate | None = None, **asked) -> dict[str, Screened]:
+def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -> dict[str, Screened]:
     """Screen one problem for each rate of the engine, on from what `out` holds."""
     problems = {
         f"p{n}": replace(PROBLEM, id=f"p{n}", statement=f"Problem {n}. Add one.")
@@ -69,7 +69,7 @@ def screen(out: Path, engine: Engine, gate: Gate | None = None, **asked) -> dict
         sampling_spec=lambda: SamplingSpec(8),
         plan=SimpleNamespace(parts={"feedback": feedback.Options()}),
     )
-    return _Pipeline(Asked(spec, out, **options), shop, problems, before, view, gate or Gate()).run()
+    return _Pipeline(Asked(spec, out, **options), shop, problems, before, view, stop or StopSignal()).run()
 
 
 RATES = [0.0, 0.005, 0.05, 0.3, 0.6, 0.9, 1.0, 0.3, 0.6, 0.9]
@@ -92,9 +92,9 @@ def test_problems_share_the_engines_calls(tmp_path: Path) -> None:
 
 
 def test_a_screening_that_was_stopped_goes_on_and_draws_no_sample_twice(tmp_path: Path) -> None:
-    gate, first, second = Gate(), Engine(RATES), Engine(RATES)
-    first.stop_after = (3, gate)
-    stopped = screen(tmp_path, first, gate)
+    stop, first, second = StopSignal(), Engine(RATES), Engine(RATES)
+    first.stop_after = (3, stop)
+    stopped = screen(tmp_path, first, stop)
     n_stopped = sum(item.base.n for item in stopped.values())
     assert n_stopped == sum(len(call) for call in first.calls)  # what was sampled was counted
     found = screen(tmp_path, second)

@@ -1,0 +1,80 @@
+"""What a batch may still cost: measured on its runs on disk, or on two small groups of each arm."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sdpo_solve.batch.batch import Batch, Executor, RunsOnDisk
+from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
+from sdpo_solve.batch.spec import RunKey
+from sdpo_solve.batch.stop import StopSignal
+
+# Attempts of a measured group.
+_GROUP = 4
+
+
+def unmeasured(batch: Batch) -> list[str]:
+    """The arms of which no run on disk says what an attempt costs."""
+    return [arm for arm, cost in batch.on_disk.costs.items() if not cost.attempts]
+
+
+def measure(batch: Batch, execute: Executor, stop: StopSignal) -> dict[str, Cost]:
+    """What each arm costs here: from its runs on disk, else from a short run on the first problem.
+
+    The short runs lie beside the results, where Ray's workers see them too, and are removed afterwards. An
+    arm that fails costs nothing.
+    """
+    costs, arms = dict(batch.on_disk.costs), unmeasured(batch)
+    if not arms:
+        return costs
+    place = next(path for path in batch.out.absolute().parents if path.exists())
+    with tempfile.TemporaryDirectory(prefix=".sdpo-solve-measure-", dir=place) as folder:
+        short = _short(batch, Path(folder))
+        keys = [RunKey(0, next(iter(batch.problems)), arm) for arm in arms]
+        execute(short, keys, lambda event: None, stop)
+        return costs | {key.arm: cost_of([short.out / key.name]) for key in keys}
+
+
+def _short(batch: Batch, out: Path) -> Batch:
+    """The batch with runs of two small groups."""
+    group_size = min(batch.spec.run.group_size or _GROUP, _GROUP)
+    grouped = batch.spec.samples_groups()
+    settings = {
+        part: {key: value for key, value in values.items() if key != "group_size"}
+        for part, values in batch.spec.run.settings.items()
+    }
+    short = {
+        "attempts": 2 * group_size,
+        "group_size": group_size if grouped else None,
+        "keep_going": True,
+        "tokens": None,
+        "wall_seconds": None,
+        "settings": settings,
+    }
+    spec = replace(batch.spec, run=batch.spec.run.model_copy(update=short))
+    return replace(batch, spec=spec, out=out, on_disk=RunsOnDisk())
+
+
+def left_to_spend(batch: Batch, costs: Mapping[str, Cost]) -> Estimate | None:
+    """The most that the runs which are not finished may still cost; None where an arm was not measured."""
+    return estimate(batch.keys_left, costs, batch.spec.run)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What runs may spend by their options alone, without any measurement."""
+
+    attempts: int
+    tokens: int
+
+
+def most_to_spend(batch: Batch) -> Bound:
+    """The bound of the runs that are not finished."""
+    options, n_runs = batch.spec.run, len(batch.keys_left)
+    run_tokens = options.attempts * batch.workshop().sampling_spec().max_tokens
+    if options.tokens is not None:
+        run_tokens = min(run_tokens, options.tokens)
+    return Bound(n_runs * options.attempts, n_runs * run_tokens)
