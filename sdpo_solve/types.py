@@ -321,6 +321,7 @@ class Update:
     """One gradient step: the policy after it, and what was measured (units in the metric names).
 
     `notices`: what was done instead of a plain step, one sentence each (an update skipped, a roll-back).
+    `collapse_ignored`: a health rule saw a collapsed policy, and the options say to go on.
     """
 
     policy: Policy
@@ -329,6 +330,7 @@ class Update:
     n_tokens: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    collapse_ignored: bool = False
 
 
 # -- budgets and outcomes ------------------------------------------------------------------------------------

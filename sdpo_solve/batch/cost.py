@@ -12,7 +12,8 @@ from pathlib import Path
 
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.config import RunOptions
-from sdpo_solve.run.events import FILE_NAME, read_events
+from sdpo_solve.run.events import FILE_NAME, read_records
+from sdpo_solve.run.records import GroupEvent, UpdateEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,15 @@ def _cost_of_one(run_dir: Path) -> Cost:
     if not path.exists():
         return cost
     group_end_s = 0.0
-    for event, _ in read_events(path):
-        if event["event"] == "group":
-            group_end_s = event["elapsed_s"]
-            group = Cost(event["size"], 1, 0, event["n_tokens"], event["sample_s"], event["grade_s"])
-            cost = _sum(cost, group)
-        elif event["event"] == "update":
-            cost = _sum(cost, Cost(updates=1, learn_s=max(0.0, event["elapsed_s"] - group_end_s)))
+    for line in read_records(path):
+        match line.record:
+            case GroupEvent() as group:
+                group_end_s = group.elapsed_s or 0.0
+                spent = Cost(group.size, 1, 0, group.n_tokens, group.sample_s, group.grade_s)
+                cost = _sum(cost, spent)
+            case UpdateEvent(elapsed_s=end_s):
+                learn_s = max(0.0, (end_s or 0.0) - group_end_s)
+                cost = _sum(cost, Cost(updates=1, learn_s=learn_s))
     policies = [item.stat().st_size for item in (run_dir / "policies").rglob("*") if item.is_file()]
     return _sum(cost, Cost(journal_bytes=path.stat().st_size, policies_bytes=sum(policies)))
 

@@ -1,6 +1,7 @@
 """From the threads of a batch to all who listen: the display, the log file, JSON lines, trackers.
 
-One event at a time, whichever thread it comes from. Knows no event by more than its name.
+One event at a time, whichever thread it comes from. The events of the runs carry their run's name under
+`run`; the batch's own are `batch_started`, `run_ended`, `notice` and `batch_finished`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Literal
 
 from sdpo_solve.errors import UserError
 from sdpo_solve.report.table import clock
+from sdpo_solve.run.records import (
+    KINDS,
+    Event,
+    GroupEvent,
+    Notice,
+    RawText,
+    Record,
+    RunResumed,
+    UpdateEvent,
+    record_of,
+)
 from sdpo_solve.sanitize import clean
 
-Receiver = Callable[[Mapping[str, Any]], None]
+Receiver = Callable[[Event], None]
 
 LOG_NAME = "batch.log"
 # What `--json` prints: texts and tokens of attempts stay in the journals.
@@ -26,6 +38,73 @@ _JSON_EVENTS = (
     *("notice", "batch_finished"),
 )
 _LEFT_OUT = ("config", "identity", "versions")
+
+
+# -- the batch's own events ----------------------------------------------------------------------------------
+
+
+class BatchStarted(Record):
+    """`runs` are planned, of the arms in `methods`."""
+
+    runs: int
+    methods: tuple[str, ...]
+
+
+class RunEnded(Record):
+    """One run ended, was stopped, or had ended before (`kept`)."""
+
+    arm: str
+    status: Literal["finished", "failed", "stopped"]
+    attempts: int
+    tokens: int
+    wall_s: float
+    solved: bool = False
+    discovery_time: int | None = None
+    kept: bool = False
+    may_retry: bool = False
+    error: RawText | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """It will not be tried again in this batch, and was not stopped."""
+        return self.status != "stopped" and not self.may_retry
+
+    @property
+    def never_began(self) -> bool:
+        """A stopped batch did not come to it; there may be thousands."""
+        return self.status == "stopped" and not self.attempts
+
+    def __str__(self) -> str:
+        if self.status == "failed":
+            again = "to be tried again" if self.may_retry else "no try left" if self.kept else "given up"
+            return f"failed, {again}: {clean(self.error or '')}"
+        if self.status == "stopped":
+            return "stopped"
+        outcome = f"solved at attempt {self.discovery_time}" if self.solved else "not solved"
+        spent = f"{self.attempts} attempts, {self.tokens} tokens, {clock(self.wall_s)}"
+        return f"{'kept, ' if self.kept else ''}{outcome} ({spent})"
+
+
+class Fault(Record):
+    """A run broke off by a fault of this program."""
+
+    traceback: RawText
+
+
+_KINDS: Mapping[str, type[Record]] = {
+    **KINDS,
+    "batch_started": BatchStarted,
+    "run_ended": RunEnded,
+    "fault": Fault,
+}
+
+
+def batch_record_of(event: Event) -> Record | None:
+    """The event of a run or of the batch as a record; None for a kind that nobody folds."""
+    return record_of(event, _KINDS)
+
+
+# -- the bus -------------------------------------------------------------------------------------------------
 
 
 class Broadcast:
@@ -38,7 +117,7 @@ class Broadcast:
     def add(self, receiver: Receiver) -> None:
         self._receivers.append(receiver)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         if event.get("replayed"):
             return
         with self._guard:
@@ -67,7 +146,7 @@ class LogFile:
     ) -> None:
         self._file.close()
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         line = log_line(event)
         if line is not None and not self._file.closed:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -78,50 +157,32 @@ class LogFile:
 def json_lines(write: Callable[[str], None]) -> Receiver:
     """A receiver that writes events as JSON, one a line."""
 
-    def receive(event: Mapping[str, Any]) -> None:
+    def receive(event: Event) -> None:
         if event["event"] in _JSON_EVENTS:
             write(json.dumps({key: value for key, value in event.items() if key not in _LEFT_OUT}))
 
     return receive
 
 
-def log_line(event: Mapping[str, Any]) -> str | None:
+def log_line(event: Event) -> str | None:
     """The line of the log: what happened to which run, groups and updates included."""
-    kind, run = event["event"], event.get("run", "")
-    if kind == "run_ended":
-        return None if never_began(event) else f"{run} ended: {how_it_ended(event)}"
-    if kind == "group":
-        return (
-            f"{run} group of {event['size']} from attempt {event['first']}: {event['n_solved']} solved, "
-            f"{event['n_tokens']} tokens, sampled {event['sample_s']} s, graded {event['grade_s']} s"
-        )
-    if kind == "update":
-        return f"{run} update {event['version']}: loss {event['loss']}"
-    if kind == "run_resumed":
-        return f"{run} taken up again after {event['attempts']} attempts"
-    if kind == "fault":
-        return f"{run} broke off by a fault:"
-    if kind == "notice":
-        return str(event["text"])
-    if kind in ("batch_started", "batch_finished"):
-        said = {key: value for key, value in event.items() if key not in ("event", "options")}
-        return f"{kind} {said}"
+    match batch_record_of(event):
+        case RunEnded() as end:
+            return None if end.never_began else f"{end.run} ended: {end}"
+        case GroupEvent() as group:
+            return (
+                f"{group.run} group of {group.size} from attempt {group.first}: {group.n_solved} solved, "
+                f"{group.n_tokens} tokens, sampled {group.sample_s} s, graded {group.grade_s} s"
+            )
+        case UpdateEvent() as update:
+            return f"{update.run} update {update.version}: loss {update.loss}"
+        case RunResumed() as resumed:
+            return f"{resumed.run} resumed after {resumed.attempts} attempts"
+        case Fault(run=run):
+            return f"{run} broke off by a fault:"
+        case Notice(text=text):
+            return text
+    if event["event"] in ("batch_started", "batch_finished"):
+        fields = {key: value for key, value in event.items() if key not in ("event", "options")}
+        return f"{event['event']} {fields}"
     return None
-
-
-def never_began(event: Mapping[str, Any]) -> bool:
-    """A run that a closed batch did not come to; there may be thousands."""
-    return event["status"] == "stopped" and not event["attempts"]
-
-
-def how_it_ended(event: Mapping[str, Any]) -> str:
-    spent = f"{event['attempts']} attempts, {event['tokens']} tokens, {clock(event['wall_s'])}"
-    if event["status"] == "failed":
-        again = "to be tried again" if event["may_retry"] else "no try left" if event["kept"] else "given up"
-        return f"failed, {again}: {clean(str(event['error']))}"
-    if event["status"] == "stopped":
-        return "stopped"
-    kept = "kept, " if event["kept"] else ""
-    if event["solved"]:
-        return f"{kept}solved at attempt {event['discovery_time']} ({spent})"
-    return f"{kept}not solved ({spent})"

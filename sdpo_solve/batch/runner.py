@@ -22,8 +22,9 @@ from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import Stopped
 from sdpo_solve.errors import JournalError, PrerequisiteError, RunError, UserError
 from sdpo_solve.run.build import Run
-from sdpo_solve.run.events import FILE_NAME, last_event
+from sdpo_solve.run.events import FILE_NAME, last_record
 from sdpo_solve.run.journal import Listener
+from sdpo_solve.run.records import RunFinished
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Outcome, OutcomeStatus
 
@@ -140,11 +141,10 @@ class Runner:
 
 def kept_summary(out: Path, key: RunKey) -> RunSummary | None:
     """The summary of a run that ended before; only the end of its journal is read."""
-    end = last_event(out / key.name / FILE_NAME)
-    if end is None or end["event"] != "run_finished":
+    end = last_record(out / key.name / FILE_NAME)
+    if not isinstance(end, RunFinished):
         return None
-    fields = {name: end[name] for name in Outcome.__dataclass_fields__}
-    outcome = Outcome(**{**fields, "status": OutcomeStatus(end["status"])})
+    outcome = Outcome(**{name: getattr(end, name) for name in Outcome.__dataclass_fields__})
     return replace(finished_summary(key, outcome), kept=True)
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from sdpo_solve.batch.event_bus import RunEnded, batch_record_of
 from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.run.records import Event, GroupEvent, UpdateEvent
 
 _PROJECT = "sdpo-solve"
 
@@ -99,11 +101,11 @@ def make(names: Sequence[str], out: Path, config: Mapping[str, Any]) -> list[Tra
     return [TRACKERS[name](out, config) for name in names]
 
 
-def feed(tracker: Tracker) -> Callable[[Mapping[str, Any]], None]:
+def feed(tracker: Tracker) -> Callable[[Event], None]:
     """A receiver of batch events that logs their figures."""
     counts: Counter[str] = Counter()
 
-    def receive(event: Mapping[str, Any]) -> None:
+    def receive(event: Event) -> None:
         figures = figures_of(event, counts)
         if figures:
             tracker.log(figures)
@@ -111,24 +113,23 @@ def feed(tracker: Tracker) -> Callable[[Mapping[str, Any]], None]:
     return receive
 
 
-def figures_of(event: Mapping[str, Any], counts: Counter[str]) -> dict[str, float]:
+def figures_of(event: Event, counts: Counter[str]) -> dict[str, float]:
     """The figures of one event by name; `counts` carries the sums of a batch from call to call."""
-    run = event.get("run", "")
-    if event["event"] == "update":
-        named = {"loss": event["loss"], **event["metrics"]}
-        return {f"{run}/{name}": value for name, value in named.items() if value is not None}
-    if event["event"] == "group":
-        return {f"{run}/solved_share": event["n_solved"] / event["size"], f"{run}/tokens": event["n_tokens"]}
-    if event["event"] != "run_ended" or event["may_retry"] or event["status"] == "stopped":
-        return {}
-    arm = event["arm"]
-    if event["status"] == "failed":
-        counts["batch/failed"] += 1
-        return {"batch/failed": counts["batch/failed"]}
-    counts[f"{arm}/finished"] += 1
-    counts[f"{arm}/solved"] += event["solved"]
-    finished, solved = counts[f"{arm}/finished"], counts[f"{arm}/solved"]
-    return {f"batch/{arm}/finished": finished, f"batch/{arm}/discovery_rate": solved / finished}
+    match batch_record_of(event):
+        case UpdateEvent() as update:
+            named = {"loss": update.loss, **update.metrics}
+            return {f"{update.run}/{name}": value for name, value in named.items() if value is not None}
+        case GroupEvent(run=run) as group:
+            return {f"{run}/solved_share": group.n_solved / group.size, f"{run}/tokens": group.n_tokens}
+        case RunEnded(is_counted=True, status="failed"):
+            counts["batch/failed"] += 1
+            return {"batch/failed": counts["batch/failed"]}
+        case RunEnded(is_counted=True, arm=arm) as end:
+            counts[f"{arm}/finished"] += 1
+            counts[f"{arm}/solved"] += end.solved
+            finished, solved = counts[f"{arm}/finished"], counts[f"{arm}/solved"]
+            return {f"batch/{arm}/finished": finished, f"batch/{arm}/discovery_rate": solved / finished}
+    return {}
 
 
 def _need(module: str, package: str) -> Any:

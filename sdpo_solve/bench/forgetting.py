@@ -84,13 +84,13 @@ def measure(asked: Asked, say: Callable[[str], None]) -> Found:
     """
     run_dir = one_run_dir(asked.run)
     run = read_run(run_dir)
-    if run is None or "config" not in run.header:
+    if run is None or not run.header.config:
         raise ConfigError(f"the journal in {run_dir} names no run yet")
     policy = _policy(run_dir, asked.version)
-    with build.Workshop(build.make_plan(_options(run.header["config"], asked.sandbox))) as workshop:
-        here, then = workshop.model().identity, run.header["config"]["model"]
+    with build.Workshop(build.make_plan(_options(run.header.config, asked.sandbox))) as workshop:
+        here, then = workshop.model().identity, run.header.config["model"]
         if here != then:
-            raise ConfigError(f"{run.header.get('model')} here is {here}, the run used {then}")
+            raise ConfigError(f"{run.header.model} here is {here}, the run used {then}")
         taken = load.load(asked.sources, asked.selection, workshop.sandbox)
         problems = [problem for problem in taken.problems if problem.id != run.problem]
         if not problems:

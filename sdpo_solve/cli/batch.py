@@ -28,7 +28,7 @@ from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unme
 from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
-from sdpo_solve.cli.live_batch import make_batch_view
+from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.config import OUTPUT, Flag, Options, SharedOptions
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.report.table import clock
@@ -104,7 +104,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
         if shown.dry_run:
             return 0
-        view = make_batch_view(console)
+        view = BatchView(console)
         stack.enter_context(view)
         sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
         if shown.as_json:

@@ -58,8 +58,8 @@ def _explain(given: ExplainCommand, console: Console) -> None:
     run's model is not on this disk.
     """
     from sdpo_solve.report.explain import html, policies, text
-    from sdpo_solve.report.run_text import diff_text, load_run
-    from sdpo_solve.report.runs import one_run_dir
+    from sdpo_solve.report.run_text import diff_text
+    from sdpo_solve.report.runs import load_run, one_run_dir
 
     run = load_run(one_run_dir(given.run))
     stages = policies.stages(run)
@@ -72,7 +72,7 @@ def _explain(given: ExplainCommand, console: Console) -> None:
     scored = given.attempt is not None or (not given.no_model and bool(run.updates))
     signals = [_signal(run, _chosen(run, given))] if scored else []
     if given.attempt is None:
-        console.print(text.run_story(run, stages, diffs))
+        console.print(text.policies_renderable(run, stages, diffs))
         console.print()
     colour = console.is_terminal and not console.no_color
     for signal in signals:
@@ -112,12 +112,12 @@ def _signal(run: RunRecord, index: int) -> Signal:
 
     if run.method != "sdpo":
         raise ConfigError(f"{run.method} has no teacher; explain --attempt is for runs of sdpo")
-    identity = run.header.get("config", {}).get("model")
+    identity = run.header.model_identity
     if identity == "scripted replies":
         raise ConfigError("scripted replies have no weights behind them; use --no-model")
-    model = names.resolve(str(run.header["model"]))
+    model = names.resolve(str(run.header.model))
     if model.identity != identity:
-        raise ConfigError(f"{run.header['model']} here is {model.identity}, the run used {identity}")
+        raise ConfigError(f"{run.header.model} here is {model.identity}, the run used {identity}")
     from sdpo_solve.model.adapted import AdaptedModel
     from sdpo_solve.report.explain.score import score
 

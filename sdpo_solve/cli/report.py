@@ -76,7 +76,7 @@ def report(given: ReportCommand) -> None:
         cohort = load_cohort(dirs)
         found = make_report(cohort, options)
         if given.png is not None:
-            plots.write_png(found, given.png, linear=given.linear)
+            plots.write_picture(found, given.png, linear=given.linear)
         if given.html is not None:
             from sdpo_solve.report import page
 

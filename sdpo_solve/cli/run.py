@@ -76,7 +76,7 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
     plan = build.make_plan(options)
     out = given.out or default_out(options)
     check_out(out)
-    view = live_run.make_view(console)
+    view = live_run.RunView(console)
 
     def on_tokens(n_tokens: int, n_finished: int) -> None:
         view.on_event({"event": "progress", "n_tokens": n_tokens, "n_finished": n_finished})

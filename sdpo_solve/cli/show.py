@@ -37,7 +37,7 @@ def show(given: ShowCommand) -> None:
     Runs may be under way in another terminal; nothing is changed.
     """
     from sdpo_solve.cli.watch import watch
-    from sdpo_solve.report import run_text
+    from sdpo_solve.report import run_text, runs
     from sdpo_solve.report.runs import find_run_dirs, one_run_dir, only_reading
 
     console = Console(highlight=False)
@@ -50,11 +50,11 @@ def show(given: ShowCommand) -> None:
         if given.follow:
             watch(first, console)
         elif others:
-            one, other = (run_text.load_run(one_run_dir(source)) for source in given.sources)
-            console.print(run_text.compare(one, other))
+            one, other = (runs.load_run(one_run_dir(source)) for source in given.sources)
+            console.print(run_text.comparison_text(one, other))
         elif given.attempt is None and len(find_run_dirs([first])) != 1:
-            console.print(run_text.list_runs(run_text.read_lines([first]), first))
+            console.print(run_text.list_runs(runs.read_runs([first]), first))
         else:
-            run = run_text.load_run(one_run_dir(first))
+            run = runs.load_run(one_run_dir(first))
             attempt = given.attempt
-            console.print(run_text.tell(run) if attempt is None else run_text.tell_attempt(run, attempt))
+            console.print(run_text.run_text(run) if attempt is None else run_text.attempt_text(run, attempt))

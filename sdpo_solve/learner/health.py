@@ -27,12 +27,13 @@ Action = Literal["step", "rollback", "freeze", "restart", "rest"]
 class Decision:
     """What to do, and where it departs from an ordinary step, the sentence for the journal.
 
-    `version`: the one to roll back to.
+    `version`: the one to roll back to. `ignored`: a collapse was seen, and the options say to go on.
     """
 
     action: Action
     notice: str = ""
     version: int = 0
+    ignored: bool = False
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ class Health:
                 self.best_version, self.best_reward = version, vitals["mean_reward"]
             return Decision("step")
         if options.on_collapse == "ignore":
-            return Decision("step", f"version {version} looks collapsed ({reason}); going on as asked")
+            notice = f"version {version} looks collapsed ({reason}); going on as asked"
+            return Decision("step", notice, ignored=True)
         if options.on_collapse == "freeze":
             self.frozen = True
             return Decision("freeze", f"version {version} collapsed ({reason}); no more updates")

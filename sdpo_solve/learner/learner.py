@@ -182,7 +182,7 @@ class LoraLearner:
         policy = self._commit()
         metrics["wall_s"] = time.monotonic() - started_s
         loss = metrics["divergence"] if n_examples else math.nan
-        return Update(policy, loss, n_examples, n_tokens, metrics, tuple(notices))
+        return Update(policy, loss, n_examples, n_tokens, metrics, tuple(notices), decision.ignored)
 
     def _lessons(self, examples: Sequence[Example]) -> Lessons:
         run = self._active()

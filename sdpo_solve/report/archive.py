@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sdpo_solve.errors import ConfigError, UserError
 from sdpo_solve.report.runs import find_run_dirs
-from sdpo_solve.run.events import FILE_NAME, read_events
+from sdpo_solve.run.events import FILE_NAME, read_events, without_texts
 
 SUFFIX = ".zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same runs give the same bytes
-_NO_TEXTS = {"text": "", "code": None, "feedback": ""}
 
 
 def pack(sources: Sequence[Path], path: Path) -> int:
@@ -36,7 +34,7 @@ def pack(sources: Sequence[Path], path: Path) -> int:
             name = f"{run_dir.relative_to(source.parent)}/{FILE_NAME}"
             if name in journals:
                 raise ConfigError(f"two runs would be called {name}; pack them into two files")
-            events = (packed(event) for event, _ in read_events(run_dir / FILE_NAME))
+            events = (without_texts(event) for event, _ in read_events(run_dir / FILE_NAME))
             journals[name] = "".join(json.dumps(event) + "\n" for event in events if event is not None)
     if not journals:
         raise ConfigError(f"no runs under {', '.join(str(source) for source in sources)}")
@@ -47,17 +45,6 @@ def pack(sources: Sequence[Path], path: Path) -> int:
     except OSError as exc:
         raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
     return len(journals)
-
-
-def packed(event: Mapping[str, Any]) -> dict[str, Any] | None:
-    """An event without its texts; None for one that holds nothing else."""
-    if event["event"] == "prompt":
-        return None
-    if event["event"] != "attempt":
-        return dict(event)
-    kept = {key: value for key, value in event.items() if key not in ("token_ids", "logprobs", "prompt")}
-    cases = [{"status": case["status"], "visible": case["visible"]} for case in event["cases"]]
-    return {**kept, **_NO_TEXTS, "cases": cases, "n_tokens": len(event["token_ids"])}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ Computes no statistics.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.runs import RunRecord, read_runs
 from sdpo_solve.report.statistics import Arm, Observation, make_arm
+from sdpo_solve.run.records import RunStarted
 
 
 class Axis(StrEnum):
@@ -31,7 +32,7 @@ class Axis(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class SharedFacts:
     """What all runs of a report have in common, for its first lines. Versions list every one met."""
 
     model: str
@@ -48,7 +49,7 @@ class Head:
 class Cohort:
     """Comparable runs by arm, sorted by problem and seed; an arm's failed runs are kept apart."""
 
-    head: Head
+    shared: SharedFacts
     arms: Mapping[str, tuple[RunRecord, ...]]
     failed: Mapping[str, tuple[RunRecord, ...]]
     unreadable: tuple[str, ...]
@@ -85,7 +86,7 @@ def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Co
         _refuse_doubles(name, members)
         members.sort(key=lambda run: (run.problem, run.seed))
     return Cohort(
-        head=_head(runs),
+        shared=_shared_facts(runs),
         arms={name: tuple(run for run in members if not run.failed) for name, members in arms.items()},
         failed={name: tuple(run for run in members if run.failed) for name, members in arms.items()},
         unreadable=tuple(unreadable),
@@ -106,7 +107,7 @@ def observation(run: RunRecord, axis: Axis) -> Observation | None:
         spent = float(sum(a.n_tokens for a in run.attempts if a.index <= last.index))
     else:
         spent = last.elapsed_s
-    independent = axis is Axis.ATTEMPTS and run.method == "best-of-k" and bool(run.header.get("keep_going"))
+    independent = axis is Axis.ATTEMPTS and run.method == "best-of-k" and run.header.keep_going
     tries = len(run.attempts) if independent else 0
     successes = sum(attempt.solved for attempt in run.attempts) if independent else 0
     return Observation(run.seed, spent, run.first is not None, tries, successes)
@@ -144,15 +145,15 @@ def shared_end(arms: Sequence[Arm]) -> float:
 # -- what may be mixed ---------------------------------------------------------------------------------------
 
 # Facts that all runs of one report share; the text is how a refusal calls them.
-_SHARED: Mapping[str, tuple[str, ...]] = {
-    "feedback mode": ("feedback_mode",),
-    "model": ("config", "model"),
-    "grader": ("identity", "grader"),
-    "language": ("language",),
-    "temperature": ("config", "options", "temperature"),
-    "max tokens": ("config", "options", "max_tokens"),
-    "system message": ("config", "options", "system"),
-    "thinking": ("config", "options", "thinking"),
+_SHARED: Mapping[str, Callable[[RunStarted], Any]] = {
+    "feedback mode": lambda header: header.feedback_mode,
+    "model": lambda header: header.model_identity,
+    "grader": lambda header: header.identity.get("grader"),
+    "language": lambda header: header.language,
+    "temperature": lambda header: header.options.get("temperature"),
+    "max tokens": lambda header: header.options.get("max_tokens"),
+    "system message": lambda header: header.options.get("system"),
+    "thinking": lambda header: header.options.get("thinking"),
 }
 # Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
 # identity holds. All others of these parts must agree, those of a later version too.
@@ -170,15 +171,15 @@ _FREE: Mapping[str, frozenset[str]] = {
 
 def refuse_mixed(runs: Sequence[RunRecord]) -> None:
     """Raises ConfigError naming the fact in which two of the runs differ, and the two."""
-    for what, path in _SHARED.items():
-        _refuse_difference(what, [(run, _look_up(run.header, path)) for run in runs])
+    for what, fact_of in _SHARED.items():
+        _refuse_difference(what, [(run, fact_of(run.header)) for run in runs])
     for part in _FREE:
         _refuse_options(part, runs)
     tasks: dict[tuple[str, int], list[RunRecord]] = {}
     for run in runs:  # which half of the tests is quoted may depend on the seed
         tasks.setdefault((run.problem, run.seed), []).append(run)
     for same in tasks.values():
-        digests = [(run, _look_up(run.header, ("config", "problem", "digest"))) for run in same]
+        digests = [(run, run.header.config.get("problem", {}).get("digest")) for run in same]
         _refuse_difference(f"content of problem {same[0].problem}", digests)
 
 
@@ -188,7 +189,7 @@ def _refuse_options(part: str, runs: Sequence[RunRecord]) -> None:
     An option that one engine does not have is unset there. Limits of a sandbox always have a value: where a
     journal names none it is older than the option, and nothing can be told.
     """
-    given = [(run, _look_up(run.header, ("config", "parts", part)) or {}) for run in runs]
+    given = [(run, run.header.parts.get(part) or {}) for run in runs]
     for key in sorted({key for _, options in given for key in options} - _FREE[part]):
         known = [(run, options.get(key)) for run, options in given if part != "sandbox" or key in options]
         _refuse_difference(f"{part}.{key}", known)
@@ -222,46 +223,36 @@ def _split_by_settings(name: str, runs: Sequence[RunRecord]) -> dict[str, list[R
     differing = [key for key in keys if len({repr(setting.get(key)) for setting in settings}) > 1]
     arms: dict[str, list[RunRecord]] = {}
     for run, setting in zip(runs, settings, strict=True):
-        said = ", ".join(f"{key}={setting.get(key)}" for key in differing)
-        arms.setdefault(f"{name} ({said})" if said else name, []).append(run)
+        named = ", ".join(f"{key}={setting.get(key)}" for key in differing)
+        arms.setdefault(f"{name} ({named})" if named else name, []).append(run)
     return arms
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
     """What makes two runs of a method different arms: the options of method, learner and feedback."""
-    parts = _look_up(run.header, ("config", "parts")) or {}
     flat = {
         f"{part}.{key}": value
-        for part, options in parts.items()
-        if part not in ("judge", "engine", "sandbox") and isinstance(options, Mapping)
+        for part, options in run.header.parts.items()
+        if part not in ("judge", "engine", "sandbox")
         for key, value in options.items()
     }
     flat.pop("best-of-k.group_size", None)  # changes speed, not results
     return flat
 
 
-def _head(runs: Sequence[RunRecord]) -> Head:
+def _shared_facts(runs: Sequence[RunRecord]) -> SharedFacts:
     first = runs[0].header
     versions: dict[str, set[str]] = {}
     for run in runs:
-        for package, version in (run.header.get("versions") or {}).items():
+        for package, version in run.header.versions.items():
             versions.setdefault(package, set()).add(str(version))
-    options = _look_up(first, ("config", "options")) or {}
-    engines = sorted({str(run.header.get("engine", "unknown")) for run in runs})
-    return Head(
-        model=str(first.get("model", "unknown")),
-        model_identity=str(_look_up(first, ("config", "model")) or "unknown"),
-        feedback_mode=str(first.get("feedback_mode", "unknown")),
-        grader=str(_look_up(first, ("identity", "grader")) or "unknown"),
-        engine=", ".join(engines),
-        language=str(first.get("language", "python")),
-        sampling={key: options[key] for key in ("temperature", "max_tokens") if key in options},
+    return SharedFacts(
+        model=first.model or "unknown",
+        model_identity=first.model_identity or "unknown",
+        feedback_mode=first.feedback_mode,
+        grader=str(first.identity.get("grader") or "unknown"),
+        engine=", ".join(sorted({run.header.engine for run in runs})),
+        language=first.language,
+        sampling={key: first.options[key] for key in ("temperature", "max_tokens") if key in first.options},
         versions={package: sorted(found) for package, found in versions.items()},
     )
-
-
-def _look_up(tree: Mapping[str, Any], path: Sequence[str]) -> Any:
-    node: Any = tree
-    for step in path:
-        node = node.get(step) if isinstance(node, Mapping) else None
-    return node

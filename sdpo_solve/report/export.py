@@ -8,25 +8,25 @@ for every question of the benchmark, so questions without a run get an empty pro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdpo_solve.datasets import livecodebench
 from sdpo_solve.errors import ConfigError, UserError
-from sdpo_solve.run.events import FILE_NAME, arm_name, read_events
+from sdpo_solve.report.runs import find_run_dirs
+from sdpo_solve.run.events import FILE_NAME, read_records
+from sdpo_solve.run.records import AttemptEvent, RunStarted
 
 FORMATS = ("livecodebench",)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Programs:
     """The programs of one run in the order of its attempts, None where an answer held none."""
 
-    problem: str
-    arm: str
-    seed: int
+    header: RunStarted
     programs: tuple[str | None, ...]
     solution: str | None
 
@@ -43,13 +43,13 @@ def render(
 ) -> str:
     """The text of the export.
 
-    Raises ConfigError for an unknown form, where no run is found, and where several arms would mix.
+    Raises ConfigError for an unknown form, where there is no run, and where several arms would mix.
     """
     if form not in FORMATS:
         raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)}, pack)")
-    found = [_read(path) for source in sources for path in _journals(source)]
-    runs = [run for run in found if run is not None and method in (None, run.arm)]
-    arms = sorted({run.arm for run in runs})
+    read = [_read(run_dir) for run_dir in find_run_dirs(sources)]
+    runs = [run for run in read if run.header.is_named and method in (None, run.header.arm_name)]
+    arms = sorted({run.header.arm_name for run in runs})
     if not runs:
         of = f" of method {method}" if method else ""
         raise ConfigError(f"no run{of} in {', '.join(str(source) for source in sources)}")
@@ -67,41 +67,25 @@ def write(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
-def _entries(runs: Sequence[Found], all_attempts: bool, questions: Sequence[str]) -> list[dict[str, Any]]:
+def _entries(runs: Sequence[Programs], all_attempts: bool, questions: Sequence[str]) -> list[dict[str, Any]]:
     codes: dict[str, list[str]] = {question: [] for question in questions}
-    for run in sorted(runs, key=lambda run: (run.problem, run.seed)):
+    for run in sorted(runs, key=lambda run: (run.header.problem, run.header.seed)):
         mine = [program or "" for program in run.programs] if all_attempts else [run.answer]
-        codes.setdefault(run.problem, []).extend(mine)
+        codes.setdefault(run.header.problem, []).extend(mine)
     if questions and len(codes) > len(set(questions)):
         extra = sorted(set(codes) - set(questions))
         raise ConfigError(f"{extra[0]} was run and is not among the rows; leave --rows out or name others")
     return [{"question_id": name, "code_list": codes[name] or [""]} for name in sorted(codes)]
 
 
-def _journals(source: Path) -> Iterator[Path]:
-    if (source / FILE_NAME).exists():
-        yield source / FILE_NAME
-    yield from sorted(source.glob(f"*/*/*/{FILE_NAME}"))
-
-
-def _read(path: Path) -> Found | None:
-    """One run; None for a journal without a header. Attempts of a group that was not closed are left out."""
-    header: dict[str, Any] = {}
-    programs: list[str | None] = []
-    open_programs: list[str | None] = []
-    solution: str | None = None
-    open_solution: str | None = None
-    for event, _ in read_events(path):
-        if event["event"] == "run_started":
-            header = event
-        elif event["event"] == "attempt":
-            open_programs.append(event["code"])
-            if event["solved"] and open_solution is None:
-                open_solution = event["code"]
-        elif event["event"] == "group":
-            programs += open_programs
-            solution = open_solution if solution is None else solution
-            open_programs, open_solution = [], None
-    if not header:
-        return None
-    return Found(header["problem"], arm_name(header), header["seed"], tuple(programs), solution)
+def _read(run_dir: Path) -> Programs:
+    """One run; attempts of a group that was not closed are left out."""
+    header = RunStarted()
+    attempts: list[AttemptEvent] = []
+    for line in read_records(run_dir / FILE_NAME):
+        if isinstance(line.record, RunStarted):
+            header = line.record
+        elif isinstance(line.record, AttemptEvent):
+            attempts.append(line.record)
+    solution = next((attempt.code for attempt in attempts if attempt.solved), None)
+    return Programs(header, tuple(attempt.code for attempt in attempts), solution)

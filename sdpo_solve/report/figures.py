@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.cohort import Axis, Cohort, Head, arm_of, end
+from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, end
 from sdpo_solve.report.comparison import Comparison, compare, plural
 from sdpo_solve.report.problems import Marks, ProblemRow, Split, count_confirmed, make_splits, problem_rows
 from sdpo_solve.report.runs import RunRecord, RunStatus
@@ -56,10 +56,14 @@ class ArmCounts:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """discovery@x of one arm with its 90 % interval; ends where it is no longer known."""
+    """discovery@x of one arm with its 90 % interval; ends where it is no longer known.
+
+    `place` among the report's arms decides how it looks.
+    """
 
     arm: str
     axis: Axis
+    place: int
     x_K: tuple[float, ...]
     y_K: tuple[float, ...]
     low_K: tuple[float, ...]
@@ -81,7 +85,7 @@ class Report:
     """Everything a report says."""
 
     options: ReportOptions
-    head: Head
+    shared: SharedFacts
     reference: str
     arms: tuple[ArmCounts, ...]
     curves: tuple[Curve, ...]
@@ -101,9 +105,9 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     Raises ConfigError for an unknown reference arm, where `common` leaves nothing, and for a screening of
     another model.
     """
-    if options.marks is not None and options.marks.model != cohort.head.model_identity:
+    if options.marks is not None and options.marks.model != cohort.shared.model_identity:
         raise ConfigError(
-            f"the screening is of {options.marks.model}, these runs are of {cohort.head.model_identity}"
+            f"the screening is of {options.marks.model}, these runs are of {cohort.shared.model_identity}"
         )
     if options.common:
         cohort = _common_only(cohort)
@@ -113,7 +117,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     at = options.at or _chosen_points(arms, options.axis)
     return Report(
         options=options,
-        head=cohort.head,
+        shared=cohort.shared,
         reference=reference,
         arms=tuple(_counts(name, cohort) for name in cohort.arms),
         curves=tuple(found for axis in Axis for found in _curves(arms, axis, options)),
@@ -182,23 +186,26 @@ def _curves(arms: Mapping[str, Sequence[RunRecord]], axis: Axis, options: Report
     """The curve of each arm that was observed, as far as it is known."""
     observed = {name: arm for name, runs in arms.items() if (arm := arm_of(runs, axis)) is not None}
     farthest = max((end(arm) for arm in observed.values()), default=0.0)
-    for name, arm in observed.items():
-        # An arm that solved everything is known for ever: it is drawn as far as any other.
-        yield _curve(name, arm, axis, farthest if math.isinf(arm.horizon) else arm.horizon, options)
+    for place, name in enumerate(arms):
+        if name in observed:
+            arm = observed[name]
+            # An arm that solved everything is known for ever: it is drawn as far as any other.
+            last = farthest if math.isinf(arm.horizon) else arm.horizon
+            yield _curve(Curve(name, axis, place, (), (), (), ()), arm, last, options)
 
 
-def _curve(name: str, arm: Arm, axis: Axis, last: float, options: ReportOptions) -> Curve:
+def _curve(empty: Curve, arm: Arm, last: float, options: ReportOptions) -> Curve:
+    """`empty` with the arm's points up to x = `last`."""
     grid_K = event_grid([arm], [0.0, last])
     grid_K = grid_K[grid_K <= last]
     replicates_BK = _replicates(arm, grid_K, options)
     bands = [interval(replicates_BK[:, k]) for k in range(len(grid_K))]
-    return Curve(
-        name,
-        axis,
-        tuple(float(x) for x in grid_K),
-        tuple(float(y) for y in curve(arm, grid_K)),
-        tuple(band.low for band in bands),
-        tuple(band.high for band in bands),
+    return replace(
+        empty,
+        x_K=tuple(float(x) for x in grid_K),
+        y_K=tuple(float(y) for y in curve(arm, grid_K)),
+        low_K=tuple(band.low for band in bands),
+        high_K=tuple(band.high for band in bands),
     )
 
 
@@ -249,10 +256,10 @@ def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[st
             "The arms hold different problems or seeds; curves and rates cover what each arm has, "
             "comparisons the problems that both have. --common keeps what all share."
         )
-    differing = [f"{name} {', '.join(found)}" for name, found in cohort.head.versions.items() if found[1:]]
+    differing = [f"{name} {', '.join(found)}" for name, found in cohort.shared.versions.items() if found[1:]]
     if differing:
         notices.append(f"Versions differ between runs: {'; '.join(differing)}.")
-    if "," in cohort.head.engine:
+    if "," in cohort.shared.engine:
         notices.append("Engines differ between runs: seconds are not comparable.")
     problems = {run.problem for run in cohort.runs}
     if len(problems) == 1:

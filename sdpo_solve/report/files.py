@@ -12,24 +12,7 @@ from typing import Any
 
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
-from sdpo_solve.report.text import (
-    ARM_HEADER,
-    SPLIT_TITLE,
-    UNITS,
-    arm_cells,
-    comparison_cells,
-    comparison_header,
-    comparison_legend,
-    head_lines,
-    number,
-    problem_cells,
-    problem_header,
-    problem_legend,
-    rate_text,
-    split_cells,
-    split_header,
-    split_legend,
-)
+from sdpo_solve.report.sections import Section, sections, shared_facts
 from sdpo_solve.sanitize import clean
 
 CSV_COLUMNS = (
@@ -70,7 +53,7 @@ def as_csv(cohort: Cohort) -> str:
                 arm, run.problem, run.seed, run.status.value, first.index if first else None,
                 len(run.attempts), run.n_tokens, run.elapsed_s, to_discovery if first else None,
                 first.elapsed_s if first else None, run.confirmed, run.n_overfits, len(run.updates),
-                run.n_collapses, run.header.get("difficulty"), run.run_dir,
+                run.n_collapses, run.header.difficulty, run.run_dir,
             )  # fmt: skip
             writer.writerow("" if value is None else _cell(value) for value in row)
     return text.getvalue()
@@ -85,43 +68,28 @@ def _cell(value: object) -> object:
 
 
 def as_markdown(report: Report) -> str:
-    """Head, tables, sentences and notices."""
-    arms = list(report.rates)
-    lines = ["# Report", ""]
-    lines += [f"- {name}: {_escape(value)}" for name, value in head_lines(report)]
-    lines += _table("Arms", ARM_HEADER, [arm_cells(arm) for arm in report.arms])
-    points = next(iter(report.rates.values()), ())
-    rows = [
-        [number(point.x), *(rate_text(rates[n]) for rates in report.rates.values())]
-        for n, point in enumerate(points)
-    ]
-    title = "Discovery rate (mean over seeds, then problems; 90 % interval)"
-    lines += _table(title, [UNITS[report.options.axis], *arms], rows)
-    rows = [comparison_cells(found, row) for found in report.comparisons for row in found.rows]
-    lines += _table("Speed-up", comparison_header(report), rows)
-    lines += _legend(comparison_legend(report) if rows else [])
-    lines += ["", *(f"- {_escape(c.sentence)}" for c in report.comparisons)] if report.comparisons else []
-    rows = [split_cells(split, arms) for split in report.splits]
-    lines += _table(f"{SPLIT_TITLE[0].upper()}{SPLIT_TITLE[1:]}", split_header(report), rows)
-    lines += _legend(split_legend(report))
-    rows = [problem_cells(report, row) for row in report.problems]
-    lines += _table("By problem", problem_header(report), rows)
-    lines += _legend(problem_legend(report))
+    """Facts, tables, sentences and notices."""
+    lines = ["# Report", "", *(f"- {name}: {_escape(value)}" for name, value in shared_facts(report))]
+    for section in sections(report):
+        lines += _section(section)
     if report.notices:
         lines += ["", *(f"- note: {_escape(notice)}" for notice in report.notices)]
     return "\n".join(lines)
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return []
-    lines = ["", f"## {title}", "", f"| {' | '.join(map(_escape, header))} |"]
-    lines.append("|" + " --- |" * len(header))
-    return lines + [f"| {' | '.join(map(_escape, row))} |" for row in rows]
+def _section(section: Section) -> list[str]:
+    lines = ["", f"## {_escape(section.title[0].upper() + section.title[1:])}"]
+    if section.rows:
+        lines += ["", _row(section.header), "|" + " --- |" * len(section.header), *map(_row, section.rows)]
+    if section.notes:
+        lines += ["", _escape(" · ".join(section.notes))]
+    if section.sentences:
+        lines += ["", *(f"- {_escape(sentence)}" for sentence in section.sentences)]
+    return lines
 
 
-def _legend(lines: Sequence[str]) -> list[str]:
-    return ["", _escape(" · ".join(lines))] if lines else []
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escape, cells))} |"
 
 
 def _escape(text: str) -> str:

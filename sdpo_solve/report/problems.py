@@ -82,7 +82,7 @@ class Split:
 
 def count_confirmed(runs: Sequence[RunRecord]) -> int | None:
     """Runs whose first success passed every held-out test; None where none was held out."""
-    if not any(run.header.get("n_hidden") for run in runs):
+    if not any(run.header.n_hidden for run in runs):
         return None
     return sum(run.confirmed is True for run in runs)
 
@@ -93,7 +93,7 @@ def problem_rows(cohort: Cohort, reference: str, marks: Marks | None = None) -> 
     `marks` say how hard problems are where a screening does; else the runs themselves, where they can.
     """
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
-    difficulty = {run.problem: run.header.get("difficulty") for run in cohort.runs}
+    difficulty = {run.problem: run.header.difficulty for run in cohort.runs}
     hardness = {**_hardness(cohort), **(marks.by_problem if marks else {})}
     failed = [run for runs in cohort.failed.values() for run in runs]
     names = sorted({run.problem for run in (*cohort.runs, *failed)}, key=natural_key)

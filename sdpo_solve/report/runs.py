@@ -1,24 +1,31 @@
 """The runs that lie on disk, read from their journals into small records for reports.
 
 Reads journals line by line, also while they are being written, and keeps no token and no text: pages that
-show programs read those again (`attempt_texts`). Changes nothing on disk and computes no statistics.
+show programs read those again (`read_attempts`). Changes nothing on disk and computes no statistics.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 from sdpo_solve.errors import ConfigError, JournalError, UserError
-from sdpo_solve.report.progress import mark
-from sdpo_solve.run.events import FILE_NAME, arm_name, not_of_this_version, read_events
-
-ACCEPTED = "accepted"
+from sdpo_solve.report.marks import mark
+from sdpo_solve.run.events import FILE_NAME, read_records
+from sdpo_solve.run.records import (
+    AttemptEvent,
+    GroupEvent,
+    Record,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    UpdateEvent,
+)
+from sdpo_solve.types import OutcomeStatus
 
 
 class RunStatus(StrEnum):
@@ -51,34 +58,35 @@ class AttemptRow:
     version: int
     elapsed_s: float
 
-
-@dataclass(frozen=True, slots=True)
-class UpdateRow:
-    """One update: the version it made, and the learner's figures (units in their names)."""
-
-    version: int
-    loss: float | None
-    n_examples: int
-    n_tokens: int
-    metrics: Mapping[str, float | None]
-    elapsed_s: float
-    notices: tuple[str, ...] = ()
-    """What the learner did instead of an ordinary step, in its words."""
-
     @property
-    def went_on_collapsed(self) -> bool:
-        """A health rule saw a collapse and was told to ignore it, which journals hold in words only."""
-        return any("looks collapsed (" in notice for notice in self.notices)
+    def kind(self) -> str:
+        """solved, overfit or other."""
+        return "solved" if self.solved else "overfit" if self.overfit else "other"
+
+    @classmethod
+    def of(cls, attempt: AttemptEvent, elapsed_s: float) -> AttemptRow:
+        return cls(
+            index=attempt.index,
+            n_tokens=attempt.n_tokens,
+            solved=attempt.solved,
+            passed_all=attempt.passed_all,
+            overfit=attempt.is_overfit,
+            n_passed=attempt.n_passed,
+            n_cases=len(attempt.cases),
+            mark=mark(attempt),
+            version=attempt.version,
+            elapsed_s=elapsed_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run as its journal tells it, groups that were never closed left out."""
+    """One run as its journal has it, groups that were never closed left out."""
 
     run_dir: Path
-    header: Mapping[str, Any]
+    header: RunStarted
     attempts: tuple[AttemptRow, ...]
-    updates: tuple[UpdateRow, ...]
+    updates: tuple[UpdateEvent, ...]
     status: RunStatus
     error: str | None
     elapsed_s: float
@@ -86,24 +94,24 @@ class RunRecord:
 
     @property
     def problem(self) -> str:
-        return str(self.header["problem"])
+        return self.header.problem
 
     @property
     def method(self) -> str:
-        return str(self.header["method"])
+        return self.header.method
 
     @property
     def arm(self) -> str:
         """What it is compared as: its method, unless it was named."""
-        return arm_name(self.header)
+        return self.header.arm_name
 
     @property
     def seed(self) -> int:
-        return int(self.header["seed"])
+        return self.header.seed or 0
 
     @property
     def name(self) -> str:
-        return f"{self.problem}/{self.arm}/seed-{self.seed}"
+        return self.header.name
 
     @property
     def failed(self) -> bool:
@@ -125,12 +133,12 @@ class RunRecord:
     @property
     def n_collapses(self) -> int:
         """Updates at which a health rule skipped a step, went back to an old version, ended learning, or
-        would have, had it not been told to ignore what it saw."""
+        would have, but for an option that has it ignored."""
         frozen = [bool(update.metrics.get("frozen")) for update in self.updates]
         return sum(
             "rolled_back_to" in update.metrics
             or bool(update.metrics.get("skipped"))
-            or update.went_on_collapsed
+            or update.collapse_ignored
             or (frozen[n] and not (n and frozen[n - 1]))
             for n, update in enumerate(self.updates)
         )
@@ -139,9 +147,10 @@ class RunRecord:
     def confirmed(self) -> bool | None:
         """Whether the first success passed every test; None without one, or where none is held out."""
         first = self.first
-        if first is None or not self.header.get("n_hidden"):
-            return None
-        return first.passed_all
+        return None if first is None or not self.header.n_hidden else first.passed_all
+
+
+# -- places --------------------------------------------------------------------------------------------------
 
 
 def find_run_dirs(sources: Sequence[Path]) -> list[Path]:
@@ -169,44 +178,12 @@ def one_run_dir(source: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigError(f"no run under {source}; 'sdpo-solve runs' lists what is on disk")
+        raise ConfigError(f"no run under {source}; 'sdpo-solve show DIR' lists what is on disk")
     listed = ", ".join(str(path) for path in found[:3])
     raise ConfigError(f"{source} holds {len(found)} runs; name one: {listed}{', ...' if found[3:] else ''}")
 
 
-@dataclass
-class _Reading:
-    """What has been read of one journal."""
-
-    header: dict[str, Any] = field(default_factory=dict)
-    attempts: list[AttemptRow] = field(default_factory=list)
-    open_group: list[dict[str, Any]] = field(default_factory=list)
-    updates: list[UpdateRow] = field(default_factory=list)
-    status: RunStatus = RunStatus.UNFINISHED
-    error: str | None = None
-    elapsed_s: float = 0.0
-    time: float = 0.0
-
-    def apply(self, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "attempt":
-            self.open_group.append(event)
-            return
-        self.elapsed_s = event.get("elapsed_s", self.elapsed_s)
-        self.time = event.get("time", self.time)
-        if kind == "run_started":
-            self.header = {key: value for key, value in event.items() if key != "event"}
-        elif kind == "group":
-            self.attempts += [_row(attempt, self.elapsed_s) for attempt in self.open_group]
-            self.open_group = []
-        elif kind == "update":
-            self.updates.append(_update(event, self.elapsed_s))
-        elif kind == "run_failed":
-            self.error = str(event.get("error", "no reason given"))
-        if kind in ("group", "update", "run_finished"):  # a failed run that was taken up again
-            self.error = None
-        if kind == "run_finished":
-            self.status = RunStatus(event["status"] if event["status"] == "solved" else "unsolved")
+# -- reading -------------------------------------------------------------------------------------------------
 
 
 def read_run(run_dir: Path) -> RunRecord | None:
@@ -214,25 +191,44 @@ def read_run(run_dir: Path) -> RunRecord | None:
 
     Raises JournalError for a damaged journal.
     """
-    path = run_dir / FILE_NAME
-    reading = _Reading()
-    for number, (event, _) in enumerate(read_events(path, numbers=False), start=1):
-        try:
-            reading.apply(event)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise not_of_this_version(path, number, exc) from None
-    if not {"problem", "method", "seed"} <= reading.header.keys():
+    header, last = RunStarted(), Record()
+    attempts: list[AttemptRow] = []
+    group: list[AttemptEvent] = []
+    updates: list[UpdateEvent] = []
+    status, error, elapsed_s = RunStatus.UNFINISHED, None, 0.0
+    for line in read_records(run_dir / FILE_NAME):
+        record = line.record
+        if isinstance(record, AttemptEvent):
+            group.append(record)
+            continue
+        last = record
+        elapsed_s = elapsed_s if record.elapsed_s is None else record.elapsed_s
+        error = record.error if isinstance(record, RunFailed) else None  # else it was taken up again
+        if isinstance(record, RunStarted):
+            header = record
+        elif isinstance(record, GroupEvent):
+            attempts += [AttemptRow.of(attempt, elapsed_s) for attempt in group]
+            group = []
+        elif isinstance(record, UpdateEvent):
+            updates.append(record)
+        elif isinstance(record, RunFinished):
+            solved = record.status is OutcomeStatus.SOLVED
+            status = RunStatus.SOLVED if solved else RunStatus.UNSOLVED
+    if not header.is_named:
         return None
-    return RunRecord(
-        run_dir=run_dir,
-        header=reading.header,
-        attempts=tuple(reading.attempts),
-        updates=tuple(reading.updates),
-        status=RunStatus.FAILED if reading.error is not None else reading.status,
-        error=reading.error,
-        elapsed_s=reading.elapsed_s,
-        last_event_time=reading.time,
-    )
+    status = RunStatus.FAILED if error is not None else status
+    return RunRecord(run_dir, header, tuple(attempts), tuple(updates), status, error, elapsed_s, last.time)
+
+
+def load_run(run_dir: Path) -> RunRecord:
+    """The run in `run_dir`.
+
+    Raises ConfigError where its journal does not name a run, JournalError where it is damaged.
+    """
+    run = read_run(run_dir)
+    if run is None:
+        raise ConfigError(f"the journal in {run_dir} names no run yet")
+    return run
 
 
 @contextmanager
@@ -244,96 +240,47 @@ def only_reading() -> Iterator[None]:
         raise UserError(f"cannot read {str(exc).removeprefix('cannot read ')}") from None
 
 
-_Run = TypeVar("_Run")
-
-
 @dataclass(frozen=True, slots=True)
-class Found(Generic[_Run]):
+class RunsRead:
     """Runs that were read, and one error for each journal that could not be."""
 
-    runs: tuple[_Run, ...]
+    runs: tuple[RunRecord, ...]
     damaged: tuple[JournalError, ...]
 
 
-def read_runs(sources: Sequence[Path]) -> Found[RunRecord]:
+def read_runs(sources: Sequence[Path]) -> RunsRead:
     """Every run in or under `sources`; journals that name no run yet are left out.
 
     Raises ConfigError for a path that is not a directory.
     """
-    return read_all(sources, read_run)
-
-
-def read_all(sources: Sequence[Path], read: Callable[[Path], _Run | None]) -> Found[_Run]:
-    """What `read` makes of every run directory in or under `sources`; raises as `read_runs` does."""
     runs, damaged = [], []
     for run_dir in find_run_dirs(sources):
         try:
-            run = read(run_dir)
+            run = read_run(run_dir)
         except JournalError as exc:
             damaged.append(exc)
             continue
         if run is not None:
             runs.append(run)
-    return Found(tuple(runs), tuple(damaged))
+    return RunsRead(tuple(runs), tuple(damaged))
 
 
-def _row(event: Mapping[str, Any], elapsed_s: float) -> AttemptRow:
-    cases = event["cases"]
-    passed = [case["status"] == ACCEPTED for case in cases]
-    quotable = [p for p, case in zip(passed, cases, strict=True) if case["visible"]]
-    return AttemptRow(
-        index=event["index"],
-        # Packed runs hold the count; where the reader counted, the list is its length.
-        n_tokens=event["n_tokens"] if "n_tokens" in event else event["token_ids"],
-        solved=bool(event["solved"]),
-        passed_all=bool(cases) and all(passed),
-        overfit=bool(quotable) and all(quotable) and not all(passed),
-        n_passed=sum(passed),
-        n_cases=len(cases),
-        mark=mark(event),
-        version=event["policy"]["version"],
-        elapsed_s=elapsed_s,
-    )
-
-
-def _update(event: Mapping[str, Any], elapsed_s: float) -> UpdateRow:
-    return UpdateRow(
-        event["version"], event["loss"], event["n_examples"], event["n_tokens"], event["metrics"], elapsed_s,
-        tuple(map(str, event.get("notices", ()))),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptTexts:
-    """What a model and a program wrote in one attempt, raw: clean or escape it before it is shown."""
-
-    index: int
-    text: str
-    code: str | None
-    feedback: str
-    statuses: tuple[str, ...]
-    visible: tuple[bool, ...]
-
-
-def attempt_texts(run_dir: Path) -> Iterator[AttemptTexts]:
-    """The texts of every attempt of closed groups, in order.
+def read_attempts(run_dir: Path) -> Iterator[AttemptEvent]:
+    """Every attempt of closed groups with its texts, in order; clean or escape them before they are shown.
 
     Raises JournalError for a damaged journal.
     """
-    group: list[AttemptTexts] = []
-    path = run_dir / FILE_NAME
-    for number, (event, _) in enumerate(read_events(path, numbers=False), start=1):
-        if event["event"] == "attempt":
-            try:
-                group.append(_texts(event))
-            except (KeyError, TypeError, ValueError) as exc:
-                raise not_of_this_version(path, number, exc) from None
-        elif event["event"] == "group":
-            yield from group
-            group = []
+    for line in read_records(run_dir / FILE_NAME):
+        if isinstance(line.record, AttemptEvent):
+            yield line.record
 
 
-def _texts(event: Mapping[str, Any]) -> AttemptTexts:
-    statuses = tuple(str(case["status"]) for case in event["cases"])
-    visible = tuple(bool(case["visible"]) for case in event["cases"])
-    return AttemptTexts(event["index"], event["text"], event["code"], event["feedback"], statuses, visible)
+def read_attempt(run: RunRecord, index: int) -> AttemptEvent:
+    """Attempt `index` of the run with its texts.
+
+    Raises ConfigError where the run has no such attempt.
+    """
+    for attempt in read_attempts(run.run_dir):
+        if attempt.index == index:
+            return attempt
+    raise ConfigError(f"{run.run_dir} has no attempt {index}; it has {len(run.attempts)}")

@@ -1,15 +1,12 @@
-"""A table for the terminal that becomes a paragraph a row where the terminal is too narrow for its figures.
-
-Lays cells out and says nothing of its own; a figure is never cut.
-"""
+"""Layout for the terminal: tables, rows with a label, phrases, times. A figure is never cut."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -27,10 +24,11 @@ NONE = "·"
 
 
 @dataclass
-class Sheet:
-    """Rows of cells. Names stand left and may fold, figures stand right and never do.
+class AlignedTable:
+    """A table that becomes a paragraph a row where the terminal is too narrow for its figures.
 
-    `names`: the columns besides the first that hold names, where the first is one (`first_is_name`).
+    Names stand left and may fold, figures stand right and never do. `names`: the columns besides the first
+    that hold names, where the first is one (`first_is_name`).
     """
 
     header: Sequence[str]
@@ -104,6 +102,16 @@ class Phrases:
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         longest, whole = max(map(cell_len, self.phrases), default=0), cell_len(" · ".join(self.phrases))
         return Measurement(longest, whole).with_maximum(options.max_width)
+
+
+def labelled(rows: Iterable[tuple[str, RenderableType]], width: int = 8) -> Table:
+    """Rows of a dim label, at least `width` wide, and what it names; texts are cleaned and fold."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=width)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(clean(label), Text(clean(value)) if isinstance(value, str) else value)
+    return table
 
 
 def clock(seconds: float) -> str:

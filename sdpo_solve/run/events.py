@@ -1,6 +1,6 @@
-"""Records to journal events and back: the form of every line in `journal.jsonl`.
+"""Reading `journal.jsonl`: as records for reports and displays, as the `State` that a run goes on from.
 
-Reads a journal into a `State` and writes nothing (see `journal.py`); readers of runs need only this file.
+Also makes the events that `journal.py` writes. The forms of all events are in `records.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sdpo_solve.errors import JournalError
+from sdpo_solve.run.records import CLOSING, Event, Record, collapse_ignored, record_of
 from sdpo_solve.types import (
     Attempt,
     Case,
@@ -29,12 +32,9 @@ from sdpo_solve.types import (
     Verdict,
 )
 
-Event = Mapping[str, Any]
-
 FILE_NAME = "journal.jsonl"
 # Within a JSON string a quote has a backslash before it, so that these bytes begin a list and nothing else.
 _NUMBERS = (b'"token_ids": [', b'"logprobs": [')
-_BEGINNING = b'{"event": "'
 
 
 @dataclass
@@ -52,11 +52,6 @@ class State:
     learned: bool = True
     failures: list[str] = field(default_factory=list)
     """What each failure said, oldest first; a run may have gone on since."""
-
-
-def arm_name(header: Mapping[str, Any]) -> str:
-    """What the run of this header is compared as: its method, unless the arm was named."""
-    return str(header.get("arm") or header.get("method", "?"))
 
 
 def read_events(
@@ -92,21 +87,7 @@ def _counted(line: bytes) -> bytes:
     return line
 
 
-def check_lines(path: Path) -> None:
-    """Raises JournalError for a line that is no event by its two ends.
-
-    Many times quicker than to read the events, and blind to damage within a line.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n") and not (line.startswith(_BEGINNING) and line.endswith(b"}\n")):
-                    _parse(line, path, number)  # written by something else, perhaps
-    except OSError as exc:
-        raise JournalError(f"cannot read {path}: {exc.strerror or exc}") from None
-
-
-def last_event(path: Path) -> dict[str, Any] | None:
+def last_record(path: Path) -> Record | None:
     """The last whole event of a journal, found from its end; None where there is none to read."""
     try:
         with path.open("rb") as file:
@@ -115,10 +96,41 @@ def last_event(path: Path) -> dict[str, Any] | None:
                 file.seek(max(0, size - block))
                 lines = file.read().split(b"\n")[:-1]  # what follows the last newline is torn
                 if len(lines) > 1 or (lines and block >= size):
-                    return _parse(lines[-1], path, 0)
-    except (OSError, JournalError):
+                    return record_of(_parse(lines[-1], path, 0))
+    except (OSError, JournalError, KeyError, TypeError, ValueError):
         return None  # whoever opens it says what is wrong
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record of a journal with its place: line `number`, and the offset `end` behind it."""
+
+    record: Record
+    number: int
+    end: int
+
+
+def read_records(path: Path, start: int = 0, *, n_before: int = 0) -> Iterator[Line]:
+    """The records of a journal's closed part, in order; events of unknown kinds are left out.
+
+    Attempts come once the group that closes them is read. `start` and `n_before` as for `read_events`: the
+    `end` and `number` of the last line are where to go on later. Raises JournalError naming file and line for
+    what is not an event, or lacks what an event of its kind holds.
+    """
+    waiting: list[Line] = []
+    events = read_events(path, start, n_before=n_before, numbers=False)
+    for number, (event, end) in enumerate(events, start=n_before + 1):
+        try:
+            record = record_of(event)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise not_of_this_version(path, number, exc) from None
+        if record is None:
+            continue
+        waiting.append(Line(record, number, end))
+        if isinstance(record, CLOSING):
+            yield from waiting
+            waiting = []
 
 
 def read_state(path: Path, run: str, run_dir: Path) -> State:
@@ -151,7 +163,11 @@ def read_state(path: Path, run: str, run_dir: Path) -> State:
 def not_of_this_version(path: Path, number: int, exc: Exception) -> JournalError:
     """The error for a line that is JSON and lacks what an event of its kind holds."""
     place = f"{path}, line {number}"
-    return JournalError(f"{place}: not an event of this version ({type(exc).__name__}: {exc})", place)
+    why = f"{type(exc).__name__}: {exc}"
+    if isinstance(exc, ValidationError):
+        first = exc.errors()[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return JournalError(f"{place}: not an event of this version ({why})", place)
 
 
 def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: Path) -> None:
@@ -169,8 +185,10 @@ def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: 
         counts = {"n_examples": event["n_examples"], "n_tokens": event["n_tokens"]}
         metrics = {name: _number(value) for name, value in event["metrics"].items()}
         notices = tuple(event.get("notices", ()))
+        ignored = collapse_ignored(event)
+        loss = _number(event["loss"])
         state.updates.append(
-            Update(policy, _number(event["loss"]), **counts, metrics=metrics, notices=notices)
+            Update(policy, loss, **counts, metrics=metrics, notices=notices, collapse_ignored=ignored)
         )
         state.learned = True
     elif kind == "run_failed":
@@ -255,6 +273,7 @@ def update_event(update: Update) -> dict[str, Any]:
         "n_tokens": update.n_tokens,
         "metrics": {name: _finite(value) for name, value in update.metrics.items()},
         "notices": list(update.notices),
+        "collapse_ignored": update.collapse_ignored,
     }
 
 
@@ -265,6 +284,21 @@ def _finite(value: float) -> float | None:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def without_texts(event: Event) -> dict[str, Any] | None:
+    """An event as packed runs hold it: no answers, programs, feedback and tokens; None where nothing is left.
+
+    Every figure of a report comes out the same from what is kept.
+    """
+    if event["event"] == "prompt":
+        return None
+    if event["event"] != "attempt":
+        return dict(event)
+    kept = {key: value for key, value in event.items() if key not in ("token_ids", "logprobs", "prompt")}
+    cases = [{"status": case["status"], "visible": case["visible"]} for case in event["cases"]]
+    texts = {"text": "", "code": None, "feedback": ""}
+    return {**kept, **texts, "cases": cases, "n_tokens": len(event["token_ids"])}
 
 
 def replayed(state: State) -> Iterator[dict[str, Any]]:

@@ -21,13 +21,13 @@ from typing import Any
 from sdpo_solve.errors import JournalError, RunError
 from sdpo_solve.run.events import (
     FILE_NAME,
-    Event,
     attempt_event,
     prompt_event,
     read_state,
     replayed,
     update_event,
 )
+from sdpo_solve.run.records import Event
 from sdpo_solve.types import Attempt, Outcome, Policy, Sample, Update
 
 Listener = Callable[[Event], None]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines, log_line
+from sdpo_solve.batch.event_bus import Broadcast, LogFile, batch_record_of, json_lines, log_line
 from sdpo_solve.batch.runner import RunSummary
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.trackers import feed, figures_of, make
-from sdpo_solve.cli.live_batch import BatchProgress, PlainBatchView, frame
+from sdpo_solve.cli.live_batch import BatchProgress, BatchView, frame
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 
 
@@ -39,7 +39,7 @@ EVENTS = [
 def test_counts_leave_failures_and_stopped_runs_out_of_the_rate() -> None:
     progress = BatchProgress()
     for event in [*EVENTS, ended(3, status="stopped")]:
-        progress.apply(event)
+        progress.apply(batch_record_of(event))
     assert (progress.n_ended, progress.n_kept, progress.n_solved, progress.n_failed) == (3, 1, 1, 1)
     arm = progress.arms["sdpo"]
     assert (arm.finished, arm.solved, arm.attempts, arm.tokens) == (2, 1, 16, 80)
@@ -48,7 +48,7 @@ def test_counts_leave_failures_and_stopped_runs_out_of_the_rate() -> None:
 
 def test_plain_lines_say_each_end_once_and_cannot_colour_the_terminal() -> None:
     said = io.StringIO()
-    view = PlainBatchView(Console(file=said, width=80))
+    view = BatchView(Console(file=said, width=80))
     for event in EVENTS:
         view.on_event(event)
     lines = said.getvalue().splitlines()
@@ -62,7 +62,7 @@ def test_plain_lines_say_each_end_once_and_cannot_colour_the_terminal() -> None:
 def test_the_frame_fits_a_narrow_terminal() -> None:
     progress = BatchProgress()
     for event in EVENTS:
-        progress.apply(event)
+        progress.apply(batch_record_of(event))
     said = io.StringIO()
     Console(file=said, width=80, force_terminal=False).print(frame(progress))
     assert max(len(line) for line in said.getvalue().splitlines()) <= 80
@@ -85,7 +85,7 @@ def test_the_log_and_the_json_lines_hear_the_same_events(tmp_path: Path) -> None
         for event in [
             *EVENTS,
             {**group, "sample_s": 1.0, "grade_s": 0.5},
-            {"event": "attempt", "text": "long"},
+            {"event": "prompt", "text": "long"},
         ]:
             sink(event)
         sink({**STARTED, "replayed": True})
@@ -104,7 +104,13 @@ def test_trackers_get_figures_and_an_unknown_one_is_refused(tmp_path: Path) -> N
     assert figures_of(ended(1), counts) == {"batch/sdpo/finished": 2, "batch/sdpo/discovery_rate": 0.5}
     assert figures_of(ended(2, status="failed", error="x"), counts) == {"batch/failed": 1}
     assert figures_of(ended(2, status="stopped"), counts) == {}
-    update = {"event": "update", "run": "r", "loss": 0.5, "metrics": {"entropy": None, "grad_norm": 2.0}}
+    update = {
+        "event": "update",
+        "run": "r",
+        "version": 1,
+        "loss": 0.5,
+        "metrics": {"entropy": None, "grad_norm": 2.0},
+    }
     assert figures_of(update, counts) == {"r/loss": 0.5, "r/grad_norm": 2.0}
     assert make((), tmp_path, {}) == []
     with pytest.raises(ConfigError, match="known: tensorboard, trackio, wandb"):
@@ -113,7 +119,7 @@ def test_trackers_get_figures_and_an_unknown_one_is_refused(tmp_path: Path) -> N
 
 def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
     said = io.StringIO()
-    view = PlainBatchView(Console(file=said, width=80))
+    view = BatchView(Console(file=said, width=80))
     never, begun = ended(4, status="stopped", attempts=0), ended(5, status="stopped", attempts=8)
     for event in (STARTED, never, begun):
         view.on_event(event)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sdpo_solve.cli import live_run
 from sdpo_solve.report.progress import Progress
+from sdpo_solve.run.records import record_of
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b]8;;http://x\x1b\\[bold]x[/bold]\u202e\u2066\x9b1A\r\x08"
 
@@ -29,7 +30,7 @@ def after(*events: Mapping[str, Any], header: Mapping[str, Any] | None = None) -
     progress = Progress()
     start = {"problem": "inc", "method": "sdpo", "model": "m", "seed": 0, "budget": {"attempts": 400}}
     for event in ({"event": "run_started", **(header or start)}, *events):
-        progress.apply(event)
+        progress.apply(record_of(event))
     return progress
 
 
@@ -77,7 +78,14 @@ def test_a_long_run_fits_its_terminal(n: int, height: int) -> None:
 
 
 def test_a_solved_run_ends_with_its_solution() -> None:
-    end = {"attempts": 2, "tokens": 20, "wall_s": 65.0, "discovery_time": 2, "confirmed": True}
+    end = {
+        "status": "solved",
+        "attempts": 2,
+        "tokens": 20,
+        "wall_s": 65.0,
+        "discovery_time": 2,
+        "confirmed": True,
+    }
     progress = after(attempt(1), attempt(2, "accepted"), {"event": "run_finished", **end})
     console = Console(file=io.StringIO(), width=80, highlight=False)
     live_run.print_result(console, progress, "runs/x")
@@ -90,7 +98,14 @@ def test_a_solved_run_ends_with_its_solution() -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_long_line_of_the_solution_is_shown_to_its_end(terminal: bool, language: str) -> None:
     code = "int main() { return " + " + ".join(f"x{i}" for i in range(40)) + "; }"
-    end = {"attempts": 1, "tokens": 20, "wall_s": 65.0, "discovery_time": 1, "confirmed": True}
+    end = {
+        "status": "solved",
+        "attempts": 1,
+        "tokens": 20,
+        "wall_s": 65.0,
+        "discovery_time": 1,
+        "confirmed": True,
+    }
     solved = {**attempt(1, "accepted"), "code": code}
     header = {"problem": "p", "method": "sdpo", "model": "m", "seed": 0, "budget": {}, "language": language}
     progress = after(solved, {"event": "run_finished", **end}, header=header)
@@ -105,13 +120,21 @@ def test_nothing_that_a_model_or_a_program_wrote_steers_the_terminal() -> None:
     header = {"problem": EVIL, "method": EVIL, "model": EVIL, "seed": 0, "budget": {"attempts": 4}}
     evil = {**attempt(2, "accepted", EVIL), "code": f"# {EVIL}\nprint(1)"}
     events = [attempt(1, feedback=EVIL), {"event": "notice", "text": EVIL}]
-    end = {"attempts": 2, "tokens": 20, "wall_s": 1.0, "discovery_time": 2, "confirmed": None}
+    end = {
+        "status": "solved",
+        "attempts": 2,
+        "tokens": 20,
+        "wall_s": 1.0,
+        "discovery_time": 2,
+        "confirmed": None,
+    }
     progress = after(*events, header=header)
     console = Console(file=io.StringIO(), width=80, highlight=False)
     console.print(live_run.frame(progress))
     for event in (evil, {"event": "run_finished", **end}):
-        progress.apply(event)
-        console.print(live_run.plain_line(event, progress) or "")
+        record = record_of(event)
+        progress.apply(record)
+        console.print(live_run.plain_line(record, progress) or "")
     console.print(live_run.frame(progress))
     live_run.print_result(console, progress, "runs/x")
     text = console.file.getvalue()
@@ -121,7 +144,14 @@ def test_nothing_that_a_model_or_a_program_wrote_steers_the_terminal() -> None:
 
 def test_a_colour_terminal_gets_colours_and_no_other_sequence() -> None:
     evil = {**attempt(1, "accepted"), "code": f"x = '{EVIL}'"}
-    end = {"attempts": 1, "tokens": 10, "wall_s": 1.0, "discovery_time": 1, "confirmed": True}
+    end = {
+        "status": "solved",
+        "attempts": 1,
+        "tokens": 10,
+        "wall_s": 1.0,
+        "discovery_time": 1,
+        "confirmed": True,
+    }
     progress = after(evil, {"event": "run_finished", **end})
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
     console.print(live_run.frame(progress))
@@ -133,8 +163,8 @@ def test_a_colour_terminal_gets_colours_and_no_other_sequence() -> None:
 
 def test_a_live_view_can_be_made_on_a_terminal_and_shows_what_health_did() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
-    view = live_run.make_view(console)
-    assert isinstance(view, live_run.LiveView)
+    view = live_run.RunView(console)
+    assert view.is_live
     update = {"event": "update", "version": 2, "loss": None, "n_examples": 0, "n_tokens": 0, "metrics": {}}
     notices = ["version 1 collapsed (repetition 0.6, limit 0.5); back to version 0"]
     with view:
@@ -147,6 +177,6 @@ def test_a_live_view_can_be_made_on_a_terminal_and_shows_what_health_did() -> No
 def test_plain_lines_say_what_health_did() -> None:
     update = {"event": "update", "version": 2, "loss": None, "metrics": {}, "notices": ["going back"]}
     out = io.StringIO()
-    view = live_run.make_view(Console(file=out, width=80))
+    view = live_run.RunView(Console(file=out, width=80))
     view.on_event(update)
     assert "  ! going back" in out.getvalue()

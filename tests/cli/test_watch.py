@@ -83,7 +83,7 @@ def test_a_run_that_turns_damaged_while_watched_ends_no_watch(tmp_path: Path) ->
     going = Journal(tmp_path / "inc" / "sdpo" / "seed-1", "x")
     going.start(header(Made(seed=1)))
     make(tmp_path, Made(solved_at=(2,)))
-    seen = Watch(tmp_path)
+    seen = Watch(tmp_path, text_console())
     seen.poll()
     assert not seen.damaged
     with (going.path).open("a") as file:
@@ -101,9 +101,9 @@ def test_states_tell_running_from_stopped_failed_and_ended(tmp_path: Path) -> No
     make(tmp_path, Made(seed=3, stops_after=4))
     going = Journal(tmp_path / "inc" / "sdpo" / "seed-4", "x")
     going.start(header(Made(seed=4)))
-    seen = Watch(tmp_path)
+    seen = Watch(tmp_path, text_console())
     seen.poll()
-    states = {f.progress.header["seed"]: seen.state(f) for f in seen.followers.values()}
+    states = {f.progress.header.seed: seen.state(f) for f in seen.followers.values()}
     assert states == {0: "solved", 1: "unsolved", 2: "failed", 3: "stopped", 4: "running"}
     assert seen.going_on
     going.close()

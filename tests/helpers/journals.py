@@ -48,6 +48,7 @@ class Made:
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    collapse_ignored: bool = False
     code: Callable[[int], str] = "def inc(x):\n    return x + {}".format
     feedback: str = "Wrong Answer\nInput: 1\nExpected: 2"
 
@@ -78,7 +79,8 @@ def make(out: Path, made: Made) -> Path:
             journal._clock_start_s = time.monotonic() - clock_s
             policy = Policy(journal.run, version, run_dir / "policies" / f"{version:04}")
             metrics = {"entropy": 0.25, **made.metrics}
-            journal.append_update(Update(policy, 0.5 / version, len(group), 40, metrics, made.notices))
+            done_how = (metrics, made.notices, made.collapse_ignored)
+            journal.append_update(Update(policy, 0.5 / version, len(group), 40, *done_how))
     first = min((i for i in made.solved_at if i <= done), default=None)
     status = OutcomeStatus.SOLVED if first else OutcomeStatus.BUDGET_SPENT
     journal.finish(Outcome(status, first, bool(first), done, 10 * done, clock_s))

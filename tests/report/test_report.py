@@ -292,7 +292,7 @@ def test_the_text_fits_80_columns_and_carries_no_escape(tmp_path: Path) -> None:
     assert "\x07" not in shown
     assert "\u202e" not in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
-    assert "o sdpo   × best-of-k   + multi-turn" in shown
+    assert "● sdpo   ■ best-of-k   ▲ multi-turn" in shown
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 69])
@@ -313,10 +313,10 @@ def test_a_narrow_terminal_loses_no_arm_and_no_figure(tmp_path: Path, width: int
 def test_the_curve_of_the_terminal_steps_where_the_runs_succeed(tmp_path: Path) -> None:
     make(tmp_path, Made(limit=8, solved_at=(4,)))
     shown = str(plots.terminal_curves(report_of(tmp_path), 60, linear=True))
-    body = [line for line in shown.splitlines() if "o" in line and ("┤" in line or "│" in line)]
+    body = [line for line in shown.splitlines() if "●" in line and ("┤" in line or "│" in line)]
     # All zero until attempt 4, where the drawn curve ends at 100 %.
     assert body[0].startswith("100 %")
-    assert body[0].count("o") == 1
+    assert body[0].count("●") == 1
     assert body[-1].startswith("  0 %")
 
 
@@ -337,7 +337,7 @@ def test_a_logarithmic_axis_begins_below_the_first_rise(
 ) -> None:
     x_K = (0.0, *sorted({rise, last}))
     y_K = (0.0,) + (1.0,) * (len(x_K) - 1)
-    span = log_range([Curve("sdpo", Axis.ATTEMPTS, x_K, y_K, y_K, y_K)])
+    span = log_range([Curve("sdpo", Axis.ATTEMPTS, 0, x_K, y_K, y_K, y_K)])
     assert 10**span.low == pytest.approx(low)
     assert log_ticks(span) == pytest.approx(ticks)
     assert span.low < span.high
@@ -347,8 +347,8 @@ def test_a_first_success_at_ten_is_seen_as_a_rise(tmp_path: Path) -> None:
     make(tmp_path, Made(limit=16, group=16, solved_at=(10,)))
     shown = str(plots.terminal_curves(report_of(tmp_path), 60, linear=False))
     lines = {line.split("┤")[0].strip(): line for line in shown.splitlines() if "┤" in line}
-    assert lines["0 %"].count("o") > 20
-    assert lines["100 %"].rstrip("│ ").endswith("o")
+    assert lines["0 %"].count("●") > 20
+    assert lines["100 %"].rstrip("│ ").endswith("●")
 
 
 def test_an_arm_that_solved_everything_is_drawn_as_far_as_the_others(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_png_is_a_picture_of_three_panels(tmp_path: Path) -> None:
         tmp_path / "runs",
         Made("cost $x$", solved_at=(2,), header={"problem": "cost $x$", "model": "$\\bad$"}),
     )
-    plots.write_png(report_of(tmp_path / "runs"), tmp_path / "a.png", linear=False)
+    plots.write_picture(report_of(tmp_path / "runs"), tmp_path / "a.png", linear=False)
     data = (tmp_path / "a.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from sdpo_solve.report.table import Phrases, Sheet
+from sdpo_solve.report.table import AlignedTable, Phrases
 
 
 def shown(renderable: object, width: int) -> str:
@@ -14,8 +14,8 @@ def shown(renderable: object, width: int) -> str:
     return console.file.getvalue()
 
 
-def sheet() -> Sheet:
-    found = Sheet(("problems", "solved", "needs", "ratio"))
+def sheet() -> AlignedTable:
+    found = AlignedTable(("problems", "solved", "needs", "ratio"))
     found.add(("base model: hard", "12", "\x1b[2J1234567", "1.14 (0.89–1.52)"))
     found.add(("all", "·", "–", "∞"))
     return found
@@ -44,7 +44,7 @@ def test_a_narrow_terminal_gets_every_figure_whole(width: int) -> None:
 
 
 def test_names_fold_before_a_table_is_given_up_at_80_columns() -> None:
-    found = Sheet(("run", "attempts"))
+    found = AlignedTable(("run", "attempts"))
     found.add(("a" * 100, "1/2"))
     lines = shown(found, 80).splitlines()
     assert lines[0].split() == ["run", "attempts"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import EngineError, JournalError
-from sdpo_solve.run.events import last_event
+from sdpo_solve.run.events import last_record
 from sdpo_solve.run.journal import Journal
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Budget
@@ -114,20 +114,20 @@ def test_a_failure_is_recorded_and_does_not_end_the_run(tmp_path: Path) -> None:
     run = make_run(tmp_path, SayEngine(lambda *_: answer("wrong")), size=2, budget=Budget(4))
     run.journal.fail(EngineError("out of memory"))
     run.journal.close()
-    assert last_event(tmp_path / "journal.jsonl")["kind"] == "EngineError"
+    assert last_record(tmp_path / "journal.jsonl").kind == "EngineError"
     again = make_run(tmp_path, SayEngine(lambda *_: answer("wrong")), size=2, budget=Budget(4))
     assert again.journal.state.failures == ["out of memory"]
     assert solve(again).attempts == 4
 
 
-def test_the_last_event_is_found_from_the_end_whatever_its_length(tmp_path: Path) -> None:
+def test_the_last_record_is_found_from_the_end_whatever_its_length(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    assert last_event(path) is None
+    assert last_record(path) is None
     path.write_text('{"event": "to')
-    assert last_event(path) is None
+    assert last_record(path) is None
     for n_bytes in (10, 5000, 100_000):
-        long = json.dumps({"event": "attempt", "text": "x" * n_bytes})
+        long = json.dumps({"event": "notice", "text": "x" * n_bytes})
         path.write_text(f'{{"event": "first"}}\n{long}\n{{"event": "torn')
-        assert len(last_event(path)["text"]) == n_bytes
-    path.write_text('{"event": "only"}\n')
-    assert last_event(path) == {"event": "only"}
+        assert len(last_record(path).text) == n_bytes
+    path.write_text('{"event": "notice", "text": "only"}\n')
+    assert last_record(path).text == "only"

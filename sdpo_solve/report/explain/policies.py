@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.runs import AttemptRow, RunRecord, UpdateRow, attempt_texts
+from sdpo_solve.report.runs import AttemptRow, RunRecord, read_attempts
+from sdpo_solve.run.records import UpdateEvent
 
 # Pairs are compared, so a group is thinned to this many programs of at most so many characters.
 _MOST_PROGRAMS = 24
@@ -24,7 +25,7 @@ class Stage:
     """What one policy version answered. `update` made this version; None for the first."""
 
     version: int
-    update: UpdateRow | None
+    update: UpdateEvent | None
     attempts: tuple[AttemptRow, ...]
     typical: int | None
     """Index of the attempt with the typical program; None where no answer held code."""
@@ -34,7 +35,7 @@ class Stage:
 
 def stages(run: RunRecord) -> list[Stage]:
     """One stage for each version that sampled, in order."""
-    codes = {texts.index: texts.code for texts in attempt_texts(run.run_dir)}
+    codes = {attempt.index: attempt.code for attempt in read_attempts(run.run_dir)}
     updates = {update.version: update for update in run.updates}
     found = []
     for version, group in itertools.groupby(run.attempts, key=lambda attempt: attempt.version):

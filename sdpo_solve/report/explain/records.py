@@ -1,4 +1,4 @@
-"""What the teacher said of one attempt, token by token, and how much of it there is; records and sums."""
+"""Records of one attempt under its teacher, token by token, and sums over them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def n_carrying(log_ratios: Sequence[float], share: float = 0.8) -> int:
     return len(sizes)
 
 
-def said(signal: Signal) -> str:
+def sparseness(signal: Signal) -> str:
     """One sentence on how sparse the signal is and where it points."""
     n = len(signal.tokens)
     carrying = n_carrying([token.log_ratio for token in signal.tokens])

@@ -1,6 +1,6 @@
 """Explanations for the terminal: token colours, and without colour marks that say the same.
 
-Draws what `signal` and `moves` hold. Whatever a model wrote is cleaned and never read as markup.
+Draws what `records` and `policies` hold. Whatever a model wrote is cleaned and never read as markup.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.report.explain.policies import Stage
-from sdpo_solve.report.explain.records import STRONG_NATS, Alternative, Signal, Token, said
+from sdpo_solve.report.explain.records import STRONG_NATS, Alternative, Signal, Token, sparseness
 from sdpo_solve.report.runs import AttemptRow, RunRecord
-from sdpo_solve.report.table import Sheet
+from sdpo_solve.report.table import AlignedTable, labelled
 from sdpo_solve.sanitize import clean, middle_cut
 
 _BARS = "▁▂▃▄▅▆▇"
@@ -29,7 +28,7 @@ _UP = ("", "on color(194)", "on color(157)", "on color(114)", "on color(71)")
 _DOWN = ("", "on color(224)", "on color(217)", "underline on color(210)", "underline on color(203)")
 
 
-def run_story(run: RunRecord, stages: Sequence[Stage], diffs: Sequence[Text]) -> RenderableType:
+def policies_renderable(run: RunRecord, stages: Sequence[Stage], diffs: Sequence[Text]) -> RenderableType:
     """Tests passed by each attempt, figures by version, and what changed in the typical program.
 
     `diffs`: from each stage to the next, one fewer than stages.
@@ -49,12 +48,7 @@ def run_story(run: RunRecord, stages: Sequence[Stage], diffs: Sequence[Text]) ->
 
 
 def _strips(stages: Sequence[Stage]) -> Iterator[RenderableType]:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", justify="right")
-    table.add_column(overflow="fold")
-    for stage in stages:
-        table.add_row(f"policy {stage.version}", Text(strip(stage.attempts)))
-    yield table
+    yield labelled((f"policy {stage.version}", strip(stage.attempts)) for stage in stages)
     yield Text(STRIP_LEGEND, style="dim")
 
 
@@ -65,7 +59,7 @@ def strip(attempts: Sequence[AttemptRow]) -> str:
     )
 
 
-def figure_rows(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
+def metric_rows(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: what each version sampled, and what the update that made it measured."""
     header = ["policy", "solved", "distinct", "tokens", "loss", "entropy", "KL to base", "length"]
     names = ("entropy", "kl_to_base", "mean_length_tokens")
@@ -82,12 +76,12 @@ def figure_rows(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
 
 
 def _figures(stages: Sequence[Stage]) -> RenderableType:
-    header, rows = figure_rows(stages)
-    sheet = Sheet(header, first_is_name=False)
+    header, rows = metric_rows(stages)
+    table = AlignedTable(header, first_is_name=False)
     for row in rows:
-        sheet.add(row)
+        table.add(row)
     note = "loss, entropy, KL and length: measured by the update that made this policy, on the group before"
-    return Group(sheet, Text(note, style="dim"))
+    return Group(table, Text(note, style="dim"))
 
 
 def notices(run: RunRecord, stages: Sequence[Stage]) -> list[str]:
@@ -121,7 +115,7 @@ def _cut(diff: Text) -> Text:
 def signal_renderable(signal: Signal, *, colour: bool) -> RenderableType:
     """The attempt's tokens, the strongest positions with the teacher's alternatives, and the feedback."""
     title = f"attempt {signal.attempt} of policy {signal.version}, under the {signal.teacher} teacher"
-    parts: list[RenderableType] = [Text(title, style="bold"), Text(said(signal))]
+    parts: list[RenderableType] = [Text(title, style="bold"), Text(sparseness(signal))]
     if signal.recorded:
         parts.append(
             Text("this policy's weights are pruned; its log-probs are the recorded ones", style="dim")
@@ -135,7 +129,10 @@ def signal_renderable(signal: Signal, *, colour: bool) -> RenderableType:
     strongest = signal.strongest(N_STRONGEST)
     if strongest:
         parts += [Text("where the teacher disagrees most", style="bold"), _strongest(strongest), Text()]
-    parts += [Text("what the teacher was told", style="bold"), Padding(Text(clean(signal.feedback)), (0, 2))]
+    parts += [
+        Text("what the teacher's prompt held besides the question", style="bold"),
+        Padding(Text(clean(signal.feedback)), (0, 2)),
+    ]
     return Group(*parts)
 
 
@@ -176,26 +173,31 @@ def _key(colour: bool) -> Text:
     return key
 
 
-def _strongest(tokens: Sequence[Token]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("at", justify="right")
-    table.add_column("token", overflow="fold", max_width=18)
-    table.add_column("nats", justify="right")
-    table.add_column("the teacher would say (teacher / student)", overflow="fold")
-    for token in tokens:
-        would = "  ".join(alternative_text(other) for other in token.alternatives)
-        table.add_row(str(token.position), Text(quoted(token.text)), f"{token.log_ratio:+.2f}", Text(would))
+def _strongest(tokens: Sequence[Token]) -> AlignedTable:
+    would = "the teacher would say (teacher / student)"
+    table = AlignedTable(("at", "token", "nats", would), names=("token", would), first_is_name=False)
+    for row in strongest_rows(tokens):
+        table.add(row)
     return table
 
 
-def quoted(text: str) -> str:
+def strongest_rows(tokens: Sequence[Token]) -> list[list[str]]:
+    """Position, token, log ratio and the teacher's alternatives, a row a token."""
+    return [
+        [str(token.position), _quoted(token.text), f"{token.log_ratio:+.2f}",
+         "  ".join(map(_alternative_text, token.alternatives))]
+        for token in tokens
+    ]  # fmt: skip
+
+
+def _quoted(text: str) -> str:
     """A token's text on one line, spaces and line ends visible."""
     return middle_cut(clean(text).replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·"), 24) or "(no text)"
 
 
-def alternative_text(other: Alternative) -> str:
+def _alternative_text(other: Alternative) -> str:
     student = "–" if other.student is None else _percent(other.student)
-    return f"{quoted(other.text)} {_percent(other.teacher)}/{student}"
+    return f"{_quoted(other.text)} {_percent(other.teacher)}/{student}"
 
 
 def _percent(p: float) -> str:

@@ -20,10 +20,10 @@ from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.report.explain import html
 from sdpo_solve.report.explain import policies as moves
-from sdpo_solve.report.explain.records import Alternative, Signal, Token, n_carrying, pieces, said
+from sdpo_solve.report.explain.records import Alternative, Signal, Token, n_carrying, pieces, sparseness
 from sdpo_solve.report.explain.score import score
 from sdpo_solve.report.explain.text import notices as explain_notices
-from sdpo_solve.report.explain.text import run_story, signal_renderable, tokens_text
+from sdpo_solve.report.explain.text import policies_renderable, signal_renderable, tokens_text
 from sdpo_solve.report.run_text import diff_text
 from sdpo_solve.report.runs import read_run
 from sdpo_solve.run.journal import Journal
@@ -243,7 +243,7 @@ def test_without_colour_strong_tokens_are_marked_and_nothing_else() -> None:
 
 def test_the_sentence_on_sparseness() -> None:
     found = signal(*[token("a", 0.0)] * 8, token("b", -3.0), token("c", 1.0))
-    assert said(found) == (
+    assert sparseness(found) == (
         "2 of 10 tokens carry 80 % of the signal; 1 differs by more than 1 nat; mean log(teacher/student) "
         "-0.200 nats a token"
     )
@@ -318,7 +318,7 @@ def test_page_and_terminal_tell_a_roll_back_and_explain_the_strip(tmp_path: Path
     run = read_run(make(tmp_path, Made(limit=12, notices=(notice,), metrics={"rolled_back_to": 0.0})))
     found = moves.stages(run)
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    console.print(run_story(run, found, []))
+    console.print(policies_renderable(run, found, []))
     html.write_page(run, found, [], [], tmp_path / "e.html")
     for text in (" ".join(console.file.getvalue().split()), (tmp_path / "e.html").read_text()):
         assert f"update 1: {notice}" in text
@@ -333,7 +333,7 @@ def test_the_story_shows_strip_figures_and_differences(tmp_path: Path) -> None:
     )
     found = moves.stages(run)
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    console.print(run_story(run, found, [diff_text(found[0].program, found[1].program)]))
+    console.print(policies_renderable(run, found, [diff_text(found[0].program, found[1].program)]))
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["policy", "0", "▁▄▁▁"] in lines
     assert ["policy", "1", "▁▁✓▁"] in lines
