@@ -1,18 +1,224 @@
-"""The program in an answer: the one rule that finds it. Prompts ask for one fenced block."""
+"""The program in a model's answer. Prompts ask for one fenced code block with the whole program.
+
+Two rules, chosen by the judge's option `extract`:
+
+program         Thinking is taken off; a markdown parser finds the fenced blocks; the program is the last block
+                of the language that parses and is complete (defines the entry point; for standard input,
+                writes output), else the last that parses, else the last of that language. Where no block is
+                complete, other readings of the fences are tried (a fence glued to code, one inside a
+                docstring, a missing one). Output, shell commands, usage and tests are no program.
+livecodebench   What stands between the last two lines that hold ``` (lcb_runner/utils/extraction_utils.py).
+
+The answer is untrusted: its length, and the number of readings that are tried, are bounded.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sdpo_solve.grading import python_source
+from sdpo_solve.grading.thinking import without_thinking
+from sdpo_solve.sandboxes.languages import Language
+from sdpo_solve.types import Finish
+
+Rule = Literal["program", "livecodebench"]
+
 _FENCE = "```"
+_MAX_ANSWER_CHARS = 400_000
+_MAX_READINGS = 24
+_NO_PROGRAM, _OF_LANGUAGE, _PARSES, _COMPLETE = range(4)
+# Info strings of blocks that are not a program in any language that is asked for here.
+_OTHER_TAGS = frozenset(
+    "bash sh shell zsh console terminal cmd powershell text txt plaintext plain output stdout stderr stdin input "
+    "json yaml yml toml ini xml html css csv diff patch markdown md latex tex math mermaid pycon doctest traceback "
+    "python-repl python cpp c++ c java javascript js typescript ts go golang rust rs ruby rb kotlin kt swift scala "
+    "csharp cs php perl haskell r julia sql lua dart makefile dockerfile".split()
+)
+_CODE_LINE = re.compile(
+    r"^\s*(?:def|class|import|from|for|while|if|print|return|with|try)\b|^\s*#include|;\s*$|=", re.MULTILINE
+)
+_MAIN = re.compile(r"\bmain\s*\(")
 
 
-def extract_code(text: str) -> str | None:
-    """The program in an answer: what stands between the last two lines that hold ```, else None.
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The program, or None; `cut_off`: there is none because the answer ended before it did."""
 
-    LiveCodeBench's rule (lcb_runner/utils/extraction_utils.py), used for every source, so that one answer
-    never has two readings. An answer cut off before its closing fence has no code.
-    """
+    code: str | None
+    cut_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A fenced block: the language of its info string (lower case, may be empty), and whether it is closed."""
+
+    tag: str
+    code: str
+    closed: bool = True
+
+
+def extract(
+    text: str, finish: Finish, language: Language, entry_point: str | None = None, rule: Rule = "program"
+) -> Extracted:
+    """The program of an answer in `language`; `entry_point`: what it must define, None for standard input."""
+    if rule == "livecodebench":
+        code = between_last_fences(text)
+        return Extracted(code, code is None and finish is Finish.LENGTH)
+    answer = without_thinking(text[-_MAX_ANSWER_CHARS:])
+    cut_off = finish is Finish.LENGTH or answer.unfinished
+    blocks = [block for block in _fenced(answer.text) if block.code.strip()]
+    closed = [block for block in blocks if block.closed]
+    search = _Search(language, entry_point)
+    best = search.best(closed)
+    if best.score < _COMPLETE and not answer.unfinished:
+        open_blocks = [] if cut_off else [block for block in blocks if not block.closed]
+        others = open_blocks + [_Block("", code) for code in _other_readings(answer.text, search, cut_off)]
+        other = search.best(others, among=[*closed, *others])
+        best = max(best, other, key=lambda found: found.score)
+    if best.score == _NO_PROGRAM:
+        return Extracted(None, cut_off or len(blocks) > len(closed))
+    return Extracted(best.code)
+
+
+def between_last_fences(text: str) -> str | None:
+    """What stands between the last two lines that hold ```; None where there are fewer than two."""
     lines = text.split("\n")
     fences = [number for number, line in enumerate(lines) if _FENCE in line]
-    if len(fences) < 2:
-        return None
-    return "\n".join(lines[fences[-2] + 1 : fences[-1]])
+    return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) >= 2 else None
+
+
+# -- which block -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    score: int
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """How blocks are compared: for one language, and one entry point."""
+
+    language: Language
+    entry_point: str | None
+
+    def best(self, blocks: Sequence[_Block], among: Sequence[_Block] | None = None) -> _Scored:
+        """The last of the blocks that score most; `among`: every block of the answer."""
+        defined = [self._definitions(block) for block in (blocks if among is None else among)]
+        best = _Scored(_NO_PROGRAM)
+        for block in blocks:
+            score = self._score(block, defined)
+            if score and score >= best.score:
+                best = _Scored(score, block.code)
+        return best
+
+    def is_tagged(self, tag: str) -> bool:
+        """Whether an info string names the language, with or without a version."""
+        return tag in self.language.fence_tags or tag.rstrip("0123456789.") in self.language.fence_tags
+
+    def _score(self, block: _Block, defined: Sequence[Collection[str]]) -> int:
+        tagged = self.is_tagged(block.tag)
+        if not tagged and block.tag in _OTHER_TAGS:
+            return _NO_PROGRAM
+        fallback = _OF_LANGUAGE if tagged or _CODE_LINE.search(block.code) else _NO_PROGRAM
+        if block.code.lstrip().startswith((">>>", "$ ", "Traceback (most")):
+            return _NO_PROGRAM
+        if not self.language.makes_calls:
+            return _COMPLETE if _MAIN.search(block.code) else fallback
+        if len(block.code) > python_source.MAX_CHARS:
+            return fallback
+        tree = python_source.parse(block.code)
+        if tree is None:
+            return fallback
+        facts = python_source.facts(tree)
+        if not facts.acts:
+            return _OF_LANGUAGE if tagged else _NO_PROGRAM
+        if self.entry_point is not None:
+            ready = python_source.entry_name(self.entry_point, facts.functions) is not None
+        else:
+            needs_another = any(facts.uses & names for names in defined if not names <= facts.binds)
+            ready = facts.writes and not needs_another
+        return _COMPLETE if ready else _PARSES
+
+    def _definitions(self, block: _Block) -> frozenset[str]:
+        """The functions that a block defines: another that only uses them is no program by itself."""
+        tree = python_source.parse(block.code) if self.language.makes_calls else None
+        return python_source.facts(tree).functions if tree is not None else frozenset()
+
+
+# -- readings of the fences ----------------------------------------------------------------------
+
+
+def _fenced(text: str) -> list[_Block]:
+    """The fenced blocks by CommonMark's rules, those inside lists and quotes too."""
+    from markdown_it import MarkdownIt
+
+    # Tags such as <answer> must not hide a fence, and what is between blocks is not needed.
+    parser = MarkdownIt("commonmark").disable(["inline", "text_join", "html_block", "reference", "lheading"], True)
+    lines = text.split("\n")
+    blocks = []
+    for token in parser.parse(text):
+        if token.type != "fence" or token.map is None:
+            continue
+        first, last = token.map[0], min(token.map[1], len(lines)) - 1
+        end = lines[last].strip(" \t\r>")
+        closed = last > first and end.startswith(token.markup) and not end.strip(token.markup[0])
+        blocks.append(_Block(_tag(token.info), token.content.removesuffix("\n"), closed))
+    return blocks
+
+
+def _tag(info: str) -> str:
+    """The language of an info string: `Python`, `{.python}`, `python title="a.py"` are `python`."""
+    first = re.match(r"[{.\s]*([\w+#.-]*)", info)
+    return first[1].lower() if first else ""
+
+
+def _other_readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
+    """Codes that other readings give and that parse as complete programs, at most a few are tried."""
+    tried = 0
+    for code in _readings(text, search, cut_off):
+        tried += 1
+        if tried > _MAX_READINGS:
+            return
+        if code.strip() and search.best([_Block("", code)]).score == _COMPLETE:
+            yield code
+            return
+
+
+def _readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
+    """Between any two lines with a fence, later ones first; before a lone fence; the whole answer."""
+    lines = text.split("\n")
+    fences = [n for n, line in enumerate(lines) if _FENCE in line or line.lstrip().startswith("~~~")]
+    for position in range(len(fences) - 1, -1, -1):
+        yield from _from_fence(lines, fences, position, search, cut_off)
+    if fences:
+        before = lines[: fences[0]]
+        starts = [0] + [n + 1 for n, line in enumerate(before) if not line.strip()]
+        for start in starts[:8]:
+            yield "\n".join(before[start:])
+    elif not cut_off:
+        yield text
+
+
+def _from_fence(
+    lines: Sequence[str], fences: Sequence[int], position: int, search: _Search, cut_off: bool
+) -> Iterator[str]:
+    """Codes that begin at one fence, with and without what stands on its line."""
+    number = fences[position]
+    rest = re.split(r"```+|~~~+", lines[number], maxsplit=1)[1]
+    word = re.match(r"[\w+#.]*", rest)
+    beside = rest[word.end() :] if word and search.is_tagged(word[0].lower()) else rest
+    if _FENCE in beside:  # opened and closed on one line
+        yield beside.split(_FENCE)[0].strip()
+    for end in fences[position + 1 : position + 6] if not cut_off else fences[position + 1 : position + 4]:
+        body = list(lines[number + 1 : end])
+        glued = re.split(r"```+|~~~+", lines[end])[0]
+        body += [glued] if glued.strip() else []
+        yield textwrap.dedent("\n".join(body))
+        if beside.strip():
+            yield "\n".join([beside.lstrip(), *body])

@@ -1,0 +1,118 @@
+"""Facts about Python source that a model wrote, read from its syntax tree; nothing is executed.
+
+The text is untrusted, so its length is bounded and every way in which the parser gives up is caught. The host's
+grammar is used: a program in newer syntax than the host's Python counts as one that does not parse.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_CHARS = 100_000
+# `warnings.catch_warnings` changes the process: two threads inside it would restore each other's filters.
+_PARSER = threading.Lock()
+_WRITERS = frozenset(("print", "exec", "eval", "write", "writelines", "system", "run", "call"))
+_BUILTINS = frozenset(dir(builtins))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """`functions`: names defined with a body, of methods `Class.method` too. `uses`: global names read or
+    imported that it does not define. `acts`: it holds a definition, an import, an assignment or a call, and so
+    is more than a literal. `writes`: it holds a call that may write output.
+    """
+
+    functions: frozenset[str]
+    binds: frozenset[str]
+    uses: frozenset[str]
+    acts: bool
+    writes: bool
+
+
+def parse(text: str) -> ast.Module | None:
+    """The tree of `text`; None where it is too long, is no Python or is nested too deep."""
+    if len(text) > MAX_CHARS:
+        return None
+    try:
+        with _PARSER, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a stray backslash in a literal
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def facts(tree: ast.Module) -> SourceFacts:
+    """What `tree` defines, uses and does."""
+    binds, loads, imports = set[str](), set[str](), set[str]()
+    acts = writes = False
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                loads.add(name)
+                writes = writes or name in _WRITERS
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                binds.add(name)
+            case ast.Attribute(attr=name):
+                writes = writes or name in _WRITERS
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                binds.add(name)
+            case ast.alias(name=name, asname=other):
+                imports.add(other or name)
+        acts = acts or isinstance(
+            node,
+            (ast.Call, ast.Assign, ast.AugAssign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),
+        )
+    return SourceFacts(
+        functions=frozenset(_functions(tree)),
+        binds=frozenset(binds),
+        uses=frozenset((loads - binds - _BUILTINS) | imports),
+        acts=acts,
+        writes=writes,
+    )
+
+
+def entry_name(entry_point: str, functions: frozenset[str]) -> str | None:
+    """`entry_point` as a program with these functions defines it: in a class or bare; None where it does not.
+
+    LiveCodeBench decides by the program too: a method of `class Solution` where it has that class.
+    """
+    holder, _, name = entry_point.rpartition(".")
+    names = (entry_point, name if holder else f"Solution.{name}")
+    return next((name for name in names if name in functions), None)
+
+
+def _functions(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}.{name}" for name in _defined(node.body))
+    yield from _defined(tree.body)
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[str]:
+    """The names that statements bind to what can be called, those of stubs left out."""
+    for node in body:
+        match node:
+            case ast.FunctionDef(name=name, body=inner) | ast.AsyncFunctionDef(name=name, body=inner):
+                if not all(map(_is_stub, inner)):
+                    yield name
+            case ast.Assign(targets=targets):
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+                yield name
+            case ast.If(body=first, orelse=second) | ast.Try(body=first, orelse=second):
+                yield from _defined([*first, *second])
+
+
+def _is_stub(node: ast.stmt) -> bool:
+    """Whether a statement does nothing: `pass`, `...`, a docstring, `raise NotImplementedError`."""
+    match node:
+        case ast.Pass() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Raise(exc=ast.Name(id=name) | ast.Call(func=ast.Name(id=name))):
+            return name == "NotImplementedError"
+    return False
