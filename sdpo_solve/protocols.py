@@ -13,6 +13,7 @@ from sdpo_solve.types import (
     BoxInput,
     Example,
     Execution,
+    Extracted,
     Limits,
     Policy,
     Problem,
@@ -155,12 +156,17 @@ class Learner(Protocol):
 
 
 class Grader(Protocol):
-    """Codes in, verdicts out. `None` stands for an answer without code."""
+    """Finds the programs in answers, and gives verdicts on programs."""
+
+    def extract(self, problem: Problem, sample: Sample) -> Extracted:
+        """The program in a sample's answer."""
 
     def grade(
         self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
     ) -> list[Verdict]:
-        """One verdict a code. `thorough` runs every test; otherwise only what the verdict needs.
+        """One verdict a code; None stands for an answer without one.
+
+        `thorough` runs every test; otherwise only what the verdict needs.
 
         Raises SandboxError when a box failed again on retry.
         """

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
-from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy
@@ -50,13 +49,13 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
     samples_G = run.engine.sample(prompts_G, seeds_G, policy, run.spec)
     sampled_s = time.monotonic()
     journal.note("grading", size=len(samples_G))
-    codes_G = [extract_code(sample.text) for sample in samples_G]
-    verdicts_G = run.grader.grade(problem, codes_G)
+    extracted_G = [run.grader.extract(problem, sample) for sample in samples_G]
+    verdicts_G = run.grader.grade(problem, [extracted.code for extracted in extracted_G])
     graded_s = time.monotonic()
     group = []
-    for g, (sample, code, verdict) in enumerate(zip(samples_G, codes_G, verdicts_G, strict=True)):
-        text = feedback.render(problem, code, verdict, sample.finish, run.feedback_options)
-        group.append(Attempt(first + g, sample, code, verdict, text))
+    for g, (sample, extracted, verdict) in enumerate(zip(samples_G, extracted_G, verdicts_G, strict=True)):
+        text = feedback.render(problem, extracted, verdict, run.feedback_options)
+        group.append(Attempt(first + g, sample, extracted.code, verdict, text))
     journal.append_group(group, sample_s=sampled_s - started_s, grade_s=graded_s - sampled_s)
     return group
 

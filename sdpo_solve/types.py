@@ -236,6 +236,14 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
+class Extracted:
+    """The program in an answer, or None; `cut_off`: there is none because the answer ended too early."""
+
+    code: str | None
+    cut_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """The judge's word on test `index` (0-based). `output` and `error` are capped, untrusted texts."""
 

@@ -10,7 +10,7 @@ from sdpo_solve.batch.locks import Meter
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import PrerequisiteError, SandboxError
 from sdpo_solve.protocols import Grader, Sandbox
-from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Problem, Program, Verdict
+from sdpo_solve.types import BoxInput, ExecutionStatus, Extracted, Limits, Problem, Program, Sample, Verdict
 
 # Between two tries of an empty program, and the longest wait before the batch ends.
 _PAUSE_S = 10.0
@@ -93,6 +93,10 @@ class RetryingGrader:
 
     def __init__(self, grader: Grader, outage: SandboxOutage, meter: Meter) -> None:
         self._grader, self._outage, self._meter = grader, outage, meter
+
+    def extract(self, problem: Problem, sample: Sample) -> Extracted:
+        """As the grader below."""
+        return self._grader.extract(problem, sample)
 
     def grade(
         self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False

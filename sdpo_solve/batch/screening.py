@@ -24,7 +24,6 @@ from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback, judge
-from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, problem_digest
@@ -262,7 +261,7 @@ class _Pipeline:
             job.samples_G = [next(samples) for _ in job.prompts_G]
 
     def _grade(self, job: _Job) -> _Graded:
-        codes_G = [extract_code(sample.text) for sample in job.samples_G]
+        codes_G = [self._judge.extract(job.problem, sample).code for sample in job.samples_G]
         verdicts_G = self._judge.grade(job.problem, codes_G)
         tried = [Tried(*item) for item in zip(job.samples_G, codes_G, verdicts_G, strict=True)]
         return _Graded(job, tried)
@@ -295,7 +294,8 @@ class _Pipeline:
         return below(now, self._asked.rule.ceiling) is False
 
     def _hears(self, problem: Problem, item: Tried) -> str:
-        return feedback.render(problem, item.code, item.verdict, item.sample.finish, self._feedback)
+        extracted = self._judge.extract(problem, item.sample)
+        return feedback.render(problem, extracted, item.verdict, self._feedback)
 
     def _write(self, problem: Problem, tried: Sequence[Tried], taught: Sequence[Tried]) -> None:
         event = {

@@ -20,7 +20,6 @@ from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.report.runs import one_run_dir, read_run
 from sdpo_solve.report.statistics import Interval, interval
@@ -146,7 +145,9 @@ class _Sampler:
         counts = []
         for number, problem in enumerate(self._problems):
             own = samples[number * self._n : (number + 1) * self._n]
-            verdicts_G = self._judge.grade(problem, [extract_code(sample.text) for sample in own])
+            verdicts_G = self._judge.grade(
+                problem, [self._judge.extract(problem, sample).code for sample in own]
+            )
             counts.append(sum(verdict.solved for verdict in verdicts_G))
         return counts
 

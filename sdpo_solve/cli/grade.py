@@ -21,7 +21,7 @@ from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.grading import feedback
 from sdpo_solve.run import build
 from sdpo_solve.sanitize import clean
-from sdpo_solve.types import Finish, Problem, Verdict
+from sdpo_solve.types import Extracted, Problem, Verdict
 
 
 class GradingOptions(WithRuntime, PartOptions, Selection):
@@ -109,7 +109,7 @@ def print_verdict(console: Console, graded: Graded) -> None:
     solved = graded.verdict.solved
     console.print(Text("solved" if solved else "not solved", style="bold green" if solved else "bold yellow"))
     if not solved:
-        text = feedback.render(graded.problem, graded.code, graded.verdict, Finish.STOP, feedback.Options())
+        text = feedback.render(graded.problem, Extracted(graded.code), graded.verdict, feedback.Options())
         console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
 
 

@@ -2,9 +2,9 @@
 
 Two rules, chosen by the judge's option `extract`:
 
-program         Thinking is taken off; a markdown parser finds the fenced blocks; the program is the last block
+program         Thinking is taken off, a markdown parser finds the fenced blocks. The program is the last one
                 of the language that parses and is complete (defines the entry point; for standard input,
-                writes output), else the last that parses, else the last of that language. Where no block is
+                writes output), else the last that parses, else the last of that language. Where none is
                 complete, other readings of the fences are tried (a fence glued to code, one inside a
                 docstring, a missing one). Output, shell commands, usage and tests are no program.
 livecodebench   What stands between the last two lines that hold ``` (lcb_runner/utils/extraction_utils.py).
@@ -16,27 +16,95 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from sdpo_solve.grading import python_source
+from sdpo_solve.grading.python_source import SourceFacts, entry_name, parse
+from sdpo_solve.grading.python_source import facts as source_facts
 from sdpo_solve.grading.thinking import without_thinking
 from sdpo_solve.sandboxes.languages import Language
-from sdpo_solve.types import Finish
+from sdpo_solve.types import Extracted, Finish
 
 Rule = Literal["program", "livecodebench"]
 
 _FENCE = "```"
 _MAX_ANSWER_CHARS = 400_000
-_MAX_READINGS = 24
+_MAX_READ_CHARS = 300_000  # of all other readings together, 1000 for each at least
 _NO_PROGRAM, _OF_LANGUAGE, _PARSES, _COMPLETE = range(4)
 # Info strings of blocks that are not a program in any language that is asked for here.
 _OTHER_TAGS = frozenset(
-    "bash sh shell zsh console terminal cmd powershell text txt plaintext plain output stdout stderr stdin input "
-    "json yaml yml toml ini xml html css csv diff patch markdown md latex tex math mermaid pycon doctest traceback "
-    "python-repl python cpp c++ c java javascript js typescript ts go golang rust rs ruby rb kotlin kt swift scala "
-    "csharp cs php perl haskell r julia sql lua dart makefile dockerfile".split()
+    (
+        *(
+            "bash",
+            "sh",
+            "shell",
+            "zsh",
+            "console",
+            "terminal",
+            "cmd",
+            "powershell",
+            "text",
+            "txt",
+            "plaintext",
+        ),
+        *(
+            "plain",
+            "output",
+            "stdout",
+            "stderr",
+            "stdin",
+            "input",
+            "json",
+            "yaml",
+            "yml",
+            "toml",
+            "ini",
+            "xml",
+        ),
+        *(
+            "html",
+            "css",
+            "csv",
+            "diff",
+            "patch",
+            "markdown",
+            "md",
+            "latex",
+            "tex",
+            "math",
+            "mermaid",
+            "pycon",
+        ),
+        *(
+            "doctest",
+            "traceback",
+            "python-repl",
+            "python",
+            "cpp",
+            "c++",
+            "c",
+            "java",
+            "javascript",
+            "js",
+            "go",
+        ),
+        *(
+            "typescript",
+            "ts",
+            "golang",
+            "rust",
+            "rs",
+            "ruby",
+            "rb",
+            "kotlin",
+            "kt",
+            "swift",
+            "scala",
+            "csharp",
+        ),
+        *("cs", "php", "perl", "haskell", "r", "julia", "sql", "lua", "dart", "makefile", "dockerfile"),
+    )
 )
 _CODE_LINE = re.compile(
     r"^\s*(?:def|class|import|from|for|while|if|print|return|with|try)\b|^\s*#include|;\s*$|=", re.MULTILINE
@@ -45,16 +113,8 @@ _MAIN = re.compile(r"\bmain\s*\(")
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
-    """The program, or None; `cut_off`: there is none because the answer ended before it did."""
-
-    code: str | None
-    cut_off: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Block:
-    """A fenced block: the language of its info string (lower case, may be empty), and whether it is closed."""
+    """A fenced block. `tag`: the language of its info string, in lower case, may be empty."""
 
     tag: str
     code: str
@@ -70,15 +130,15 @@ def extract(
         return Extracted(code, code is None and finish is Finish.LENGTH)
     answer = without_thinking(text[-_MAX_ANSWER_CHARS:])
     cut_off = finish is Finish.LENGTH or answer.unfinished
-    blocks = [block for block in _fenced(answer.text) if block.code.strip()]
-    closed = [block for block in blocks if block.closed]
     search = _Search(language, entry_point)
+    blocks = [block for block in _fenced(answer.text, search) if block.code.strip()]
+    closed = [block for block in blocks if block.closed]
     best = search.best(closed)
     if best.score < _COMPLETE and not answer.unfinished:
         open_blocks = [] if cut_off else [block for block in blocks if not block.closed]
-        others = open_blocks + [_Block("", code) for code in _other_readings(answer.text, search, cut_off)]
-        other = search.best(others, among=[*closed, *others])
-        best = max(best, other, key=lambda found: found.score)
+        readings = [_Block("", code) for code in _other_readings(answer.text, search, cut_off)]
+        other = search.best(open_blocks + readings, closed)
+        best = other if other.score > max(best.score, _OF_LANGUAGE) else best
     if best.score == _NO_PROGRAM:
         return Extracted(None, cut_off or len(blocks) > len(closed))
     return Extracted(best.code)
@@ -107,12 +167,13 @@ class _Search:
     language: Language
     entry_point: str | None
 
-    def best(self, blocks: Sequence[_Block], among: Sequence[_Block] | None = None) -> _Scored:
-        """The last of the blocks that score most; `among`: every block of the answer."""
-        defined = [self._definitions(block) for block in (blocks if among is None else among)]
+    def best(self, blocks: Sequence[_Block], others: Sequence[_Block] = ()) -> _Scored:
+        """The last of the blocks that score most; `others`: further blocks of the answer."""
+        facts = [self._facts(block.code) for block in (*blocks, *others)]
+        defined = [each.functions for each in facts if each is not None]
         best = _Scored(_NO_PROGRAM)
-        for block in blocks:
-            score = self._score(block, defined)
+        for block, of_block in zip(blocks, facts, strict=False):
+            score = self._score(block, of_block, defined)
             if score and score >= best.score:
                 best = _Scored(score, block.code)
         return best
@@ -121,45 +182,51 @@ class _Search:
         """Whether an info string names the language, with or without a version."""
         return tag in self.language.fence_tags or tag.rstrip("0123456789.") in self.language.fence_tags
 
-    def _score(self, block: _Block, defined: Sequence[Collection[str]]) -> int:
+    def joined(self, block: _Block, beside: str) -> _Block:
+        """`block` with the code that stands on its opening line, where the rest needs it."""
+        whole, rest = (self._facts(code) for code in (f"{beside}\n{block.code}", block.code))
+        if whole is None or (rest is not None and not rest.uses & (whole.binds | whole.imports)):
+            return block
+        return replace(block, code=f"{beside}\n{block.code}")
+
+    def _score(self, block: _Block, facts: SourceFacts | None, defined: Sequence[frozenset[str]]) -> int:
         tagged = self.is_tagged(block.tag)
         if not tagged and block.tag in _OTHER_TAGS:
             return _NO_PROGRAM
-        fallback = _OF_LANGUAGE if tagged or _CODE_LINE.search(block.code) else _NO_PROGRAM
         if block.code.lstrip().startswith((">>>", "$ ", "Traceback (most")):
             return _NO_PROGRAM
-        if not self.language.makes_calls:
-            return _COMPLETE if _MAIN.search(block.code) else fallback
-        if len(block.code) > python_source.MAX_CHARS:
-            return fallback
-        tree = python_source.parse(block.code)
-        if tree is None:
-            return fallback
-        facts = python_source.facts(tree)
+        if not self.language.makes_calls and _MAIN.search(block.code):
+            return _COMPLETE
+        if facts is None:
+            return _OF_LANGUAGE if tagged or _CODE_LINE.search(block.code) else _NO_PROGRAM
         if not facts.acts:
             return _OF_LANGUAGE if tagged else _NO_PROGRAM
         if self.entry_point is not None:
-            ready = python_source.entry_name(self.entry_point, facts.functions) is not None
+            complete = entry_name(self.entry_point, facts.functions) is not None
         else:
-            needs_another = any(facts.uses & names for names in defined if not names <= facts.binds)
-            ready = facts.writes and not needs_another
-        return _COMPLETE if ready else _PARSES
+            needed = facts.uses | facts.imports
+            complete = facts.writes and not any(
+                needed & names for names in defined if not names <= facts.binds
+            )
+        return _COMPLETE if complete else _PARSES
 
-    def _definitions(self, block: _Block) -> frozenset[str]:
-        """The functions that a block defines: another that only uses them is no program by itself."""
-        tree = python_source.parse(block.code) if self.language.makes_calls else None
-        return python_source.facts(tree).functions if tree is not None else frozenset()
+    def _facts(self, code: str) -> SourceFacts | None:
+        """Facts about a code that parses; None for others, and where the grammar is not Python's."""
+        tree = parse(code) if self.language.makes_calls else None
+        return source_facts(tree) if tree is not None else None
 
 
 # -- readings of the fences ----------------------------------------------------------------------
 
 
-def _fenced(text: str) -> list[_Block]:
+def _fenced(text: str, search: _Search) -> list[_Block]:
     """The fenced blocks by CommonMark's rules, those inside lists and quotes too."""
     from markdown_it import MarkdownIt
 
     # Tags such as <answer> must not hide a fence, and what is between blocks is not needed.
-    parser = MarkdownIt("commonmark").disable(["inline", "text_join", "html_block", "reference", "lheading"], True)
+    parser = MarkdownIt("commonmark").disable(
+        ["inline", "text_join", "html_block", "reference", "lheading"], True
+    )
     lines = text.split("\n")
     blocks = []
     for token in parser.parse(text):
@@ -168,22 +235,24 @@ def _fenced(text: str) -> list[_Block]:
         first, last = token.map[0], min(token.map[1], len(lines)) - 1
         end = lines[last].strip(" \t\r>")
         closed = last > first and end.startswith(token.markup) and not end.strip(token.markup[0])
-        blocks.append(_Block(_tag(token.info), token.content.removesuffix("\n"), closed))
+        tag, beside = _info(token.info)
+        block = _Block(tag, token.content.removesuffix("\n"), closed)
+        blocks.append(search.joined(block, beside) if beside else block)
     return blocks
 
 
-def _tag(info: str) -> str:
-    """The language of an info string: `Python`, `{.python}`, `python title="a.py"` are `python`."""
-    first = re.match(r"[{.\s]*([\w+#.-]*)", info)
-    return first[1].lower() if first else ""
+def _info(text: str) -> tuple[str, str]:
+    """An info string's language and the rest: `Python`, `{.python}` and `python x = 1` are in `python`."""
+    match = re.match(r"[{.\s]*([\w+#.-]*)\s*", text)
+    return (match[1].lower(), text[match.end() :]) if match else ("", text)
 
 
 def _other_readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
-    """Codes that other readings give and that parse as complete programs, at most a few are tried."""
-    tried = 0
+    """The first of the other readings that is a complete program."""
+    n_chars = 0
     for code in _readings(text, search, cut_off):
-        tried += 1
-        if tried > _MAX_READINGS:
+        n_chars += len(code) + 1000
+        if n_chars > _MAX_READ_CHARS:
             return
         if code.strip() and search.best([_Block("", code)]).score == _COMPLETE:
             yield code
@@ -195,7 +264,7 @@ def _readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
     lines = text.split("\n")
     fences = [n for n, line in enumerate(lines) if _FENCE in line or line.lstrip().startswith("~~~")]
     for position in range(len(fences) - 1, -1, -1):
-        yield from _from_fence(lines, fences, position, search, cut_off)
+        yield from _from_fence(lines, fences, position, search)
     if fences:
         before = lines[: fences[0]]
         starts = [0] + [n + 1 for n, line in enumerate(before) if not line.strip()]
@@ -205,9 +274,7 @@ def _readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
         yield text
 
 
-def _from_fence(
-    lines: Sequence[str], fences: Sequence[int], position: int, search: _Search, cut_off: bool
-) -> Iterator[str]:
+def _from_fence(lines: Sequence[str], fences: Sequence[int], position: int, search: _Search) -> Iterator[str]:
     """Codes that begin at one fence, with and without what stands on its line."""
     number = fences[position]
     rest = re.split(r"```+|~~~+", lines[number], maxsplit=1)[1]
@@ -215,7 +282,7 @@ def _from_fence(
     beside = rest[word.end() :] if word and search.is_tagged(word[0].lower()) else rest
     if _FENCE in beside:  # opened and closed on one line
         yield beside.split(_FENCE)[0].strip()
-    for end in fences[position + 1 : position + 6] if not cut_off else fences[position + 1 : position + 4]:
+    for end in fences[position + 1 : position + 6]:
         body = list(lines[number + 1 : end])
         glued = re.split(r"```+|~~~+", lines[end])[0]
         body += [glued] if glued.strip() else []

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.sanitize import break_chat_tokens, clean, middle_cut
-from sdpo_solve.types import Case, Finish, Kind, Problem, Status, Verdict
+from sdpo_solve.types import Case, Extracted, Kind, Problem, Status, Verdict
 
 HEADLINES = {
     Status.WRONG_ANSWER: "Wrong Answer",
@@ -45,10 +45,11 @@ class Options(BaseOptions):
     name_line: bool = Field(True, description="quote the line of the program that raised the error")
 
 
-def render(problem: Problem, code: str | None, verdict: Verdict, finish: Finish, options: Options) -> str:
+def render(problem: Problem, extracted: Extracted, verdict: Verdict, options: Options) -> str:
     """The feedback text of one attempt, at most `options.total_chars` characters."""
+    code = extracted.code
     if code is None:
-        return CUT_OFF if finish is Finish.LENGTH else NO_CODE
+        return CUT_OFF if extracted.cut_off else NO_CODE
     if verdict.passed_all:
         return PASSED
     failures = [c for c in verdict.cases if c.visible and c.status not in (Status.ACCEPTED, Status.NOT_RUN)]

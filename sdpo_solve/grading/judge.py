@@ -19,6 +19,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading.asserts import ParsedAssert, parse
 from sdpo_solve.grading.checkers import texts_match, values_match
+from sdpo_solve.grading.extract import Rule, extract
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
@@ -29,9 +30,11 @@ from sdpo_solve.types import (
     Case,
     Execution,
     ExecutionStatus,
+    Extracted,
     Kind,
     Problem,
     Program,
+    Sample,
     Status,
     TestCase,
     Verdict,
@@ -48,6 +51,10 @@ class Options(BaseOptions):
     )
     retries: int = Field(
         default=2, ge=0, le=10, description="fresh boxes tried for a program whose box broke"
+    )
+    extract: Rule = Field(
+        default="program",
+        description="which part of an answer is graded: the last whole program, or LiveCodeBench's rule",
     )
 
 
@@ -114,6 +121,12 @@ class Judge:
         finally:
             # Not waited for: after an interrupt, closing the sandbox ends what still runs.
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def extract(self, problem: Problem, sample: Sample) -> Extracted:
+        """The program in a sample's answer, by the rule that the options name."""
+        entry_point = None if problem.kind is Kind.STDIN else problem.entry_point
+        language = languages.get(self._language)
+        return extract(sample.text, sample.finish, language, entry_point, self._options.extract)
 
     def identity(self) -> str:
         """What grades, for the record."""

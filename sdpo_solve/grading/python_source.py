@@ -1,7 +1,7 @@
 """Facts about Python source that a model wrote, read from its syntax tree; nothing is executed.
 
-The text is untrusted, so its length is bounded and every way in which the parser gives up is caught. The host's
-grammar is used: a program in newer syntax than the host's Python counts as one that does not parse.
+The text is untrusted, so its length is bounded and every way in which the parser gives up is caught. It is
+the host's grammar: a program in newer syntax than the host's Python counts as one that does not parse.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _BUILTINS = frozenset(dir(builtins))
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """`functions`: names defined with a body, of methods `Class.method` too. `uses`: global names read or
-    imported that it does not define. `acts`: it holds a definition, an import, an assignment or a call, and so
-    is more than a literal. `writes`: it holds a call that may write output.
+    """`functions`: names defined with a body, of methods `Class.method` too. `binds`: every name it gives a
+    value. `uses`: names it reads and never binds. `acts`: it holds a definition, an import, an
+    assignment or a call, so it is more than a literal. `writes`: it holds a call that may write output.
     """
 
     functions: frozenset[str]
     binds: frozenset[str]
+    imports: frozenset[str]
     uses: frozenset[str]
     acts: bool
     writes: bool
@@ -70,7 +71,8 @@ def facts(tree: ast.Module) -> SourceFacts:
     return SourceFacts(
         functions=frozenset(_functions(tree)),
         binds=frozenset(binds),
-        uses=frozenset((loads - binds - _BUILTINS) | imports),
+        imports=frozenset(imports),
+        uses=frozenset(loads - binds - imports - _BUILTINS),
         acts=acts,
         writes=writes,
     )

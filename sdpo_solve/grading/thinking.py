@@ -1,7 +1,8 @@
 """Thinking in an answer: the part before the reply proper, between marks or in a channel of its own.
 
-Marks of common chat formats: `<think>` and its kin, `[THINK]` (Mistral), harmony's channels (gpt-oss), with or
-without their special tokens. Often only the closing mark is in the text: the opening one was in the prompt.
+Marks of common chat formats: `<think>` and its kin, `[THINK]` (Mistral), the channels of harmony (gpt-oss)
+with or without their special tokens. Often the text holds the closing mark alone: the opening one was in the
+prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BARE_FINAL = "assistantfinal"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply without thinking; `unfinished`: the thinking does not end, and the reply ends where it began."""
+    """The reply without thinking; `unfinished`: some thinking does not end, the text stops where it began."""
 
     text: str
     unfinished: bool = False
@@ -48,7 +49,7 @@ def without_thinking(text: str) -> Answer:
 
 
 def _after_close(text: str, opening: str, closing: str) -> str:
-    """What follows the mark that ends the thinking; a later one counts alone on its line or after an opening."""
+    """What follows the mark that ends the thinking; later ones count after an opening, or alone on a line."""
     end = _find(text, closing)
     while end is not None:
         text = text[end + len(closing) :]
@@ -63,8 +64,9 @@ def _after_close(text: str, opening: str, closing: str) -> str:
 
 def _find(text: str, mark: str) -> int | None:
     """Where `mark` stands as a mark: not quoted, as in a program or a sentence about it."""
-    for found in re.finditer(re.escape(mark), text):
-        around = text[max(found.start() - 1, 0) : found.start()] + text[found.end() : found.end() + 1]
-        if not set(around) & set("\"'`\\"):
-            return found.start()
+    for match in re.finditer(re.escape(mark), text):
+        before, after = text[max(match.start() - 3, 0) : match.start()], text[match.end() : match.end() + 1]
+        quoted = before.endswith(("'", '"', "`")) and before != "```"
+        if not quoted and after not in ("'", '"', "\\"):
+            return match.start()
     return None

@@ -1,7 +1,7 @@
 """What the model hears: of visible tests enough, of hidden ones nothing, and never unsafe text."""
 
 from sdpo_solve.grading.feedback import CUT_OFF, HIDDEN_FAILED, NO_CODE, PASSED, Options, render
-from sdpo_solve.types import Case, Finish, Kind, Problem, Status, TestCase, Verdict
+from sdpo_solve.types import Case, Extracted, Kind, Problem, Status, TestCase, Verdict
 
 PROBLEM = Problem(
     "inc",
@@ -24,7 +24,7 @@ def case(index: int, status: Status = Status.ACCEPTED, **fields: str) -> Case:
 def heard(
     *cases: Case, code: str | None = "def inc(x):\n    return y", options: Options | None = None
 ) -> str:
-    return render(PROBLEM, code, Verdict(cases), Finish.STOP, options or Options())
+    return render(PROBLEM, Extracted(code), Verdict(cases), options or Options())
 
 
 def test_a_wrong_answer_quotes_input_output_and_expected() -> None:
@@ -63,8 +63,8 @@ def test_hidden_tests_are_never_quoted() -> None:
 
 def test_a_missing_program_is_told_why() -> None:
     cases = tuple(case(i, Status.NO_CODE) for i in range(4))
-    assert render(PROBLEM, None, Verdict(cases), Finish.STOP, Options()) == NO_CODE
-    assert render(PROBLEM, None, Verdict(cases), Finish.LENGTH, Options()) == CUT_OFF
+    assert render(PROBLEM, Extracted(None), Verdict(cases), Options()) == NO_CODE
+    assert render(PROBLEM, Extracted(None, cut_off=True), Verdict(cases), Options()) == CUT_OFF
 
 
 def test_success_is_said() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sdpo_solve.grading import feedback
+from sdpo_solve.grading.extract import between_last_fences
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.build import Run
 from sdpo_solve.run.journal import Journal, Listener
@@ -11,6 +12,7 @@ from sdpo_solve.types import (
     Attempt,
     Budget,
     Case,
+    Extracted,
     Finish,
     Kind,
     Policy,
@@ -63,6 +65,9 @@ class SayEngine:
 
 class ReadGrader:
     """`right` passes all, `visible` only the visible test, anything else fails both."""
+
+    def extract(self, problem: Problem, sample: Sample) -> Extracted:
+        return Extracted(between_last_fences(sample.text))
 
     def grade(
         self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False

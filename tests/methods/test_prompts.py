@@ -1,8 +1,5 @@
 """The words the model reads, and the one rule that finds its program."""
 
-import pytest
-
-from sdpo_solve.grading.extract import extract_code
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.types import Kind, Problem, TestCase
 
@@ -51,21 +48,3 @@ def test_the_language_is_asked_for() -> None:
 
 def test_multi_turn_without_turns_is_the_plain_question() -> None:
     assert Prompter().multi_turn(STDIN, []) == Prompter().student(STDIN)
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        ("```python\nprint(1)\n```", "print(1)"),
-        ("first\n```\na\n```\nthen\n```py\nb\nc\n```\nend", "b\nc"),
-        ("```python\nprint(1)", None),
-        ("print(1)", None),
-        ("", None),
-        ("```\n```", ""),
-        # Three fences: the last two lines that hold one, whatever they were meant to be.
-        ("```\na\n```\ntext\n```", "text"),
-        ("  ```python\nx\n  ```  ", "x"),
-    ],
-)
-def test_the_program_stands_between_the_last_two_fences(answer: str, code: str | None) -> None:
-    assert extract_code(answer) == code

@@ -15,10 +15,10 @@ from sdpo_solve.datasets._rows import FileRow
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading import asserts, feedback
 from sdpo_solve.grading.checkers import texts_match, values_match
-from sdpo_solve.grading.extract import extract_code
+from sdpo_solve.grading.extract import between_last_fences
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode, encode
 from sdpo_solve.sanitize import break_chat_tokens
-from sdpo_solve.types import Case, Checker, Finish, Kind, Problem, Status, TestCase, Verdict
+from sdpo_solve.types import Case, Checker, Extracted, Finish, Kind, Problem, Status, TestCase, Verdict
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -161,7 +161,7 @@ def test_an_assert_is_refused_or_decided(text: str, value: object) -> None:
 @MANY
 @given(nasty)
 def test_code_extraction_takes_what_stands_between_the_last_two_fences(text: str) -> None:
-    code = extract_code(text)
+    code = between_last_fences(text)
     lines = text.split("\n")
     fences = [number for number, line in enumerate(lines) if "```" in line]
     if code is None:
@@ -231,7 +231,7 @@ def test_feedback_is_valid_text_within_its_cap_without_chat_tokens(
     attempt: tuple[Problem, str | None, Verdict], finish: Finish, options: feedback.Options
 ) -> None:
     problem, code, verdict = attempt
-    text = feedback.render(problem, code, verdict, finish, options)
+    text = feedback.render(problem, Extracted(code, finish is Finish.LENGTH), verdict, options)
     assert text
     assert len(text) <= options.total_chars
     assert text.encode()  # no lone surrogate
@@ -249,7 +249,5 @@ def test_feedback_never_quotes_a_hidden_test(attempt: tuple[Problem, str | None,
     tests = [replace(t, expected=t.expected if t.visible else secret) for t in tests]
     cases = [c if c.visible else replace(c, output=secret, error=secret) for c in verdict.cases]
     hidden = replace(problem, tests=tuple(tests))
-    text = feedback.render(
-        hidden, code, replace(verdict, cases=tuple(cases)), Finish.STOP, feedback.Options()
-    )
+    text = feedback.render(hidden, Extracted(code), replace(verdict, cases=tuple(cases)), feedback.Options())
     assert secret not in text

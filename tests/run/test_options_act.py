@@ -28,6 +28,7 @@ from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import (
     Case,
     Example,
+    Extracted,
     Finish,
     Kind,
     Message,
@@ -299,7 +300,7 @@ def test_feedback_reads(name: str) -> None:
     cases = tuple(Case(n, Status.RUNTIME_ERROR, True, error=trace) for n in range(2))
 
     def text(**options: Any) -> str:
-        return feedback.render(problem, "int('x')", Verdict(cases), Finish.STOP, feedback.Options(**options))
+        return feedback.render(problem, Extracted("int('x')"), Verdict(cases), feedback.Options(**options))
 
     assert text(**FEEDBACK[name]) != text()
 

@@ -1,0 +1,222 @@
+"""Which part of an answer is the program: other people's answers, and LiveCodeBench's rule for parity."""
+
+import random
+
+import pytest
+
+from sdpo_solve.grading.extract import between_last_fences, extract
+from sdpo_solve.sandboxes import languages
+from sdpo_solve.types import Extracted, Finish
+
+G = "a,b=map(int,input().split())\nprint(a+b)"
+BLOCK = f"```python\n{G}\n```"
+PYTHON, CPP = languages.get("python"), languages.get("cpp")
+MAIN = '#include <cstdio>\nint main() { puts("3"); }'
+
+
+def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str | None:
+    return extract(text, Finish.LENGTH if cut else Finish.STOP, PYTHON, entry_point).code
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BLOCK,
+        f"Some words.\n\n{BLOCK}\nMore words.",
+        f"```\n{G}\n```",
+        f"```Python3\n{G}\n```",
+        f"```{{.python}}\n{G}\n```",
+        f'```python title="a.py"\n{G}\n```',
+        f"~~~python\n{G}\n~~~",
+        f"````python\n{G}\n````",
+        BLOCK.replace("\n", "\r\n"),
+        # What follows is no program.
+        f"{BLOCK}\nExample output:\n```\n3\n```",
+        f"{BLOCK}\nExample output:\n```python\n3\n```",
+        f"{BLOCK}\n```text\n3 4\n```",
+        f"{BLOCK}\n```\nYES\n```",
+        f"{BLOCK}\n```\n[1, 2]\n```",
+        f"{BLOCK}\nRun it:\n```bash\npython3 a.py\n```",
+        f"{BLOCK}\n```\npip install numpy\n```",
+        f"{BLOCK}\n```\n$ echo 1 2 | python a.py\n3\n```",
+        f"{BLOCK}\n```python\n>>> add(1, 2)\n3\n```",
+        f'{BLOCK}\n```json\n{{"a": 1}}\n```',
+        f"{BLOCK}\n```cpp\n{MAIN}\n```",
+        f"{BLOCK}\n```\n```",
+        f"{BLOCK}\n```python\n# your code\n```",
+        # Fences.
+        f"{BLOCK}\nPut it between ``` and ``` please.",
+        f"{BLOCK}\n``` is a fence, as you know",
+        f"1. Read.\n2. Add:\n   ```python\n   {G.replace(chr(10), chr(10) + '   ')}\n   ```\n3. Done.",
+        f"- Add:\n\n    ```python\n    {G.replace(chr(10), chr(10) + '    ')}\n    ```\n",
+        "> ```python\n> " + G.replace("\n", "\n> ") + "\n> ```",
+        f"<answer>\n{BLOCK}\n</answer>",
+        f"```python\n{G}```",
+        f"```python\n{G}```\nThat adds them.",
+        f"```python\n{G}\n```That adds them.",
+        f"```python {G}\n```",
+        f"{G}\n```",
+        f"Here it is.\n\n{G}\n```",
+        G,
+        f"```python\n{G}",  # the model stopped by itself
+        # Thinking.
+        f"<think>\n```python\nprint(1)\n```\n</think>\n{BLOCK}",
+        f"```python\nprint(1)\n```\n</think>\n{BLOCK}",
+        f"```python\nprint(1)\n</think>\n{BLOCK}",
+        f"<think>a</think><think>\n```python\nprint(1)\n```\n</think>{BLOCK}",
+        f"draft\n```python\nprint(1)\n```\n</think>\nmore\n```python\nprint(2)\n```\n</think>\n{BLOCK}",
+        f"[THINK]\n```python\nprint(1)\n```\n[/THINK]\n{BLOCK}",
+        "<|channel|>analysis<|message|>```python\nprint(1)\n```<|end|><|start|>assistant"
+        f"<|channel|>final<|message|>{BLOCK}<|return|>",
+        f"analysisWe add.\n```python\nprint(1)\n```assistantfinal{BLOCK}",
+        # Other programs before it.
+        f"A draft:\n```python\nprint(1)\n```\nBetter:\n{BLOCK}",
+        f"{BLOCK}\nA test:\n```python\nassert add(1, 2) == 3\n```",
+        f"{BLOCK}\nBetter:\n```python\nprint(a +\n```",
+    ],
+)  # fmt: skip
+def test_the_program_is_found(text: str) -> None:
+    found = code(text)
+    assert found is not None
+    assert found.replace("\r", "").strip() == G
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I cannot solve this.",
+        "Note: this is hard",
+        "```\n```",
+        "```python\n\n```",
+        "```\n3\n```",
+        "```bash\nls\n```",
+        "```\nYES NO\n```",
+        "```python\n>>> add(1, 2)\n3\n```",
+        "```python\nprint(1)\n```\n</think>\nSo the answer is to print.",
+        "<think>\n```python\nprint(1)\n```\n</think>\nThe answer is one.",
+        "Use the print function, as in `print(1)`.",
+    ],
+)
+def test_an_answer_without_a_program_has_none(text: str) -> None:
+    assert extract(text, Finish.STOP, PYTHON) == Extracted(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        ("```python\nprint(1)", Finish.LENGTH),
+        ("We start by", Finish.LENGTH),
+        ("```python\nfor i in range(", Finish.STOP),
+        ("<think>\n```python\nprint(1)\n```\nso", Finish.STOP),
+        ("[THINK] a ```python\nprint(1)\n```", Finish.LENGTH),
+        ("<|channel|>analysis<|message|>```python\nprint(1)\n```", Finish.STOP),
+        ("analysisWe print.\n```python\nprint(1)\n```", Finish.LENGTH),
+    ],
+)
+def test_an_answer_that_ends_before_its_program_is_cut_off(text: str, finish: Finish) -> None:
+    assert extract(text, finish, PYTHON) == Extracted(None, cut_off=True)
+
+
+def test_a_cut_answer_gives_its_last_whole_block_and_never_prose() -> None:
+    text = "```python\nprint(1)\n```\nImproved version:\n```python\nfor i in ran"
+    for finish in Finish:
+        assert extract(text, finish, PYTHON) == Extracted("print(1)")
+
+
+ADD = "def add(a, b):\n    return a + b"
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (f"```python\n{ADD}\n```\nUsage:\n```python\nprint(add(1, 2))\n```", ADD),
+        (f"```python\n{ADD}\n```\n```python\nfrom solution import add\nassert add(1, 2) == 3\n```", ADD),
+        (f"```python\n{ADD}\n```\nTo fill in:\n```python\ndef add(a, b):\n    pass\n```", ADD),
+        (f"```python\nx = 1\n```\n```python\n{ADD}\n```", ADD),
+        (f"```python\n{ADD}\n```\n```python\ndef sub(a, b):\n    return a - b\n```", ADD),
+        ("```python\nadd = lambda a, b: a + b\n```\n```\n3\n```", "add = lambda a, b: a + b"),
+        ("```python\nclass Solution:\n    def add(self, a, b):\n        return a + b\n```", ...),
+        ("```python\nimport operator\nadd = operator.add\n```", ...),
+        (
+            '```python\ndef add(a, b):\n  """Adds.\n\n  ```\n  add(1, 2)\n  ```\n  """\n  return a + b\n```',
+            ...,
+        ),
+        ('```python\ndef tag():\n    return "</think>"\ndef add(a, b):\n    return a + b\n```', ...),
+        # None defines it: the last program of the language is graded and fails.
+        ("```python\nx = f(\n```", "x = f("),
+        (
+            "```python\ndef plus(a, b):\n    return a + b\n```\n```\n3\n```",
+            "def plus(a, b):\n    return a + b",
+        ),
+    ],
+)
+def test_for_a_function_it_is_the_block_that_defines_it(text: str, right: object) -> None:
+    whole = text.removeprefix("```python\n").removesuffix("\n```")
+    assert code(text, "add") == (whole if right is ... else right)
+
+
+def test_a_block_that_uses_another_is_no_program_by_itself() -> None:
+    program = "def solve(n):\n    return n * 2\nprint(solve(int(input())))"
+    assert code(f"```python\n{program}\n```\nExample:\n```python\nprint(solve(4))\n```") == program
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (f"```cpp\n{MAIN}\n```\n```\n3\n```", MAIN),
+        (f"```c++\n{MAIN}\n```\n```cpp\nint add(int a, int b);\n```", MAIN),
+        (f"```C++17\n{MAIN}\n```\n```bash\ng++ a.cpp\n```", MAIN),
+        (f"```\n{MAIN}\n```", MAIN),
+        (f"```cpp\n{MAIN}```", MAIN),
+        (f"```cpp\n{MAIN}\n```\n```python\nprint(3)\n```", MAIN),
+        ("```cpp\nint f() { return 1; }\n```", "int f() { return 1; }"),
+        ("```python\nprint(3)\n```", None),
+        ("```\n3\n```", None),
+    ],
+)
+def test_cpp_goes_by_its_tag_and_main(text: str, right: str | None) -> None:
+    assert extract(text, Finish.STOP, CPP).code == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\n" + "-" * 200_000 + "1\n```",
+        "```python\nx = " + "(" * 5000 + ")" * 5000 + "\n```",
+        "```python\nx = '\ud800'\n```",
+        "```python\nx = 1\0\n```",
+        "```python\nx" + " = x" * 30_000 + "\n```",
+        "```\n" * 20_000,
+        "```python\nx=(\n" * 5_000,
+        "> " * 50_000 + "```",
+        "<think>" * 20_000,
+        "</think>\n" * 20_000,
+        "`" * 200_000,
+        "1. a\n" * 20_000,
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_hostile_answers_end_soon(text: str) -> None:
+    extract(text, Finish.STOP, PYTHON, "add")
+
+
+# LiveCodeBench's rule again (lcb_runner/utils/extraction_utils.py, extract_code), as an oracle.
+
+
+def upstream(model_output: str) -> str:
+    outputlines = model_output.split("\n")
+    indexlines = [i for i, line in enumerate(outputlines) if "```" in line]
+    if len(indexlines) < 2:
+        return ""
+    return "\n".join(outputlines[indexlines[-2] + 1 : indexlines[-1]])
+
+
+def test_livecodebenchs_rule_is_upstreams_on_2000_answers() -> None:
+    pieces = ["```", "```python", " ```", "~~~", "\n", "\n\n", "x = 1", "print(1)", "text ``` text", "<think>",
+              "</think>", "    ", "\r\n", "`", "````"]  # fmt: skip
+    draw = random.Random(5)
+    for _ in range(2000):
+        text = "".join(draw.choice(pieces) for _ in range(draw.randrange(20)))
+        assert (between_last_fences(text) or "") == upstream(text)
+        assert extract(text, Finish.STOP, PYTHON, rule="livecodebench").code == between_last_fences(text)
