@@ -41,7 +41,7 @@ from sdpo_solve.types import (
     TestCase,
     Verdict,
 )
-from tests.grading.test_judge import Box, echo, prints, stdin_problem
+from tests.helpers.boxes import Box, echo, prints, stdin_problem
 from tests.helpers.hosts import BASE, PlainHost
 from tests.helpers.tiny_model import save_tiny_model
 from tests.methods.test_sdpo import FAILED, PARTIAL, SOLVED, method
@@ -350,9 +350,17 @@ def tries_until_graded(retries: int) -> int:
     return calls
 
 
+def extracted(rule: str) -> str | None:
+    """The program of an answer that ends with a block of output."""
+    text = "```python\nprint(3)\n```\n```\n3\n```"
+    sample = Sample(QUESTION, (), (), (), text, Finish.STOP, BASE)
+    return judge.Judge(Box(echo), judge.Options(extract=rule)).extract(stdin_problem(), sample).code
+
+
 JUDGE: dict[str, Callable[[], bool]] = {
     "boxes": lambda: most_together(1) == 1 and most_together(2) == 2,
     "retries": lambda: tries_until_graded(0) == 0 and tries_until_graded(1) == 2,
+    "extract": lambda: extracted("program") == "print(3)" and extracted("livecodebench") == "3",
 }
 
 
