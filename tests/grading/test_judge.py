@@ -20,7 +20,7 @@ from sdpo_solve.types import (
     Status,
     TestCase,
 )
-from tests.helpers.boxes import Box, echo, prints, stdin_problem
+from tests.helpers.boxes import Answer, Box, echo, prints, stdin_problem
 
 FOUR = stdin_problem(("h1", "h1", False), ("v1", "v1", True), ("h2", "h2", False), ("v2", "v2", True))
 OK, WA, NOT_RUN = Status.ACCEPTED, Status.WRONG_ANSWER, Status.NOT_RUN
