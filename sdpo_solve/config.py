@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.types import Budget
 
 FeedbackMode = Literal["public", "paper", "all"]
 
@@ -62,6 +63,24 @@ class Options(BaseModel):
     """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Options by their names in files of earlier versions, which are still read: old -> new."""
+    removed: ClassVar[Mapping[str, Any]] = {}
+    """Options that are gone, with the value at which they did nothing: files may still hold that one."""
+
+    @classmethod
+    def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` with today's names.
+
+        Raises ConfigError for a removed option at a value at which it did something.
+        """
+        for name, neutral in cls.removed.items():
+            if given.get(name, neutral) != neutral:
+                raise ConfigError(f"option {name} = {given[name]!r} is gone; only {neutral!r} is still read")
+        return {
+            cls.renamed.get(name, name): value for name, value in given.items() if name not in cls.removed
+        }
 
     def narrow(self, cls: type[OptionsT]) -> OptionsT:
         """The part of these options that a base model declares."""
@@ -170,6 +189,11 @@ class RunOptions(SharedOptions):
     seed: Annotated[int, SAMPLING] = Field(0, ge=0, lt=2**31, description="seed of every random draw")
 
     @property
+    def budget(self) -> Budget:
+        """What the run may spend."""
+        return Budget(self.attempts, self.tokens, self.wall_seconds)
+
+    @property
     def arm_name(self) -> str:
         """The arm of a comparison that the run belongs to."""
         return self.arm or self.method
@@ -182,6 +206,8 @@ def read_options(
 
     Raises ConfigError in one line: the key, what is wrong with it, and for an unknown key the known ones.
     """
+    if issubclass(cls, Options):
+        given = cls.current(given)
     for key in given:
         if key not in cls.model_fields:
             near = difflib.get_close_matches(key, list(cls.model_fields), n=1)

@@ -19,12 +19,13 @@ from sdpo_solve.batch.runner import RunSummary, Sink, kept_summary
 from sdpo_solve.batch.screening_file import Screening, check_marks, read_marks
 from sdpo_solve.batch.spec import BatchSpec, RunKey, list_runs
 from sdpo_solve.batch.stop import StopSignal
+from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import UserError
-from sdpo_solve.grading import judge
 from sdpo_solve.run import build
 from sdpo_solve.run.events import FILE_NAME
-from sdpo_solve.run.identity import problem_digest, read_config, versions
+from sdpo_solve.run.identity import problem_digest, read_config, sampling_record, versions
+from sdpo_solve.run.options import Plan, make_plan
 from sdpo_solve.types import Problem
 
 RECORD_NAME = "batch.json"
@@ -61,12 +62,16 @@ class Batch:
         """The runs that are not finished."""
         return tuple(key for key in self.keys if key not in self.on_disk.finished)
 
-    def plan_for(self, key: RunKey) -> build.Plan:
+    def plan_for(self, key: RunKey) -> Plan:
         return _make_plan(self.spec, key)
 
-    def workshop(self) -> build.Workshop:
-        """What makes the parts of the runs; the shared ones are those of the first run's plan."""
-        return build.Workshop(self.plan_for(self.keys[0]), replies=self.spec.batch.replies)
+    def problem_for(self, key: RunKey) -> Problem:
+        """The problem as that run has it: feedback may quote other tests under another seed."""
+        return build.problem_for(self.spec.options_for(key), self.problems[key.problem])
+
+    def new_parts(self) -> build.Parts:
+        """The parts that the runs share, not made yet: those of the first run's plan."""
+        return build.Parts(self.plan_for(self.keys[0]), replies=self.spec.batch.replies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,38 +116,36 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
     marks = read_marks(spec.batch.screening) if only is not None else None
     marked = marks.marked(only) if marks and only is not None else None
     plan = _make_plan(spec, RunKey(0, "", spec.batch.methods[0]))
-    with build.Workshop(plan, replies=spec.batch.replies) as workshop:
+    with build.Parts(plan, replies=spec.batch.replies) as parts:
         for method in spec.batch.methods:
             _make_plan(spec, RunKey(0, "", method))  # raises for an option that is wrong
-        taken = load.load(spec.batch.sources, spec.batch, workshop.sandbox, among=marked)
+        taken = load.load(spec.batch.sources, spec.batch, lambda: parts.sandbox, among=marked)
         problems = {problem.id: problem for problem in taken.problems}
         batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
         for problem in problems.values():
-            judge.check_language(problem, spec.run.language)
+            build.problem_for(plan.run, problem)  # raises where the two do not go together
         if marks:
-            _check_marks(marks, spec, workshop, taken.problems)
+            _check_marks(marks, spec, parts, taken.problems)
         for key in batch.keys:
             if (out / key.name / "config.json").exists():
-                workshop.sibling(batch.plan_for(key)).check(problems[key.problem], out)
+                build.check_run(parts, batch.plan_for(key), batch.problem_for(key), out)
     return replace(batch, on_disk=_read_runs(batch))
 
 
-def _check_marks(
-    marks: Screening, spec: BatchSpec, workshop: build.Workshop, problems: Sequence[Problem]
-) -> None:
+def _check_marks(marks: Screening, spec: BatchSpec, parts: build.Parts, problems: Sequence[Problem]) -> None:
     """Raises ConfigError for marks of a screening that sampled otherwise, or of problems as they were."""
     mode, seed = marks.config.get("feedback_mode", "public"), marks.config.get("seed", 0)
-    digests = {
-        problem.id: problem_digest(judge.with_feedback_mode(problem, mode, seed)) for problem in problems
-    }
+    options = RunOptions(feedback_mode=mode, seed=seed)
+    digests = {problem.id: problem_digest(build.problem_for(options, problem)) for problem in problems}
     feedback = None
     if spec.batch.only == TAUGHT:
-        feedback = {"feedback": workshop.plan.parts["feedback"].model_dump(mode="json")}
-    check_marks(marks, spec.batch.screening, workshop.sampled_with(), digests, feedback=feedback)
+        feedback = {"feedback": parts.plan.parts["feedback"].model_dump(mode="json")}
+    sampled_with = sampling_record(parts.plan, build.sampling_spec(parts.plan), parts.model_identity)
+    check_marks(marks, spec.batch.screening, sampled_with, digests, feedback=feedback)
 
 
-def _make_plan(spec: BatchSpec, key: RunKey) -> build.Plan:
-    return build.make_plan(spec.options_for(key), places=spec.places_for(key.arm))
+def _make_plan(spec: BatchSpec, key: RunKey) -> Plan:
+    return make_plan(spec.options_for(key), places=spec.places_for(key.arm))
 
 
 def _read_runs(batch: Batch) -> RunsOnDisk:

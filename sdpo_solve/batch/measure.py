@@ -11,6 +11,7 @@ from sdpo_solve.batch.batch import Batch, Executor, RunsOnDisk
 from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
+from sdpo_solve.run.build import sampling_spec
 
 # Attempts of a measured group.
 _GROUP = 4
@@ -74,7 +75,7 @@ class Bound:
 def most_to_spend(batch: Batch) -> Bound:
     """The bound of the runs that are not finished."""
     options, n_runs = batch.spec.run, len(batch.keys_left)
-    run_tokens = options.attempts * batch.workshop().sampling_spec().max_tokens
+    run_tokens = options.attempts * sampling_spec(batch.plan_for(batch.keys[0])).max_tokens
     if options.tokens is not None:
         run_tokens = min(run_tokens, options.tokens)
     return Bound(n_runs * options.attempts, n_runs * run_tokens)

@@ -46,7 +46,7 @@ class Worker:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._workshop = batch.workshop()
+        self._parts = batch.new_parts()
         self._stop = StopSignal()
         self._events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         self._runner: Runner | None = None
@@ -56,7 +56,7 @@ class Worker:
 
         Raises PrerequisiteError where something is missing on this machine.
         """
-        self._runner = LocalExecutor(self._workshop).make_runner(self._batch, self._keep, self._stop)
+        self._runner = LocalExecutor(self._parts).make_runner(self._batch, self._keep, self._stop)
 
     def perform(self, key: RunKey) -> Performed:
         """See `Runner.perform`."""
@@ -78,7 +78,7 @@ class Worker:
     def close(self) -> dict[str, float]:
         """Remove boxes and weights; returns the busy shares."""
         busy = self._runner.locks.meter.shares() if self._runner else {}
-        self._workshop.__exit__(None, None, None)
+        self._parts.__exit__(None, None, None)
         return busy
 
     def _keep(self, event: Mapping[str, Any]) -> None:

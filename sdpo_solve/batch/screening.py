@@ -23,10 +23,11 @@ from sdpo_solve.batch.spec import BatchSpec, RunKey
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.grading import feedback, judge
+from sdpo_solve.grading import feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run import build
-from sdpo_solve.run.identity import check_out, problem_digest
+from sdpo_solve.run.identity import check_out, problem_digest, sampling_record
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
 
@@ -116,32 +117,23 @@ def run(asked: Asked, view: ScreenView) -> ScreenResult:
     check_out(asked.out)
     use_threads(asked.spec.run.threads)
     key = RunKey(asked.seed, "", "best-of-k")
-    plan = build.make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
+    plan = make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
     stop = StopSignal()
-    with build.Workshop(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as workshop:
-        taken = load.load(asked.spec.batch.sources, asked.spec.batch, workshop.sandbox)
-        problems = {problem.id: _as_run(problem, asked) for problem in taken.problems}
-        found = _open(asked, workshop, problems)
+    with build.Parts(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as parts:
+        taken = load.load(asked.spec.batch.sources, asked.spec.batch, lambda: parts.sandbox)
+        problems = {problem.id: build.problem_for(plan.run, problem) for problem in taken.problems}
+        found = _open(asked, parts, problems)
         before = {name: found.problems[name] for name in problems}
         view.on_start(before, taken.left_out)
         with stop_on_signals(stop, view.on_notice):
-            screened = _Pipeline(asked, workshop, problems, before, view, stop).run()
+            screened = _Pipeline(asked, parts, problems, before, view, stop).run()
     found = replace(found, problems={**found.problems, **screened})
     return ScreenResult(found, screened, stop.is_set)
 
 
-def _as_run(problem: Problem, asked: Asked) -> Problem:
-    """The problem as a run of these options and this seed would have it.
-
-    Raises ConfigError where they do not go together.
-    """
-    judge.check_language(problem, asked.spec.run.language)
-    return judge.with_feedback_mode(problem, asked.spec.run.feedback_mode, asked.seed)
-
-
-def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem]) -> Screening:
+def _open(asked: Asked, parts: build.Parts, problems: Mapping[str, Problem]) -> Screening:
     """What the file says of these problems; its first line states what the samples were made with."""
-    config = _config(asked, workshop)
+    config = _config(asked, parts)
     before = read_screening(asked.out)
     if not before.config:
         append(asked.out, {"event": "screening", "config": config})
@@ -161,18 +153,18 @@ def _open(asked: Asked, workshop: build.Workshop, problems: Mapping[str, Problem
     return Screening(config, {**before.problems, **known})
 
 
-def _config(asked: Asked, workshop: build.Workshop) -> dict[str, Any]:
+def _config(asked: Asked, parts: build.Parts) -> dict[str, Any]:
     """What decides the rates: samples of other settings must not be added up with these."""
     config = {
-        **workshop.sampled_with(),
+        **sampling_record(parts.plan, build.sampling_spec(parts.plan), parts.model_identity),
         "engine": asked.spec.run.engine,
-        "grader": workshop.grader(),
-        "judge": workshop.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
+        "grader": parts.grader,
+        "judge": parts.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
         "teacher": asked.teacher,
         "seed": asked.seed,
     }
     if asked.teacher:
-        config["feedback"] = workshop.plan.parts["feedback"].model_dump(mode="json")
+        config["feedback"] = parts.plan.parts["feedback"].model_dump(mode="json")
     return config
 
 
@@ -182,24 +174,24 @@ class _Pipeline:
     def __init__(
         self,
         asked: Asked,
-        workshop: build.Workshop,
+        parts: build.Parts,
         problems: Mapping[str, Problem],
         before: Mapping[str, Screened],
         view: ScreenView,
         stop: StopSignal,
     ) -> None:
-        workshop.warm_up()
+        parts.warm_up()
         options = asked.spec.run
         self._asked, self._problems, self._view, self._stop = asked, problems, view, stop
         self._screened = dict(before)
-        self._engine = workshop.engine(sum(item.base.n + item.teacher.n for item in before.values()))
-        self._spec: SamplingSpec = workshop.sampling_spec()
+        self._engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
+        self._spec: SamplingSpec = build.sampling_spec(parts.plan)
         self._prompter = Prompter(options.system, options.thinking, options.language)
-        feedback_options = workshop.plan.parts["feedback"]
+        feedback_options = parts.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
-        outage = SandboxOutage(stop, lambda: probe(workshop.sandbox()), view.on_notice)
-        self._judge = RetryingGrader(workshop.judge(), outage, Meter())
+        outage = SandboxOutage(stop, lambda: probe(parts.sandbox), view.on_notice)
+        self._judge = RetryingGrader(parts.judge(), outage, Meter())
         self._left = asked.total
         self._under_way: set[str] = set()
         self._to_teach: list[_Job] = []

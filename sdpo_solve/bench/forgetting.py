@@ -23,7 +23,8 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.report.runs import one_run_dir, read_run
 from sdpo_solve.report.statistics import Interval, interval
-from sdpo_solve.run import build
+from sdpo_solve.run.build import Parts, sampling_spec
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Sample
@@ -86,15 +87,15 @@ def measure(asked: Asked, say: Callable[[str], None]) -> Found:
     if run is None or not run.header.config:
         raise ConfigError(f"the journal in {run_dir} names no run yet")
     policy = _policy(run_dir, asked.version)
-    with build.Workshop(build.make_plan(_options(run.header.config, asked.sandbox))) as workshop:
-        here, then = workshop.model().identity, run.header.config["model"]
+    with Parts(make_plan(_options(run.header.config, asked.sandbox))) as parts:
+        here, then = parts.model_identity, run.header.config["model"]
         if here != then:
             raise ConfigError(f"{run.header.model} here is {here}, the run used {then}")
-        taken = load.load(asked.sources, asked.selection, workshop.sandbox)
+        taken = load.load(asked.sources, asked.selection, lambda: parts.sandbox)
         problems = [problem for problem in taken.problems if problem.id != run.problem]
         if not problems:
             raise ConfigError(f"only the run's own problem, {run.problem}, was chosen; name others")
-        sampler = _Sampler(workshop, problems, asked.samples)
+        sampler = _Sampler(parts, problems, asked.samples)
         before = sampler.sample(_BASE, _AGAIN)
         say(f"{len(problems)} problems x {asked.samples} answers without the adapter")
         without = sampler.solved(sampler.sample(_BASE))
@@ -125,12 +126,12 @@ def measure(asked: Asked, say: Callable[[str], None]) -> Found:
 class _Sampler:
     """Answers to the same problems under the same seeds, whatever the policy."""
 
-    def __init__(self, workshop: build.Workshop, problems: Sequence[Problem], n: int) -> None:
-        options = workshop.plan.run
+    def __init__(self, parts: Parts, problems: Sequence[Problem], n: int) -> None:
+        options = parts.plan.run
         prompter = Prompter(options.system, options.thinking, options.language)
-        self._engine = workshop.engine(0)
-        self._judge = workshop.judge()
-        self._spec = workshop.sampling_spec()
+        self._engine = parts.engine
+        self._judge = parts.judge()
+        self._spec = sampling_spec(parts.plan)
         self._problems, self._n = problems, n
         self._prompts = [prompter.student(problem) for problem in problems for _ in range(n)]
         self._seeds = [

@@ -19,7 +19,8 @@ from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import SOURCES_HELP, Selection, describe_left_out
 from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.grading import feedback
-from sdpo_solve.run import build
+from sdpo_solve.run.build import Parts
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.sanitize import clean
 from sdpo_solve.types import Extracted, Problem, Verdict
 
@@ -27,10 +28,10 @@ from sdpo_solve.types import Extracted, Problem, Verdict
 class GradingOptions(WithRuntime, PartOptions, Selection):
     """Which problems are judged, and in which sandbox."""
 
-    def workshop(self, language: str = "python") -> build.Workshop:
-        """A workshop that judges and samples nothing."""
+    def new_parts(self, language: str = "python") -> Parts:
+        """Parts that judge and sample nothing."""
         given = {"sandbox": self.sandbox, "settings": self.settings, "language": language}
-        return build.Workshop(build.make_plan(RunOptions.model_validate(given), grading_only=True))
+        return Parts(make_plan(RunOptions.model_validate(given), grading_only=True))
 
 
 class GradeCommand(WithJson, GradingOptions):
@@ -64,16 +65,16 @@ class Graded:
 def grade(given: GradeCommand) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
     language = "cpp" if given.program.suffix in (".cpp", ".cc", ".cxx") else "python"
-    workshop = given.workshop(language)
+    parts = given.new_parts(language)
     try:
         code = given.program.read_text(encoding="utf-8")
     except OSError as exc:
         raise UserError(f"cannot read {given.program}: {exc.strerror}") from None
     except UnicodeDecodeError as exc:
         raise UserError(f"{given.program} is not UTF-8: {exc.reason} at byte {exc.start}") from None
-    with workshop:
-        problem = load.load_one(given.problem, given, workshop.sandbox)
-        (verdict,) = workshop.judge().grade(problem, [code], thorough=True)
+    with parts:
+        problem = load.load_one(given.problem, given, lambda: parts.sandbox)
+        (verdict,) = parts.judge().grade(problem, [code], thorough=True)
     if given.as_json:
         typer.echo(json.dumps(verdict_json(verdict)))
     else:
@@ -130,10 +131,10 @@ def check(given: CheckCommand) -> None:
         console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
         unreadable += 1
 
-    with given.workshop() as workshop:
-        taken = load.load(given.problems, given, workshop.sandbox, on_broken=complain)
+    with given.new_parts() as parts:
+        taken = load.load(given.problems, given, lambda: parts.sandbox, on_broken=complain)
         for problem in taken.problems:
-            right += _check_one(problem, workshop, console)
+            right += _check_one(problem, parts, console)
     n_problems = len(taken.problems)
     unproven = sum(problem.reference is None for problem in taken.problems)
     note = f", {unproven} without a reference" if unproven else ""
@@ -143,13 +144,13 @@ def check(given: CheckCommand) -> None:
     raise typer.Exit(2 if unreadable else 1 if right < n_problems else 0)
 
 
-def _check_one(problem: Problem, workshop: build.Workshop, console: Console) -> bool:
+def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:
     n_visible = sum(test.visible for test in problem.tests)
     counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
     if problem.reference is None:
         console.print(Text(f"– {problem.id}: {counts}, no reference to judge", style="dim"), soft_wrap=True)
         return True
-    (verdict,) = workshop.judge().grade(problem, [problem.reference], thorough=True)
+    (verdict,) = parts.judge().grade(problem, [problem.reference], thorough=True)
     if verdict.passed_all:
         console.print(Text(f"✓ {problem.id}: {counts}, reference solved"), soft_wrap=True)
         return True

@@ -19,7 +19,8 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import selfcheck
 from sdpo_solve.model import memory, names
 from sdpo_solve.model.cpu import cpu_dtype
-from sdpo_solve.run import build
+from sdpo_solve.run.build import Parts
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import install
 from sdpo_solve.sanitize import clean
 
@@ -153,16 +154,16 @@ def try_sandbox(given: DoctorCommand, console: Console) -> bool:
     SandboxError where it breaks.
     """
     options = PartOptions(sandbox=given.backend, settings=given.settings)
-    plan = build.make_plan(RunOptions(**options.model_dump()), grading_only=True)
+    plan = make_plan(RunOptions(**options.model_dump()), grading_only=True)
     chosen = selfcheck.choose(selfcheck.load(), given.only)
     before = selfcheck.traces()
 
     def show(result: selfcheck.TrialResult) -> None:
         console.print(_trial_line(result), soft_wrap=True)
 
-    with build.Workshop(plan) as workshop:
-        console.print(Text(f"{workshop.sandbox().identity()}: {len(chosen)} programs"), soft_wrap=True)
-        results = selfcheck.run(workshop.judge(), chosen, show, at_a_time=given.at_a_time)
+    with Parts(plan) as parts:
+        console.print(Text(f"{parts.sandbox.identity()}: {len(chosen)} programs"), soft_wrap=True)
+        results = selfcheck.run(parts.judge(), chosen, show, at_a_time=given.at_a_time)
     left = sorted(selfcheck.traces() - before)
     for kind, outcome in ((True, "honest programs were solved"), (False, "hostile programs were refused")):
         of_kind = [result for result in results if result.trial.honest is kind]

@@ -20,6 +20,7 @@ from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, default_out
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Outcome, OutcomeStatus
 
@@ -73,7 +74,7 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
     Raises UserError, PrerequisiteError or RunError; boxes and weights are gone when this returns or raises.
     """
     options = given.narrow(RunOptions)
-    plan = build.make_plan(options)
+    plan = make_plan(options)
     out = given.out or default_out(options)
     check_out(out)
     view = live_run.RunView(console)
@@ -81,16 +82,16 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
     def on_tokens(n_tokens: int, n_finished: int) -> None:
         view.on_event({"event": "progress", "n_tokens": n_tokens, "n_finished": n_finished})
 
-    with build.Workshop(plan, replies=given.replies, progress=on_tokens) as workshop, ExitStack() as stack:
-        problem = load.load_one(given.problem, given, workshop.sandbox)
+    with build.Parts(plan, replies=given.replies, progress=on_tokens) as parts, ExitStack() as stack:
+        problem = build.problem_for(options, load.load_one(given.problem, given, lambda: parts.sandbox))
         stack.enter_context(view)
-        run = workshop.new_run(problem, out, [view.on_event])
+        run = build.new_run(parts, plan, problem, out, [view.on_event])
         before = run.journal.state.outcome
         try:
             outcome = solve(run)
             write_solution(run)
         finally:
-            run.journal.close()
+            run.close()
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
     if before is not None:
         console.print(

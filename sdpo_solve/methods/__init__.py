@@ -32,9 +32,8 @@ class MethodParts:
     """The name of the run, part of every policy's key."""
     policies_dir: Path
     seed: int
-    stop_at_first: bool
-    learner: Callable[[], Learner | None]
-    """Makes the run's learner; None where the engine samples from no weights (scripted replies)."""
+    learner: Learner | None
+    """None where the method does not learn, or the engine samples from no weights (scripted replies)."""
     count_tokens: Callable[[str], int]
     context_tokens: int
     """Tokens that prompt and answer may take together."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,9 @@ from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, Sampling
 
 
 class Options(BaseOptions):
-    """What the teacher is told (arXiv 2601.20802, Table 2 and Table 12, column TTT)."""
+    """What is sampled, and what the teacher's prompt holds (arXiv 2601.20802, Tables 2 and 12: TTT)."""
+
+    renamed: ClassVar = {"told_attempts": "feedback_attempts"}
 
     group_size: int = Field(16, ge=1, description="attempts sampled between two updates (paper: 16)")
     teacher: Literal["feedback", "solution", "both", "shuffled"] = Field(
@@ -32,11 +34,11 @@ class Options(BaseOptions):
         description="what the teacher's prompt holds; a solution exists after a success only; shuffled: a "
         "control, the feedback of another problem",
     )
-    told_attempts: int = Field(
+    feedback_attempts: int = Field(
         0,
         ge=0,
-        description="attempts of a group that are asked as the teacher is, with the feedback of an earlier "
-        "failure in the prompt; they count as any attempt and teach nothing",
+        description="attempts of a group that are sampled with the feedback of an earlier failure in the "
+        "prompt, as the teacher has it; they count as any attempt and nothing is learned from them",
     )
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
@@ -67,10 +69,10 @@ class Sdpo(MethodPlugin):
     @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
         """Refuse what could never act: raises ConfigError naming the option and the reason."""
-        if options.told_attempts >= options.group_size:
+        if options.feedback_attempts >= options.group_size:
             raise ConfigError(
-                f"sdpo.told_attempts={options.told_attempts} leaves none of {options.group_size} attempts to "
-                "learn from; choose fewer"
+                f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
+                "attempts to learn from; choose fewer"
             )
         before_success = not stops_at_first or options.reward == "visible-share"
         way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
@@ -102,8 +104,9 @@ class Sdpo(MethodPlugin):
 
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> Sdpo:
-        learner = parts.learner()
-        return cls(parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, learner)
+        return cls(
+            parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, parts.learner
+        )
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         """Raises ConfigError where the reward counts visible tests and there are none."""
@@ -122,7 +125,7 @@ class Sdpo(MethodPlugin):
         size = min(n, self.options.group_size)
         said = dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved)
         told = [self.prompter.teacher(problem, feedback=text) for text in said]
-        n_told = min(self.options.told_attempts, size - 1) if told else 0
+        n_told = min(self.options.feedback_attempts, size - 1) if told else 0
         asked = [told[i % len(told)] for i in range(n_told)]
         return [self.prompter.student(problem)] * (size - n_told) + asked
 

@@ -1,44 +1,32 @@
-"""From names to objects: the only module that makes engines, sandboxes, methods and problems.
+"""From names to objects: makes the sandbox, the engine and the weights, and from these each `Run`.
 
-A `Workshop` holds what runs share (weights, engine, sandbox) and makes `Run`s. What a user can get wrong was
-checked before by `parts.py`, which is offered here too. It runs nothing itself.
+`Parts` are what the runs of one process share; `new_run` makes one run on top of them. The options come
+checked (see `options.py`), and what is written on disk is decided elsewhere (`identity.py`, `journal.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
-from sdpo_solve.engines import EngineParts
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
-from sdpo_solve.methods import MethodParts
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
 from sdpo_solve.protocols import Engine, Grader, Learner, Method, Sandbox, TokenProgress
-from sdpo_solve.run.identity import (
-    check_config,
-    check_grader,
-    problem_digest,
-    run_name,
-    versions,
-    write_config,
-)
+from sdpo_solve.run import identity
 from sdpo_solve.run.journal import Journal, Listener
-from sdpo_solve.run.options import Plan, has_weights, make_plan, plugin_names
+from sdpo_solve.run.options import Plan
 from sdpo_solve.types import Budget, Problem, SamplingSpec
 
 if TYPE_CHECKING:
     from sdpo_solve.model.adapted import AdaptedModel
-
-__all__ = ["Plan", "Workshop", "make_plan", "plugin_names"]
 
 # Answers on a CPU stay short by default: a group of 16 then takes well under a minute with the small model.
 _MAX_TOKENS_CPU = 512
@@ -46,314 +34,150 @@ _MAX_TOKENS_CUDA = 8192  # arXiv 2601.20802, Table 12
 _SCRIPTED_CONTEXT_TOKENS = 1 << 20
 
 
-# -- the workshop --------------------------------------------------------------------------------------------
+# -- what runs share -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Shared:
-    """What the runs of one process share, made when first needed; learners by the run they belong to."""
+class Parts:
+    """Sandbox, weights and engine of the runs of one process, each made when it is first used.
 
-    sandbox: Sandbox | None = None
-    sandbox_limits: Mapping[str, Any] = field(default_factory=dict)
-    engine: Engine | None = None
-    host: AdaptedModel | None = None
-    model: names.ModelDir | None = None
-    learners: dict[str, Learner] = field(default_factory=dict)
-
-
-class Workshop:
-    """Makes the runs of one plan from parts that are made when first needed and closed together.
-
+    `plan` decides which; plans that differ from it in method, seed and budget alone can use the same parts.
     A context manager; leaving it removes every box and frees the weights.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        *,
-        replies: Path | None = None,
-        progress: TokenProgress | None = None,
-        _shared: _Shared | None = None,
+        self, plan: Plan, *, replies: Path | None = None, progress: TokenProgress | None = None
     ) -> None:
-        reads_replies = engines.REGISTRY.load(plan.run.engine).reads_replies
-        if reads_replies and replies is None:
+        self._engine_type = engines.REGISTRY.load(plan.run.engine)
+        if self._engine_type.reads_replies and replies is None:
             raise ConfigError(f"--engine {plan.run.engine} needs --replies FILE")
-        if replies is not None and not reads_replies:
+        if replies is not None and not self._engine_type.reads_replies:
             raise ConfigError(f"--replies is for --engine scripted; this run uses {plan.run.engine}")
         self.plan = plan
         self._replies = replies
         self._progress = progress
-        self._shared = _shared or _Shared()
 
-    def sibling(self, plan: Plan) -> Workshop:
-        """A workshop for another plan over the same parts; closing either closes them."""
-        return Workshop(plan, replies=self._replies, progress=self._progress, _shared=self._shared)
-
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> Parts:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shared = self._shared
-        for part in (*shared.learners.values(), shared.engine, shared.sandbox):
-            if part is not None:
-                part.close()
+        made = vars(self)  # where `cached_property` keeps what it made
+        if "engine" in made:
+            self.engine.close()
+        if "open_sandbox" in made:
+            self.sandbox.close()
 
     def warm_up(self) -> None:
-        """Make sandbox and engine now, so that threads find them made.
+        """Make every part now: threads may use them afterwards.
 
         Raises PrerequisiteError where something is missing.
         """
-        self.sandbox()
-        self.engine(0)
-        if self.uses_model:
-            self.host()
+        _ = self.sandbox, self.engine
+        if self.plan.has_weights:
+            _ = self.weights
+
+    @cached_property
+    def open_sandbox(self) -> OpenSandbox:
+        """The sandbox with its limits. Raises as `sandbox` does."""
+        return _open_sandbox(self.plan)
 
     @property
-    def uses_model(self) -> bool:
-        """Whether there are weights; see `options.has_weights`."""
-        return has_weights(self.plan.run)
+    def sandbox(self) -> Sandbox:
+        """The sandbox that the plan names. Raises PrerequisiteError where none works."""
+        return self.open_sandbox.sandbox
 
+    @property
+    def grader(self) -> dict[str, Any]:
+        """What decides verdicts besides the judge's options, for the record. Raises as `sandbox` does."""
+        return {"identity": self.sandbox.identity(), **self.open_sandbox.limits}
+
+    def judge(self, plan: Plan | None = None) -> judge.Judge:
+        """The grader of programs, by the options of `plan`; None: its own. Raises as `sandbox` does."""
+        plan = plan or self.plan
+        options, quoted_half = plan.parts["judge"], plan.run.feedback_mode == "paper"
+        assert isinstance(options, judge.Options)
+        return judge.Judge(self.sandbox, options, quoted_half=quoted_half, language=plan.run.language)
+
+    @cached_property
     def model(self) -> names.ModelDir:
         """The model on disk.
 
         Raises PrerequisiteError where it is not there, ConfigError for an unknown name.
         """
-        if self._shared.model is None:
-            self._shared.model = names.resolve(self.plan.run.model or names.default_name())
-        return self._shared.model
+        return names.resolve(self.plan.run.model or names.default_name())
 
-    def sandbox(self) -> Sandbox:
-        """The sandbox, started when first asked for.
+    @property
+    def model_identity(self) -> str:
+        """The model, for the record. Raises as `model` does."""
+        return self.model.identity if self.plan.has_weights else "scripted replies"
 
-        Raises PrerequisiteError where none works, saying what to run.
-        """
-        if self._shared.sandbox is None:
-            opened = _open_sandbox(self.plan)
-            self._shared.sandbox, self._shared.sandbox_limits = opened.sandbox, opened.limits
-        return self._shared.sandbox
+    @cached_property
+    def weights(self) -> AdaptedModel:
+        """The base model in this process, for learner and engine. Raises as `model` does."""
+        from sdpo_solve.model.adapted import AdaptedModel
 
-    def grader(self) -> dict[str, Any]:
-        """What decides verdicts besides the judge's options, for the record: the sandbox and its limits.
+        return AdaptedModel.load(self.model.path)
 
-        Raises as `sandbox` does.
-        """
-        return {"identity": self.sandbox().identity(), **self._shared.sandbox_limits}
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that runs share. Raises as `EnginePlugin.build` does."""
+        return self._new_engine(0)
 
-    def judge(self) -> judge.Judge:
-        """What grades: the plan's judge over the sandbox."""
-        options = self.plan.parts["judge"]
-        assert isinstance(options, judge.Options)
-        quoted_half = self.plan.run.feedback_mode == "paper"
-        return judge.Judge(self.sandbox(), options, quoted_half=quoted_half, language=self.plan.run.language)
+    def engine_for(self, n_attempts: int) -> Engine:
+        """The engine of a run with so many attempts: the shared one, or one that goes on in the replies."""
+        return self._new_engine(n_attempts) if self._engine_type.reads_replies else self.engine
 
-    def host(self) -> AdaptedModel:
-        """The base weights in this process, loaded when first asked for."""
-        if self._shared.host is None:
-            from sdpo_solve.model.adapted import AdaptedModel
-
-            self._shared.host = AdaptedModel.load(self.model().path)
-        return self._shared.host
-
-    def engine(self, consumed: int) -> Engine:
-        """The engine; a queue of replies belongs to one run, anything else to all."""
-        plugin = engines.REGISTRY.load(self.plan.run.engine)
-        if self._shared.engine is None or plugin.reads_replies:
-            parts = EngineParts(
-                host=self.host if self.uses_model else None,
-                model_dir=lambda: self.model().path,
-                replies=self._replies,
-                consumed=consumed,
-                progress=self._progress,
-            )
-            self._shared.engine = plugin.build(self.plan.parts["engine"], parts)
-        return self._shared.engine
-
-    # -- one run -------------------------------------------------------------------------------------------
-
-    def new_run(self, problem: Problem, out: Path, listeners: Sequence[Listener] = ()) -> Run:
-        """The run of the plan's method and seed on `problem`, new or on from its journal under `out`.
-
-        Raises ConfigError where the directory holds a run of other options, PrerequisiteError where
-        something is missing, JournalError where the journal cannot be read or written.
-        """
-        options = self.plan.run
-        judge.check_language(problem, options.language)
-        problem = judge.with_feedback_mode(problem, options.feedback_mode, options.seed)
-        name = run_name(problem, options)
-        run_dir = out / name
-        grader = self.judge()  # checks the sandbox before the weights are loaded
-        config = {"grader": self.grader(), **self._config(problem)}
-        check_config(run_dir, config, self._defaults())
-        journal = Journal(run_dir, f"{out.name}/{name}", listeners)
-        try:
-            spec = self.sampling_spec()
-            engine = self.engine(len(journal.history))
-            method = self._method(journal, run_dir, spec)
-            journal.start(self._header(problem, config, engine))
-            write_config(run_dir, {**config, "versions": versions()})
-        except BaseException:
-            journal.close()
-            raise
-        feedback_options = self.plan.parts["feedback"]
-        assert isinstance(feedback_options, feedback.Options)
-        return Run(
-            problem=problem,
-            method=method,
-            engine=engine,
-            grader=grader,
-            journal=journal,
-            budget=Budget(options.attempts, options.tokens, options.wall_seconds),
-            spec=spec,
-            seed=options.seed,
-            feedback_options=feedback_options,
-            stop_at_first=not options.keep_going,
-            language=options.language,
-        )
-
-    def check(self, problem: Problem, out: Path) -> None:
-        """Raises ConfigError where `out` holds this run with other options; what grades is not asked."""
-        problem = judge.with_feedback_mode(problem, self.plan.run.feedback_mode, self.plan.run.seed)
-        check_config(out / run_name(problem, self.plan.run), self._config(problem), self._defaults())
-
-    def check_graders(self, graders: Mapping[Path, Mapping[str, Any]]) -> None:
-        """Raises ConfigError where a run, by its directory, was graded by something else than would now."""
-        for run_dir, before in graders.items():
-            check_grader(run_dir, before, self.grader())
-
-    def close_run(self, run: Run) -> None:
-        """Close the journal and free what only this run holds; the shared parts stay."""
-        run.journal.close()
-        learner = self._shared.learners.pop(run.journal.run, None)
-        if learner is not None:
-            learner.close()
-
-    def _method(self, journal: Journal, run_dir: Path, spec: SamplingSpec) -> Any:
-        options = self.plan.run
-        parts = MethodParts(
-            prompter=Prompter(options.system, options.thinking, options.language),
-            spec=spec,
-            run=journal.run,
-            policies_dir=run_dir / "policies",
-            seed=options.seed,
-            stop_at_first=not options.keep_going,
-            learner=lambda: self._learner(journal.run),
-            count_tokens=self._count_tokens(),
-            context_tokens=self._context_tokens(),
-        )
-        return methods.REGISTRY.load(options.method).build(self.plan.parts[options.method], parts)
-
-    def _learner(self, run: str) -> Learner | None:
-        if not self.uses_model:
-            return None
-        from sdpo_solve.learner import learner as lora
-
-        learner = lora.build(self.plan.parts["learner"], self.host())
-        self._shared.learners[run] = learner
-        return learner
-
-    def _count_tokens(self) -> Callable[[str], int]:
-        if not self.uses_model:
+    def count_tokens(self) -> Callable[[str], int]:
+        """A function from a text to its length in tokens; in bytes where there is no model."""
+        if not self.plan.has_weights:
             return lambda text: len(text.encode())
-        tokenizer = self.host().tokenizer
+        tokenizer = self.weights.tokenizer
         return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _context_tokens(self) -> int:
-        return self.host().context_tokens if self.uses_model else _SCRIPTED_CONTEXT_TOKENS
-
-    def sampling_spec(self) -> SamplingSpec:
-        """How this plan samples; the default length depends on the machine."""
-        on_cuda = self.uses_model and names.default_name() == names.DEFAULT_CUDA
-        default = _MAX_TOKENS_CUDA if on_cuda else _MAX_TOKENS_CPU
-        return SamplingSpec(self.plan.run.max_tokens or default, self.plan.run.temperature)
-
-    def sampled_with(self) -> dict[str, Any]:
-        """What decides how often the base model solves a problem besides what grades it, for the record."""
-        spec, options = self.sampling_spec(), self.plan.run
-        return {
-            "model": self.model().identity if self.uses_model else "scripted replies",
-            "max_tokens": spec.max_tokens,
-            "temperature": spec.temperature,
-            "language": options.language,
-            "system": options.system,
-            "thinking": options.thinking,
-            "feedback_mode": options.feedback_mode,
-        }
-
-    def _config(self, problem: Problem) -> dict[str, Any]:
-        """What decides the results of a run besides what grades it, for the record and a resume."""
-        options = self.plan.run.model_dump(mode="json", exclude={"settings"})
-        parts = {name: part.model_dump(mode="json") for name, part in self.plan.parts.items()}
-        return {
-            "options": {**options, "max_tokens": self.sampling_spec().max_tokens},
-            "parts": parts,
-            "problem": {"id": problem.id, "digest": problem_digest(problem)},
-            "model": self.model().identity if self.uses_model else "scripted replies",
-        }
-
-    def _defaults(self) -> dict[str, Any]:
-        """The options of `_config` as they are where nobody sets them."""
-        parts = {
-            name: type(part).model_construct().model_dump(mode="json")
-            for name, part in self.plan.parts.items()
-        }
-        return {"options": RunOptions().model_dump(mode="json", exclude={"settings"}), "parts": parts}
-
-    def _header(self, problem: Problem, config: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
-        options = self.plan.run
-        model = options.model or (names.default_name() if self.uses_model else "scripted")
-        return {
-            "problem": problem.id,
-            "method": options.method,
-            "arm": options.arm_name,
-            "seed": options.seed,
-            "model": model,
-            "engine": options.engine,
-            "sandbox": options.sandbox,
-            "feedback_mode": options.feedback_mode,
-            "language": options.language,
-            "keep_going": options.keep_going,
-            "budget": asdict(Budget(options.attempts, options.tokens, options.wall_seconds)),
-            "n_visible": sum(test.visible for test in problem.tests),
-            "n_hidden": sum(not test.visible for test in problem.tests),
-            "difficulty": problem.meta.get("difficulty"),
-            "config": dict(config),
-            "identity": {"engine": engine.identity(), "grader": self.sandbox().identity()},
-            "versions": versions(),
-        }
+    def _new_engine(self, n_replies_used: int) -> Engine:
+        parts = engines.EngineParts(
+            host=(lambda: self.weights) if self.plan.has_weights else None,
+            model_dir=lambda: self.model.path,
+            replies=self._replies,
+            consumed=n_replies_used,
+            progress=self._progress,
+        )
+        return self._engine_type.build(self.plan.parts["engine"], parts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A sandbox and those of its options that may change a verdict."""
+class OpenSandbox:
+    """A started sandbox, and those of its options that may change a verdict."""
 
     sandbox: Sandbox
     limits: Mapping[str, Any]
 
 
-def _open_sandbox(plan: Plan) -> _Opened:
+def _open_sandbox(plan: Plan) -> OpenSandbox:
     """The sandbox that the plan names; for `auto` the first that works.
 
     Raises PrerequisiteError where none does.
     """
-    language = plan.run.language
+
+    def opened(plugin: type[sandboxes.SandboxPlugin], options: Any) -> OpenSandbox:
+        limits = options.model_dump(include=set(plugin.verdict_options))
+        return OpenSandbox(plugin.build(options, plan.run.language), limits)
+
     if plan.run.sandbox != "auto":
-        return _opened(sandboxes.REGISTRY.load(plan.run.sandbox), plan.parts["sandbox"], language)
+        return opened(sandboxes.REGISTRY.load(plan.run.sandbox), plan.parts["sandbox"])
     known = [sandboxes.REGISTRY.load(name) for name in sandboxes.REGISTRY.names()]
-    able = [plugin for plugin in known if plugin.auto_order is not None]
+    in_order = sorted((p for p in known if p.auto_order is not None), key=lambda p: p.auto_order or 0)
     reasons = []
-    for plugin in sorted(able, key=lambda plugin: plugin.auto_order or 0):
+    for plugin in in_order:
         try:
-            return _opened(plugin, plugin.options_type(), language)
+            return opened(plugin, plugin.options_type())
         except PrerequisiteError as exc:
             reasons.append(str(exc))
     raise PrerequisiteError(" -- or, without Docker: ".join(reasons))
 
 
-def _opened(plugin: type[sandboxes.SandboxPlugin], options: BaseModel, language: str) -> _Opened:
-    limits = options.model_dump(include=set(plugin.verdict_options))
-    return _Opened(plugin.build(options, language), limits)
+# -- one run -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,3 +195,89 @@ class Run:
     feedback_options: feedback.Options
     stop_at_first: bool = True
     language: str = "python"
+    learner: Learner | None = None
+
+    def close(self) -> None:
+        """Close the journal and free the run's adapters; shared parts stay."""
+        self.journal.close()
+        if self.learner is not None:
+            self.learner.close()
+
+
+def sampling_spec(plan: Plan) -> SamplingSpec:
+    """How the runs of a plan sample; the default length of an answer depends on the machine."""
+    on_cuda = plan.has_weights and names.default_name() == names.DEFAULT_CUDA
+    default = _MAX_TOKENS_CUDA if on_cuda else _MAX_TOKENS_CPU
+    return SamplingSpec(plan.run.max_tokens or default, plan.run.temperature)
+
+
+def problem_for(options: RunOptions, problem: Problem) -> Problem:
+    """`problem`, just loaded, as a run of these options has it: the only place that decides what is visible.
+
+    Raises ConfigError where language or feedback mode do not go with the problem.
+    """
+    judge.check_language(problem, options.language)
+    return judge.with_feedback_mode(problem, options.feedback_mode, options.seed)
+
+
+def check_run(parts: Parts, plan: Plan, problem: Problem, out: Path) -> None:
+    """Raises ConfigError where `out` holds this run with other options; what grades is left out."""
+    config = identity.config_of(plan, sampling_spec(plan), problem, parts.model_identity)
+    identity.check_config(out / identity.run_name(problem, plan.run), config, plan)
+
+
+def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Sequence[Listener] = ()) -> Run:
+    """The run of the plan's method and seed on a problem (see `problem_for`), new or on from its journal.
+
+    Raises ConfigError where the directory holds a run of other options, PrerequisiteError where something is
+    missing, JournalError where the journal cannot be read or written.
+    """
+    options, spec = plan.run, sampling_spec(plan)
+    grader = parts.judge(plan)  # checks the sandbox before the weights are loaded
+    config = {"grader": parts.grader, **identity.config_of(plan, spec, problem, parts.model_identity)}
+    name = identity.run_name(problem, options)
+    run_dir = out / name
+    identity.check_config(run_dir, config, plan)
+    journal = Journal(run_dir, f"{out.name}/{name}", listeners)
+    try:
+        engine = parts.engine_for(len(journal.history))
+        method_type = methods.REGISTRY.load(options.method)
+        learner = _new_learner(parts, plan) if method_type.learns and plan.has_weights else None
+        method_parts = methods.MethodParts(
+            prompter=Prompter(options.system, options.thinking, options.language),
+            spec=spec,
+            run=journal.run,
+            policies_dir=run_dir / "policies",
+            seed=options.seed,
+            learner=learner,
+            count_tokens=parts.count_tokens(),
+            context_tokens=parts.weights.context_tokens if plan.has_weights else _SCRIPTED_CONTEXT_TOKENS,
+        )
+        method = method_type.build(plan.parts[options.method], method_parts)
+        journal.start(identity.header_of(plan, problem, config, engine.identity()))
+        identity.write_config(run_dir, {**config, "versions": identity.versions()})
+    except BaseException:
+        journal.close()
+        raise
+    feedback_options = plan.parts["feedback"]
+    assert isinstance(feedback_options, feedback.Options)
+    return Run(
+        problem=problem,
+        method=method,
+        engine=engine,
+        grader=grader,
+        journal=journal,
+        budget=options.budget,
+        spec=spec,
+        seed=options.seed,
+        feedback_options=feedback_options,
+        stop_at_first=not options.keep_going,
+        language=options.language,
+        learner=learner,
+    )
+
+
+def _new_learner(parts: Parts, plan: Plan) -> Learner:
+    from sdpo_solve.learner import learner
+
+    return learner.build(plan.parts["learner"], parts.weights)

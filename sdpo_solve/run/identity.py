@@ -1,10 +1,11 @@
 """What makes a run the same run: its name on disk, its configuration, and the check that neither has changed.
 
-Reads and writes `config.json`, and tries whether it could; builds no part of a run (see `build.py`).
+Says what is recorded of a run, reads and writes `config.json`; builds no part of a run (see `build.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve import __version__
-from sdpo_solve.config import RunOptions
+from sdpo_solve.config import Options, RunOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
-from sdpo_solve.types import Problem
+from sdpo_solve.model import names
+from sdpo_solve.run.options import Plan
+from sdpo_solve.types import Problem, SamplingSpec
 
 # Recorded, and free to change: they decide no result.
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
@@ -34,8 +37,8 @@ def run_name(problem: Problem, options: RunOptions) -> str:
 
 def default_out(options: RunOptions) -> Path:
     """`runs/<name>`, named after the options, so that the same command finds its run again."""
-    said = options.model_dump_json(exclude={"method", "arm", "seed"})
-    digest = hashlib.sha256(said.encode()).hexdigest()[:6]
+    text = options.model_dump_json(exclude={"method", "arm", "seed"})
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return Path("runs") / f"{options.engine}-{digest}"
 
 
@@ -66,13 +69,11 @@ def problem_digest(problem: Problem) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python, and of the libraries that results may depend on."""
-    found = {"sdpo-solve": __version__, "python": platform.python_version()}
+    by_name = {"sdpo-solve": __version__, "python": platform.python_version()}
     for name in _VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            by_name[name] = metadata.version(name)
+    return by_name
 
 
 def read_config(run_dir: Path) -> dict[str, Any] | None:
@@ -82,33 +83,94 @@ def read_config(run_dir: Path) -> dict[str, Any] | None:
     """
     path = run_dir / "config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
         raise ConfigError(f"cannot read {path}: {exc}; move {run_dir} away or choose another --out") from None
-    return found
+    return config
 
 
-def check_config(run_dir: Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+def config_of(plan: Plan, spec: SamplingSpec, problem: Problem, model: str) -> dict[str, Any]:
+    """All that decides the results of a run besides what grades it, for the record and for a resume."""
+    options = plan.run.model_dump(mode="json", exclude={"settings"})
+    return {
+        "options": {**options, "max_tokens": spec.max_tokens},
+        "parts": {name: part.model_dump(mode="json") for name, part in plan.parts.items()},
+        "problem": {"id": problem.id, "digest": problem_digest(problem)},
+        "model": model,
+    }
+
+
+def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: str) -> dict[str, Any]:
+    """What a journal's first event says of its run; `engine` is the engine's identity."""
+    options = plan.run
+    model = options.model or (names.default_name() if plan.has_weights else "scripted")
+    return {
+        "problem": problem.id,
+        "method": options.method,
+        "arm": options.arm_name,
+        "seed": options.seed,
+        "model": model,
+        "engine": options.engine,
+        "sandbox": options.sandbox,
+        "feedback_mode": options.feedback_mode,
+        "language": options.language,
+        "keep_going": options.keep_going,
+        "budget": asdict(options.budget),
+        "n_visible": sum(test.visible for test in problem.tests),
+        "n_hidden": sum(not test.visible for test in problem.tests),
+        "difficulty": problem.meta.get("difficulty"),
+        "config": dict(config),
+        "identity": {"engine": engine, "grader": config["grader"]["identity"]},
+        "versions": versions(),
+    }
+
+
+def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any]:
+    """What decides how often the base model solves a problem besides what grades it, for the record."""
+    options = plan.run
+    return {
+        "model": model,
+        "max_tokens": spec.max_tokens,
+        "temperature": spec.temperature,
+        "language": options.language,
+        "system": options.system,
+        "thinking": options.thinking,
+        "feedback_mode": options.feedback_mode,
+    }
+
+
+def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
     """Refuse to go on with a run that was begun with other options, model or grader.
 
-    A `config` without `grader` says nothing of it, and neither did the files of early versions. `defaults`:
-    the options as they are where nobody sets them; a run begun before there was an option had that value.
-    Raises ConfigError naming the first difference.
+    A `config` without `grader` says nothing of it, and neither did the files of early versions. A run begun
+    before there was an option had the value that is its default. Raises ConfigError naming the first
+    difference.
     """
     before = read_config(run_dir)
     if before is None:
         return
-    old, new = _flat(defaults or {}) | _flat(before), _flat(json.loads(json.dumps(config)))
-    passed_over = list(_DECIDE_NOTHING)
+    old, new = _flat(_as_this_version(before, plan)), _flat(json.loads(json.dumps(config)))
+    ignored = list(_DECIDE_NOTHING)
     if "grader" in before:  # it says what came of these options
-        passed_over += ["options.sandbox", "parts.sandbox."]
+        ignored += ["options.sandbox", "parts.sandbox."]
     if not ("grader" in before and "grader" in config):
-        passed_over.append("grader.")
+        ignored.append("grader.")
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(tuple(passed_over)):
+        if not key.startswith(tuple(ignored)):
             _refuse_difference(run_dir, key, old.get(key), new.get(key))
+
+
+def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """A stored configuration with the defaults of options that are newer, and with today's names."""
+    options = {**RunOptions().model_dump(mode="json", exclude={"settings"}), **config.get("options", {})}
+    parts = dict(config.get("parts", {}))
+    for name, part in plan.parts.items():
+        defaults = type(part).model_construct().model_dump(mode="json")
+        given = parts.get(name, {})
+        parts[name] = {**defaults, **(part.current(given) if isinstance(part, Options) else given)}
+    return {**config, "options": options, "parts": parts}
 
 
 def check_grader(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

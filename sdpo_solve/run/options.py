@@ -62,6 +62,11 @@ class Plan:
     run: RunOptions
     parts: Mapping[str, Options]
 
+    @property
+    def has_weights(self) -> bool:
+        """See `has_weights`."""
+        return has_weights(self.run)
+
 
 def make_plan(
     options: RunOptions, *, grading_only: bool = False, places: Mapping[str, str] | None = None

@@ -15,9 +15,11 @@ from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.cli.live_screening import PlainScreenView, ScreenProgress
+from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import EngineError
 from sdpo_solve.grading import feedback
-from sdpo_solve.types import Finish, Sample, SamplingSpec
+from sdpo_solve.run.options import Plan
+from sdpo_solve.types import Finish, Sample
 from tests.helpers.parts import PROBLEM, ReadGrader, answer
 
 RULE = Rule(group=16, most=400)
@@ -64,10 +66,9 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
     view.on_start(before, {})
     shop = SimpleNamespace(
         warm_up=lambda: None,
-        engine=lambda consumed: engine,
+        engine_for=lambda n_attempts: engine,
         judge=ReadGrader,
-        sampling_spec=lambda: SamplingSpec(8),
-        plan=SimpleNamespace(parts={"feedback": feedback.Options()}),
+        plan=Plan(RunOptions(engine="scripted", max_tokens=8), {"feedback": feedback.Options()}),
     )
     return _Pipeline(Asked(spec, out, **options), shop, problems, before, view, stop or StopSignal()).run()
 

@@ -20,7 +20,7 @@ import torch
 from sdpo_solve.config import RunOptions
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.names import ModelDir
-from sdpo_solve.run.build import Workshop, _Shared
+from sdpo_solve.run.build import OpenSandbox, Parts, new_run
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Kind, Problem, TestCase
@@ -70,12 +70,14 @@ class Points:
 
 def run_once(host: AdaptedModel, model_dir: Path, out: Path, points: Points) -> None:
     """The run of `sdpo-solve run`, on from whatever lies in `out`."""
-    shared = _Shared(sandbox=NoBox(), host=host, model=ModelDir("tiny", model_dir, "tiny"))
-    with Workshop(make_plan(OPTIONS), _shared=shared) as workshop:
-        run = workshop.new_run(PROBLEM, out, [points.on_event])
+    plan = make_plan(OPTIONS)
+    with Parts(plan) as parts:
+        model = ModelDir("tiny", model_dir, "tiny")
+        vars(parts).update(open_sandbox=OpenSandbox(NoBox(), {}), weights=host, model=model)
+        run = new_run(parts, plan, PROBLEM, out, [points.on_event])
         solve(run)
         write_solution(run)
-        run.journal.close()
+        run.close()
 
 
 def forked(task: Callable[[], None]) -> int:

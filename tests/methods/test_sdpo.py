@@ -12,7 +12,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.methods import sdpo
 from sdpo_solve.methods._shuffled import _FILE, foreign_feedback
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.run.build import make_plan
+from sdpo_solve.run.options import make_plan
 from sdpo_solve.types import (
     Attempt,
     Case,
@@ -79,8 +79,8 @@ def test_the_attempt_is_pasted_on_request_only() -> None:
 # -- told attempts -----------------------------------------------------------------------------------------
 
 
-def test_told_attempts_read_the_newest_feedback_once_something_has_failed() -> None:
-    some = method(group_size=4, told_attempts=3)
+def test_feedback_attempts_read_the_newest_feedback_once_something_has_failed() -> None:
+    some = method(group_size=4, feedback_attempts=3)
     question = Prompter().student(PROBLEM)
     assert some.propose(PROBLEM, [], 16) == [question] * 4
     history = [attempt(1, 0), attempt(2, 1), SOLVED]
@@ -92,13 +92,13 @@ def test_told_attempts_read_the_newest_feedback_once_something_has_failed() -> N
     assert method().propose(PROBLEM, history, 3) == [question] * 3
 
 
-def test_told_attempts_are_no_lessons() -> None:
+def test_feedback_attempts_are_no_lessons() -> None:
     class Remember:
         def learn(self, examples: list[Example], spec: SamplingSpec) -> None:
             self.indices = [example.sample.token_ids_T[0] for example in examples]
 
     remember = Remember()
-    some = replace(method(group_size=4, told_attempts=2), learner=remember)
+    some = replace(method(group_size=4, feedback_attempts=2), learner=remember)
     prompts = some.propose(PROBLEM, [FAILED], 16)
     group = [
         replace(
@@ -186,7 +186,7 @@ def test_a_share_of_no_visible_tests_is_refused() -> None:
             "sdpo.reward=visible-share learner.on_collapse=ignore",
             "sdpo.reward=visible-share would do nothing",
         ),
-        ("sdpo.told_attempts=16", "leaves none of 16 attempts to learn from"),
+        ("sdpo.feedback_attempts=16", "leaves none of 16 attempts to learn from"),
         ("engine.top_p=0.9", "importance weights and distillation wrong"),
         ("engine.top_k=50", "importance weights and distillation wrong"),
     ],
@@ -212,7 +212,9 @@ def test_scripted_replies_without_a_model_refuse_what_only_a_model_reads(given: 
     with pytest.raises(ConfigError, match=f"{said} would do nothing: .*name one with --model"):
         make_plan(RunOptions(engine="scripted", **given))
     make_plan(RunOptions(engine="scripted", model="tiny", **given))
-    make_plan(RunOptions(engine="scripted", settings={"sdpo": {"told_attempts": 2}, "judge": {"boxes": 2}}))
+    make_plan(
+        RunOptions(engine="scripted", settings={"sdpo": {"feedback_attempts": 2}, "judge": {"boxes": 2}})
+    )
 
 
 @pytest.mark.parametrize(

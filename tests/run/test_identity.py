@@ -1,61 +1,79 @@
 """A run is the same run only with what decides its results; a directory that cannot be written is said first."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import ConfigError, UserError
-from sdpo_solve.run.identity import check_config, check_grader, check_out, write_config
+from sdpo_solve.run.build import sampling_spec
+from sdpo_solve.run.identity import check_config, check_grader, check_out, config_of, write_config
+from sdpo_solve.run.options import Plan, make_plan
+from tests.helpers.parts import PROBLEM
 
 GRADER = {"identity": "docker (default runtime), image sha256:1", "memory_mb": 2560}
-CONFIG = {
-    "grader": GRADER,
-    "options": {"sandbox": "auto", "temperature": 1.0},
-    "parts": {"judge": {"boxes": 2, "retries": 2}},
-    "model": "m",
-}
-NAMED = {"sandbox": "docker", "temperature": 1.0}
 
 
-def begun(run_dir: Path, **changed: object) -> Path:
-    """A run that was begun with these; None takes a key away."""
-    told = {**CONFIG, "versions": {"torch": "1"}, **changed}
-    write_config(run_dir, {key: value for key, value in told.items() if value is not None})
+def planned(settings: dict[str, dict[str, Any]] | None = None, **options: Any) -> Plan:
+    return make_plan(RunOptions(engine="scripted", model="m", settings=settings or {}, **options))
+
+
+def config(plan: Plan, model: str = "m", grader: dict[str, Any] | None = GRADER) -> dict[str, Any]:
+    found = config_of(plan, sampling_spec(plan), PROBLEM, model)
+    return found if grader is None else {"grader": grader, **found}
+
+
+def begun(run_dir: Path, plan: Plan | None = None, **kwargs: Any) -> Path:
+    """A run that was begun with this plan."""
+    write_config(run_dir, {**config(plan or planned(), **kwargs), "versions": {"torch": "0"}})
     return run_dir
 
 
+def rewrite(run_dir: Path, part: str, **values: Any) -> None:
+    """Change the options of a part in the file: None takes one away."""
+    path = run_dir / "config.json"
+    stored = json.loads(path.read_text())
+    stored["parts"][part] |= values
+    stored["parts"][part] = {key: value for key, value in stored["parts"][part].items() if value is not None}
+    path.write_text(json.dumps(stored))
+
+
 def test_versions_the_sandboxs_name_and_how_much_is_graded_at_a_time_decide_nothing(tmp_path: Path) -> None:
-    run_dir = begun(tmp_path, versions={"torch": "0"})
-    judge = {"boxes": 8, "retries": 2}
-    check_config(run_dir, {**CONFIG, "options": NAMED, "parts": {"judge": judge, "sandbox": {"parallel": 1}}})
+    other = planned({"judge": {"boxes": 8}, "sandbox": {"parallel": 1}}, sandbox="docker")
+    check_config(begun(tmp_path), config(other), other)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("plan", "changed", "difference"),
     [
-        ({"grader": {**GRADER, "identity": "bubblewrap"}}, "grader.identity = 'docker"),
-        ({"grader": {**GRADER, "memory_mb": 512}}, "grader.memory_mb = 2560, now it is 512"),
-        ({"options": {"sandbox": "auto", "temperature": 0.5}}, "options.temperature = 1.0, now it is 0.5"),
-        ({"model": "n"}, "model = 'm', now it is 'n'"),
+        (planned(), {"grader": {**GRADER, "identity": "bubblewrap"}}, "grader.identity = 'docker"),
+        (planned(), {"grader": {**GRADER, "memory_mb": 512}}, "grader.memory_mb = 2560, now it is 512"),
+        (planned(temperature=0.5), {}, "options.temperature = 1.0, now it is 0.5"),
+        (planned(), {"model": "n"}, "model = 'm', now it is 'n'"),
+        (planned({"judge": {"retries": 1}}), {}, r"parts\.judge\.retries = 2, now it is 1"),
     ],
 )
-def test_what_decides_must_not_change(tmp_path: Path, changed: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        check_config(begun(tmp_path), {**CONFIG, **changed})
+def test_what_decides_must_not_change(
+    tmp_path: Path, plan: Plan, changed: dict[str, Any], difference: str
+) -> None:
+    with pytest.raises(ConfigError, match=difference):
+        check_config(begun(tmp_path), config(plan, **changed), plan)
 
 
 def test_a_run_of_before_graders_were_recorded_goes_on(tmp_path: Path) -> None:
-    run_dir = begun(tmp_path, grader=None, versions=None)
-    check_config(run_dir, CONFIG)
+    run_dir, other = begun(tmp_path, grader=None), planned(sandbox="docker")
+    check_config(run_dir, config(planned()), planned())
     with pytest.raises(ConfigError, match=r"options\.sandbox = 'auto', now it is 'docker'"):
-        check_config(run_dir, {**CONFIG, "options": NAMED})
+        check_config(run_dir, config(other), other)
 
 
 def test_who_does_not_know_the_grader_yet_compares_the_rest(tmp_path: Path) -> None:
-    unknown = {key: value for key, value in CONFIG.items() if key != "grader"}
-    check_config(begun(tmp_path), {**unknown, "options": NAMED})
+    other = planned(sandbox="docker")
+    check_config(begun(tmp_path), config(other, grader=None), other)
     with pytest.raises(ConfigError, match="model"):
-        check_config(tmp_path, {**unknown, "model": "n"})
+        check_config(tmp_path, config(other, model="n", grader=None), other)
     with pytest.raises(
         ConfigError, match=r"image sha256:1', now .* bring that one back or choose another --out"
     ):
@@ -63,14 +81,19 @@ def test_who_does_not_know_the_grader_yet_compares_the_rest(tmp_path: Path) -> N
 
 
 def test_a_run_of_before_an_option_was_there_had_its_default(tmp_path: Path) -> None:
-    judge = {"boxes": 2, "retries": 2, "newer": 7}
-    defaults = {"parts": {"judge": {"boxes": 1, "retries": 1, "newer": 7}}}
-    run_dir = begun(tmp_path)
-    check_config(run_dir, {**CONFIG, "parts": {"judge": judge}}, defaults)
-    with pytest.raises(ConfigError, match=r"parts\.judge\.newer = 7, now it is 8"):
-        check_config(run_dir, {**CONFIG, "parts": {"judge": {**judge, "newer": 8}}}, defaults)
-    with pytest.raises(ConfigError, match=r"parts\.judge\.retries = 2, now it is 1"):
-        check_config(run_dir, {**CONFIG, "parts": {"judge": {**judge, "retries": 1}}}, defaults)
+    rewrite(begun(tmp_path), "judge", retries=None)
+    check_config(tmp_path, config(planned()), planned())
+    other = planned({"judge": {"retries": 3}})
+    with pytest.raises(ConfigError, match=r"parts\.judge\.retries = 2, now it is 3"):
+        check_config(tmp_path, config(other), other)
+
+
+def test_an_option_goes_by_the_name_that_it_had_when_the_run_was_begun(tmp_path: Path) -> None:
+    plan = planned({"sdpo": {"feedback_attempts": 2}})
+    rewrite(begun(tmp_path, plan), "sdpo", feedback_attempts=None, told_attempts=2)
+    check_config(tmp_path, config(plan), plan)
+    with pytest.raises(ConfigError, match=r"parts\.sdpo\.feedback_attempts = 2, now it is 0"):
+        check_config(tmp_path, config(planned()), planned())
 
 
 def test_a_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:

@@ -48,8 +48,7 @@ def method_parts(context_tokens: int = 1 << 20) -> MethodParts:
         run="run",
         policies_dir=Path(),
         seed=0,
-        stop_at_first=True,
-        learner=lambda: None,
+        learner=None,
         count_tokens=len,
         context_tokens=context_tokens,
     )

@@ -252,7 +252,7 @@ def test_options_of_memory_change_no_weights(trace: Callable[..., Trace]) -> Non
 SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
     "group_size": ({"group_size": 3}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "teacher": ({"teacher": "shuffled"}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
-    "told_attempts": ({"told_attempts": 1}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
+    "feedback_attempts": ({"feedback_attempts": 1}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
     "attempt_in_prompt": ({"attempt_in_prompt": True}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
     "reward": ({"reward": "visible-share"}, lambda m: m.example(PROBLEM, PARTIAL, [PARTIAL]).reward),
 }
