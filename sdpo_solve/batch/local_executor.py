@@ -18,8 +18,6 @@ from sdpo_solve.run.build import Parts, Run, new_run
 from sdpo_solve.run.identity import check_grader
 from sdpo_solve.run.journal import Listener
 
-# Engines that sample from the learner's own weights, so that both need the same lock.
-
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
