@@ -212,6 +212,8 @@ class BoxInput:
 
     stdin: str = ""
     calls: tuple[Call, ...] = ()
+    output_bytes: int = 0
+    """Length of a right answer, as text or in wire form, so that the caps on output leave room for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sdpo_solve.paths import cache_dir
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.sandboxes.wire_values import NotPlain, decode, encode
+from sdpo_solve.sandboxes.wire_values import Match, NotPlain, decode, encode, opaque_in
 from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
 
 _ALL_LIMITS = Limits(time_s=120.0, memory_mb=1024)  # for every call in one process
@@ -60,6 +60,10 @@ def compute(program: Program, calls: Sequence[Call], sandbox: Callable[[], Sandb
         values = tuple(decode(text) for text in texts)
     except NotPlain as exc:
         return Failed(0, str(exc))
+    for index, value in enumerate(values):
+        opaque = opaque_in(value)
+        if opaque is not None and not isinstance(value, Match):
+            return Failed(index, f"it returns {opaque!r}")
     _cache(path, texts)
     return Computed(values)
 

@@ -106,7 +106,8 @@ class PooledSandbox(SandboxPlugin):
             )
         if not inputs:
             return []
-        per_test_mb = limits.memory_mb + self._options.scratch_mb
+        most_output_mb = 2 * max(given.output_bytes for given in inputs) >> 20
+        per_test_mb = limits.memory_mb + self._options.scratch_mb + most_output_mb
         memory_mb = max(self._options.memory_mb, per_test_mb + _RUNNER_MB)
         parallel = min(self._options.parallel, (memory_mb - _RUNNER_MB) // per_test_mb, len(inputs))
         names = {"output_mb", "total_output_mb", "scratch_mb", "n_processes"}

@@ -189,13 +189,14 @@ class Box(ABC):
     ) -> list[Execution]:
         """All tests of one attempt. `exclusive` is entered while a test is repeated alone. Raises BoxLost."""
         self._queue(pack(_job(program, language, limits, caps)))
-        results = self._results = Results(len(inputs), caps, stop_after)
+        extra_bytes = sum(2 * given.output_bytes for given in inputs)
+        results = self._results = Results(len(inputs), caps, stop_after, extra_bytes)
         silence_s = MAX_WALL_FACTOR * wall_limit_s(limits) + _SILENCE_S
-        self._exchange(_input_frames(inputs, range(len(inputs)), alone=False), len(inputs), silence_s)
+        self._exchange(_input_frames(inputs, range(len(inputs)), caps, alone=False), len(inputs), silence_s)
         if repeats := results.start_repeats():
             with exclusive:
                 for index in repeats:
-                    self._exchange(_input_frames(inputs, [index], alone=True), 1, silence_s)
+                    self._exchange(_input_frames(inputs, [index], caps, alone=True), 1, silence_s)
         self.at_rest = not results.stopped
         return results.all()
 
@@ -262,11 +263,11 @@ class Box(ABC):
 class Results:
     """Results of one attempt as they come in, accepted in input order."""
 
-    def __init__(self, n: int, caps: Caps, stop_after: StopAfter | None) -> None:
+    def __init__(self, n: int, caps: Caps, stop_after: StopAfter | None, extra_output_bytes: int = 0) -> None:
         self._results: list[Execution | None] = [None] * n
         self._to_repeat: set[int] = set()
         self._n_accepted = 0
-        self._n_bytes_left = int(caps.total_output_mb * 2**20)
+        self._n_bytes_left = int(caps.total_output_mb * 2**20) + extra_output_bytes
         self._stop_after = stop_after
         self.stopped = False
 
@@ -318,7 +319,6 @@ def _job(program: Program, language: Language, limits: Limits, caps: Caps) -> di
         "run": language.run,
         "compile": language.compile,
         "source": language.source,
-        "output_bytes": int(caps.output_mb * 2**20),
         "parallel": caps.parallel,
         "allowed": {
             "time_s": limits.time_s,
@@ -330,12 +330,16 @@ def _job(program: Program, language: Language, limits: Limits, caps: Caps) -> di
     }
 
 
-def _input_frames(inputs: Sequence[BoxInput], indices: Sequence[int], *, alone: bool) -> Iterator[bytes]:
+def _input_frames(
+    inputs: Sequence[BoxInput], indices: Sequence[int], caps: Caps, *, alone: bool
+) -> Iterator[bytes]:
     """Made one at a time: the runner takes one when it has room for a test."""
     for index in indices:
-        calls = [wire_values.encode([list(call.args), dict(call.kwargs)]) for call in inputs[index].calls]
-        head = {"index": index, "alone": alone, "calls": calls}
-        yield pack(head, inputs[index].stdin.encode("utf-8", "surrogatepass"))
+        given = inputs[index]
+        calls = [wire_values.encode([list(call.args), dict(call.kwargs)]) for call in given.calls]
+        output_bytes = int(caps.output_mb * 2**20) + 2 * given.output_bytes
+        head = {"index": index, "alone": alone, "calls": calls, "output_bytes": output_bytes}
+        yield pack(head, given.stdin.encode("utf-8", "surrogatepass"))
 
 
 def _execution(head: dict[str, Any], payload: bytes) -> Execution:

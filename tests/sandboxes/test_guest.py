@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def seconds_until_killed(clock: SimpleNamespace, *own: Any) -> tuple[str, float]:
-    test = guest_process.Test(0, False, 0, Place("/box/0"), ALLOWED)
+    test = guest_process.Test(0, Place("/box/0"), ALLOWED, 1 << 20)
     began = clock.now
     while test.killed_for is None:
         clock.now += TICK_S
@@ -51,7 +51,7 @@ def test_waiting_for_a_processor_is_not_charged_but_ends_some_time(clock: Simple
 
 
 def test_a_runner_that_looks_seldom_charges_no_more_than_it_saw(clock: SimpleNamespace) -> None:
-    test = guest_process.Test(0, False, 0, Place("/box/0"), ALLOWED)
+    test = guest_process.Test(0, Place("/box/0"), ALLOWED, 1 << 20)
     clock.now += 5.0  # the machine was so busy that the runner itself did not run
     test.watch([process(asleep=True)])
     assert (test.killed_for, test.idle_s) == (None, 0.0)  # it used 0.1 s since it was last looked at
@@ -61,12 +61,12 @@ def test_a_runner_that_looks_seldom_charges_no_more_than_it_saw(clock: SimpleNam
 
 
 def test_waiting_for_a_reader_of_its_output_is_not_sleep(clock: SimpleNamespace) -> None:
-    test = guest_process.Test(0, False, 0, Place("/box/0"), ALLOWED)
+    test = guest_process.Test(0, Place("/box/0"), ALLOWED, 1 << 20)
     read_fd, write_fd = os.pipe()
     test.fds[read_fd] = "stderr"
     for n_bytes, idle_s in ((60_000, 0.0), (100, TICK_S)):  # a full pipe, and a word now and then
         os.write(write_fd, b"x" * n_bytes)
-        test.drain(read_fd, 1 << 20)
+        test.drain(read_fd)
         clock.now += TICK_S
         test.watch([process(asleep=True, cpu_s=0.0)])
         assert test.idle_s == pytest.approx(idle_s)
@@ -119,7 +119,8 @@ def test_what_is_used_up_ends_it_at_once(own: Any, killed_for: str, clock: Simpl
 )
 def test_status(differs: dict[str, Any], status: str, again: bool) -> None:
     facts = {"exit_code": 0, "compiled": True, "n_values": 2, "alone": False, "cpu_s": 0.5} | differs
-    test = guest_process.Test(0, facts["alone"], 2, Place("/box/0"), ALLOWED)
+    test = guest_process.Test(0, Place("/box/0"), ALLOWED, 1 << 20)
+    test.alone, test.n_calls = facts["alone"], 2
     test.cpu_s, test.peak_mb = facts["cpu_s"], facts.get("peak_mb", 10.0)
     test.killed_for = facts.get("killed_for")
     found = test.status(facts["exit_code"], compiled=facts["compiled"], n_values=facts["n_values"])

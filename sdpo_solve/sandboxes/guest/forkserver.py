@@ -14,12 +14,11 @@ import gc
 import io
 import marshal
 import os
-import resource
 import sys
 from types import CodeType
 from typing import Any, cast
 
-from sdpo_solve.sandboxes.guest.slots import STACK_MB, Allowed, UidSlot
+from sdpo_solve.sandboxes.guest.slots import Allowed, UidSlot, allow_stack
 
 _MODULES = ("slots", "forkserver")
 _TARGETS = 5  # files that every test has: input, output, errors, its program, its values
@@ -63,8 +62,7 @@ class ForkServer:
             for target, fd in enumerate((null, null, 2, given)):
                 os.dup2(fd, target)
             os.set_inheritable(own_fd, True)
-            most = STACK_MB << 20
-            resource.setrlimit(resource.RLIMIT_STACK, (most, most))  # laid out when a program is started
+            allow_stack()
             flags = ["-s", "-P", "-X", "utf8"]
             os.execve(sys.executable, [sys.executable, *flags, "-c", _BOOTSTRAP], environment)
         finally:

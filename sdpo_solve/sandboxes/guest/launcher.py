@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any
 
+INT_DIGITS = 50_000  # as LiveCodeBench's own grader sets it; judges have no such limit
+
 
 def print_traceback(exc: BaseException, source: str) -> None:
     """The traceback as Python prints it, from the program's first frame on."""
@@ -113,7 +115,7 @@ def run_calls(code: CodeType, job: dict[str, Any]) -> None:
     wire: dict[str, Any] = job["wire"] or {"__name__": "values"}
     if not job["wire"]:
         exec(job["values"], wire)
-    encode, write, leave = wire["encode"], os.write, os._exit
+    encode, write, leave = wire["encode_result"], os.write, os._exit
     calls = [wire["decode"](call) for call in job["calls"]]
     try:
         target = find(execute(code, job, "solution").__dict__, job["entry"])
@@ -138,10 +140,11 @@ def find(namespace: dict[str, Any], entry: str) -> Any:
 
 def main(job: dict[str, Any]) -> None:
     """Compile, report that, run."""
+    sys.set_int_max_str_digits(INT_DIGITS)
     sys.argv = ["solution.py"]
     sys.setrecursionlimit(sys.getrecursionlimit() + 5)  # the calls between here and the program
     try:
-        code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
+        code = compile(job["code"].removeprefix("\ufeff"), "solution.py", "exec", dont_inherit=True)
     except BaseException as exc:
         print_traceback(exc, job["code"])
         os._exit(1)

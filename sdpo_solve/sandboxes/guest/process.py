@@ -22,12 +22,13 @@ STDERR_BYTES = 1 << 16  # the newest part is kept: tracebacks stand at the end
 class Test:
     """One process under test: its pipes, what it wrote, what it used."""
 
-    def __init__(self, index: int, alone: bool, n_calls: int, slot: Slot, allowed: Allowed) -> None:
+    def __init__(self, index: int, slot: Slot, allowed: Allowed, output_bytes: int) -> None:
         self.index = index
-        self.alone = alone
-        self.n_calls = n_calls
         self.slot = slot
         self.allowed = allowed
+        self.output_bytes = output_bytes
+        self.alone = False
+        self.n_calls = 0
         self.pid = 0
         self.started = self.watched = time.monotonic()
         self.idle_s = 0.0
@@ -39,7 +40,7 @@ class Test:
         self.cpu_s = 0.0
         self.peak_mb = 0.0
 
-    def drain(self, fd: int, cap: int) -> bool:
+    def drain(self, fd: int) -> bool:
         """Take what a pipe holds, keep no more than the cap, close it at its end. False: nothing left."""
         name = self.fds[fd]
         kept = self.written[name]
@@ -54,15 +55,15 @@ class Test:
         kept += data
         if name == "stderr":
             del kept[:-STDERR_BYTES]
-        elif len(kept) > cap or self.killed_for == "output":
+        elif len(kept) > self.output_bytes or self.killed_for == "output":
             self.killed_for = self.killed_for or "output"
             del kept[EXCERPT_BYTES:]
             return False
         return True
 
-    def drain_to_end(self, fd: int, cap: int) -> None:
+    def drain_to_end(self, fd: int) -> None:
         """The same when every writer is gone."""
-        while self.drain(fd, cap):
+        while self.drain(fd):
             pass
         if fd in self.fds:
             self.close(fd)

@@ -30,6 +30,7 @@ ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1"}  # one test, one processor: its thr
 _LAUNCH = "import marshal\nwith open(3, 'rb') as f: c, j = marshal.load(f), marshal.load(f)\nexec(c)\nmain(j)"
 _LOW_FDS = 10
 _BUILD = -1  # the index of the compiler's run
+_BUILD_OUTPUT_BYTES = 1 << 22
 _BUILD_ALLOWED = Allowed(time_s=30, wall_s=90, memory_mb=1536, file_bytes=64 << 20, n_processes=64)
 
 
@@ -41,8 +42,7 @@ class Job:
         self.has_launcher: bool = head["run"] is None
         self.run: list[str] = head["run"] or [sys.executable, "-s", "-P", "-X", "utf8", "-c", _LAUNCH]
         self.compile: list[str] | None = head["compile"]
-        self.source: str = head["source"]
-        self.output_bytes: int = head["output_bytes"]
+        self.files = {head["source"]: self.program["code"].encode("utf-8", "replace")}
         self.parallel: int = head["parallel"]
         self.allowed = Allowed(**head["allowed"])
         self.compile_error: dict[str, Any] | None = None
@@ -140,9 +140,8 @@ class Runner:
     def _start_build(self, job: Job) -> None:
         assert self._build_slot is not None
         assert job.compile is not None
-        code = job.program["code"].encode("utf-8", "replace")
-        test = Test(_BUILD, True, 0, self._build_slot, _BUILD_ALLOWED)
-        self._start(test, job.compile, {job.source: code}, b"", b"")
+        test = Test(_BUILD, self._build_slot, _BUILD_ALLOWED, _BUILD_OUTPUT_BYTES)
+        self._start(test, job.compile, job.files, b"", b"")
 
     def _start_test(self, job: Job, head: dict[str, Any], stdin: bytes) -> None:
         if job.compile_error is not None:
@@ -150,9 +149,12 @@ class Runner:
             return
         busy = {test.slot for test in self._tests.values()}
         slot = next(slot for slot in self._slots if slot not in busy)
-        test = Test(head["index"], head["alone"], len(head["calls"]), slot, job.allowed)
-        program = self._launch.program(job, head["calls"]) if job.has_launcher else b""
-        self._start(test, job.run, {}, stdin, program)
+        test = Test(head["index"], slot, job.allowed, head["output_bytes"])
+        test.alone, test.n_calls = head["alone"], len(head["calls"])
+        program, files = b"", {}
+        if job.has_launcher:
+            program, files = self._launch.program(job, head["calls"]), job.files
+        self._start(test, job.run, files, stdin, program)
 
     def _start(
         self, test: Test, command: list[str], files: dict[str, bytes], stdin: bytes, program: bytes
@@ -198,10 +200,9 @@ class Runner:
     # -- running ---------------------------------------------------------------------------------------------
 
     def _drain(self, fd: int) -> None:
-        assert self._job is not None
         for test in self._tests.values():
             if fd in test.fds:
-                test.drain(fd, self._job.output_bytes)
+                test.drain(fd)
                 if fd not in test.fds:
                     self._poll.unregister(fd)
                 return
@@ -234,7 +235,7 @@ class Runner:
         test.slot.kill(pids, self._reap)
         for fd in list(test.fds):
             self._poll.unregister(fd)
-            test.drain_to_end(fd, self._job.output_bytes)
+            test.drain_to_end(fd)
         if test.written["setup"]:
             raise RuntimeError(f"a test could not be started: {test.written['setup'].decode()}")
         if test.index != _BUILD:
@@ -314,6 +315,10 @@ def main() -> NoReturn:
         os.dup2(2, fd, inheritable=False)
     with contextlib.suppress(OSError):
         os.chmod("/dev/mqueue", 0)
+    with contextlib.suppress(OSError):  # each test's shared memory lies in its own directory
+        if os.path.isdir("/dev/shm"):
+            os.rmdir("/dev/shm")
+        os.symlink("/proc/self/cwd", "/dev/shm")
     incoming = Unpacker()
     while (frame := incoming.next()) is None:
         data = os.read(0, CHUNK)

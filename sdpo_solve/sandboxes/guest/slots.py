@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
-STACK_MB = 512  # for 50,000 nested calls
-_ADDRESS_SPACE_MB = 4096  # beyond the memory limit, where nothing but the rlimit stops one gulp
+_STACK_MB = 512  # for 50,000 nested calls
+_ADDRESS_SPACE_MB = 1 << 16  # some programs reserve gigabytes that they never touch; memory is watched
 _KILL_S = 20.0
 _AWAKE = (b"R", b"D")  # states of a thread, see proc(5)
 
@@ -81,6 +81,17 @@ def processes() -> list[Process]:
     return found
 
 
+def allow_stack() -> None:
+    """A stack for deep recursion; a program may ask for more. Laid out when a program is started."""
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_MB << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+
+def first_to_go() -> None:
+    """Have the kernel end this process before others when memory runs out."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
 class Allowed(NamedTuple):
     """What one test may use."""
 
@@ -92,9 +103,9 @@ class Allowed(NamedTuple):
 
     def set_rlimits(self) -> None:
         """Those that hold for one process. Memory is watched instead: a big stack is not yet memory."""
+        allow_stack()
         for what, most in (
             (resource.RLIMIT_CPU, int(self.time_s * 2) + 2),
-            (resource.RLIMIT_STACK, STACK_MB << 20),
             (resource.RLIMIT_FSIZE, self.file_bytes),
             (resource.RLIMIT_NOFILE, 256),
             (resource.RLIMIT_CORE, 0),
@@ -189,8 +200,7 @@ class UidSlot(Slot):
 
     def give_up_rights(self, allowed: Allowed) -> None:
         """Turn this process into one of the test's, in its home. Raises OSError."""
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+        first_to_go()
         allowed.set_rlimits()
         resource.setrlimit(resource.RLIMIT_NPROC, (allowed.n_processes, allowed.n_processes))
         os.setgroups([])
@@ -257,6 +267,7 @@ class NamespaceSlot(Slot):
     def become(
         self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
     ) -> NoReturn:
+        first_to_go()
         allowed.set_rlimits()
         most = int(allowed.memory_mb + _ADDRESS_SPACE_MB) << 20
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -264,7 +275,8 @@ class NamespaceSlot(Slot):
         os.write(filter_fd, self._seccomp)
         os.lseek(filter_fd, 0, os.SEEK_SET)
         wrapped = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"]
-        wrapped += ["--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc", "--tmpfs", "/box"]
+        wrapped += ["--dev", "/dev", "--bind", self.home, "/dev/shm", "--remount-ro", "/dev"]
+        wrapped += ["--proc", "/proc", "--tmpfs", "/box"]
         wrapped += ["--ro-bind-try", "/box/build", "/box/build", "--bind", self.home, self.home]
         wrapped += ["--remount-ro", "/box", "--chdir", self.home]
         os.set_inheritable(ends["info"], True)  # bwrap closes it before the program starts

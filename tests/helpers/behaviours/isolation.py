@@ -32,7 +32,7 @@ for folder, folders, _ in os.walk("/"):
             found.append(place)
         except OSError:
             pass
-print(set(found) == {os.getcwd()} or found)
+print(os.getcwd() in found and all(os.path.samefile(place, ".") for place in found) or found)
 """
     assert one(sandbox, code, limits=Limits(6, 128)).stdout == "True\n"
 
@@ -125,7 +125,7 @@ if os.fork() == 0:
     while True: pass
 """
     results = sandbox.run(Program(code), [BoxInput()] * 6, LIMITS)
-    assert {result.stdout for result in results} == {"[] []\n"}
+    assert {result.stdout for result in results} == {"['solution.py'] []\n"}
 
 
 @behaviour

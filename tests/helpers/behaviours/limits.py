@@ -74,6 +74,32 @@ def output_is_capped(sandbox: Sandbox) -> None:
 
 
 @behaviour
+def an_expected_length_makes_room_for_the_output(sandbox: Sandbox) -> None:
+    program, given = Program("print('x' * 6_000_000)"), BoxInput(output_bytes=6_000_001)
+    results = sandbox.run(program, [BoxInput(), *[given] * 14], Limits(3, 128))
+    assert results[0].status is ExecutionStatus.OUTPUT_LIMIT
+    assert {(result.status, len(result.stdout)) for result in results[1:]} == {
+        (ExecutionStatus.OK, 6_000_001)
+    }
+
+
+@behaviour
+def a_program_may_ask_for_more_stack(sandbox: Sandbox) -> None:
+    code = """import resource, sys
+resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sys.setrecursionlimit(10**6)
+def f(n): return n and 1 + f(n - 1)
+print(f(50_000))
+"""
+    assert one(sandbox, code, limits=Limits(3, 256)).stdout == "50000\n"
+
+
+@behaviour
+def memory_that_is_only_reserved_is_not_counted(sandbox: Sandbox) -> None:
+    assert one(sandbox, "import mmap\nprint(len(mmap.mmap(-1, 8 << 30)))").stdout == "8589934592\n"
+
+
+@behaviour
 def the_end_of_a_long_error_is_kept(sandbox: Sandbox) -> None:
     result = one(sandbox, "import sys\nsys.stderr.write('x' * 10**6)\nraise ValueError('the end')")
     assert result.status is ExecutionStatus.RUNTIME_ERROR

@@ -2,9 +2,12 @@
 
 import threading
 import time
+from collections import deque
+from decimal import Decimal
+from fractions import Fraction
 
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Program
+from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
 from tests.helpers.behaviours import LIMITS, behaviour, call, one, returned
 
 
@@ -135,10 +138,55 @@ def a_missing_entry_point_is_named(sandbox: Sandbox) -> None:
 
 
 @behaviour
-def a_value_that_is_not_plain_is_an_error(sandbox: Sandbox) -> None:
-    result = call(sandbox, "def f(): return object()")
-    assert result.status is ExecutionStatus.RUNTIME_ERROR
-    assert "a value of type object is not plain data" in result.stderr
+def of_a_value_that_is_not_plain_the_class_is_named(sandbox: Sandbox) -> None:
+    code = "class Point:\n    def __eq__(self, other): return True\ndef f(): return [Point()]"
+    ((value,),) = (returned(call(sandbox, code)),)
+    assert isinstance(value, list)
+    assert value[0] != 1
+    assert "class Point" in repr(value)
+
+
+@behaviour
+def standard_types_come_out_as_they_compare(sandbox: Sandbox) -> None:
+    code = """from collections import deque
+from decimal import Decimal
+from fractions import Fraction
+def f(): return deque([1]), Decimal("0.10"), Fraction(2, 6), range(2), {1: 2}.keys()
+def g(): yield from (1, 2)
+def h(): return {2**k for k in range(1100)}
+"""
+    assert returned(call(sandbox, code)) == [(deque([1]), Decimal("0.1"), Fraction(1, 3), range(2), {1})]
+    (items,) = returned(call(sandbox, code, entry="g"))
+    assert items != [1, 2]
+    assert list(items) == [1, 2]  # type: ignore[call-overload]
+    assert returned(call(sandbox, code, entry="h")) == [{2**k for k in range(1100)}]
+
+
+@behaviour
+def long_integers_are_read_and_printed(sandbox: Sandbox) -> None:
+    assert one(sandbox, "print(int(input()) + 1)", "9" * 5000).stdout == "1" + "0" * 5000 + "\n"
+
+
+@behaviour
+def a_byte_order_mark_is_no_error(sandbox: Sandbox) -> None:
+    assert one(sandbox, "\ufeffprint(1)").stdout == "1\n"
+
+
+@behaviour
+def a_program_can_read_its_own_source(sandbox: Sandbox) -> None:
+    code = "print(open(__file__).read(), end='')"
+    assert one(sandbox, code).stdout == code
+
+
+@behaviour
+def processes_can_share_work(sandbox: Sandbox) -> None:
+    code = """from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import Pool
+def double(x): return 2 * x
+with Pool(2) as pool: print(pool.map(double, [1, 2]))
+with ProcessPoolExecutor(2) as pool: print(list(pool.map(double, [3])))
+"""
+    assert one(sandbox, code, limits=Limits(5, 256)).stdout == "[2, 4]\n[6]\n"
 
 
 @behaviour
