@@ -1,10 +1,10 @@
-"""Screening: how often the base model solves each problem, sampled where it decides most.
+"""Screening: how often the base model solves each problem, from plain samples and a stop rule.
 
 Samples of several problems go through the engine together while those before are graded; counts are kept
 in `screening.jsonl` (see `screening_file.py`). It is no run, learns nothing, and its samples serve no
 comparison.
 With `teacher` every failed attempt at a problem that is not settled as easy is tried again under the prompt
-that shows its feedback: where that rate is higher, self-distillation has something to teach.
+that shows its feedback: where that rate is higher, self-distillation has something to learn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sdpo_solve.batch.difficulty import Look, Rule, Screened, below, choose_looks
+from sdpo_solve.batch.difficulty import Rule, Screened, below, next_looks
 from sdpo_solve.batch.locks import Meter, use_threads
 from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage, probe
 from sdpo_solve.batch.screening_file import Screening, add, append, read_screening
@@ -29,7 +29,7 @@ from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, problem_digest, sampling_record
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.solve import attempt_seed
-from sdpo_solve.types import Policy, Problem, Prompt, Sample, SamplingSpec, Verdict
+from sdpo_solve.types import Policy, Problem, Prompt, Sample
 
 _POLICY = Policy("screen", 0)
 # Looks graded at the same time; each grades several programs at once already.
@@ -37,15 +37,16 @@ _GRADERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Problems and options as for a batch. `round_size`: samples that go through the engine together;
-    `total`: samples of this command at most."""
+class ScreenSpec:
+    """Problems and options as for a batch, and how samples are spent."""
 
     spec: BatchSpec
     out: Path
     rule: Rule
     round_size: int
+    """Samples that go through the engine together."""
     total: int | None
+    """Samples of this command at most, the teacher's left out."""
     teacher: bool
     seed: int
 
@@ -81,91 +82,93 @@ class ScreenView(Protocol):
         """A sentence for the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One attempt of a screening."""
-
-    sample: Sample
-    code: str | None
-    verdict: Verdict
-
-
-@dataclass(slots=True)
-class _Job:
-    """A look under way: first the student's samples, then, where asked for, the teacher's."""
-
-    problem: Problem
-    first: int
-    stream: str
-    prompts_G: list[Prompt]
-    samples_G: list[Sample] = field(default_factory=list)
-    base: list[Tried] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Graded:
-    job: _Job
-    tried: list[Tried]
-
-
-def run(asked: Asked, view: ScreenView) -> ScreenResult:
+def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
     """Screen until every problem is settled or its samples are spent, or on from where the file ends.
 
     The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
     KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
     """
-    check_out(asked.out)
-    use_threads(asked.spec.run.threads)
-    key = RunKey(asked.seed, "", "best-of-k")
-    plan = make_plan(asked.spec.options_for(key), places=asked.spec.places_for(key.arm))
+    check_out(screen.out)
+    use_threads(screen.spec.run.threads)
+    key = RunKey(screen.seed, "", "best-of-k")
+    plan = make_plan(screen.spec.options_for(key), places=screen.spec.places_for(key.arm))
     stop = StopSignal()
-    with build.Parts(plan, replies=asked.spec.batch.replies, progress=view.on_tokens) as parts:
-        taken = load.load(asked.spec.batch.sources, asked.spec.batch, lambda: parts.sandbox)
+    with build.Parts(plan, replies=screen.spec.batch.replies, progress=view.on_tokens) as parts:
+        taken = load.load(screen.spec.batch.sources, screen.spec.batch, lambda: parts.sandbox)
         problems = {problem.id: build.problem_for(plan.run, problem) for problem in taken.problems}
-        found = _open(asked, parts, problems)
+        found = _read(screen, parts, problems)
         before = {name: found.problems[name] for name in problems}
         view.on_start(before, taken.left_out)
         with stop_on_signals(stop, view.on_notice):
-            screened = _Pipeline(asked, parts, problems, before, view, stop).run()
+            screened = _Pipeline(screen, parts, problems, before, view, stop).run()
     found = replace(found, problems={**found.problems, **screened})
     return ScreenResult(found, screened, stop.is_set)
 
 
-def _open(asked: Asked, parts: build.Parts, problems: Mapping[str, Problem]) -> Screening:
-    """What the file says of these problems; its first line states what the samples were made with."""
-    config = _config(asked, parts)
-    before = read_screening(asked.out)
+def _read(screen: ScreenSpec, parts: build.Parts, problems: Mapping[str, Problem]) -> Screening:
+    """What the file holds of these problems; its first line states what the samples were made with."""
+    config = _config(screen, parts)
+    before = read_screening(screen.out)
     if not before.config:
-        append(asked.out, {"event": "screening", "config": config})
-    for name, said in before.config.items():
-        if said != config.get(name):
+        append(screen.out, {"event": "screening", "config": config})
+    for name, value in before.config.items():
+        if name in ("judge", "feedback"):  # an option that there was not yet had its default
+            defaults = type(parts.plan.parts[name])().model_dump(mode="json", exclude={"boxes"})
+            value = {**defaults, **value}
+        if value != config.get(name):
             raise ConfigError(
-                f"{asked.out} was screened with {name} = {said!r}, now it is {config.get(name)!r}; "
+                f"{screen.out} was screened with {name} = {value!r}, now it is {config.get(name)!r}; "
                 "rates must not mix: choose another --out"
             )
     known = {name: before.problems.get(name, Screened(name)) for name in problems}
     for name, item in known.items():
         if item.digest not in ("", problem_digest(problems[name])):
             raise ConfigError(
-                f"{asked.out} holds samples of {name} as it was before its text or tests changed; "
+                f"{screen.out} holds samples of {name} as it was before its text or tests changed; "
                 "rates must not mix: choose another --out"
             )
     return Screening(config, {**before.problems, **known})
 
 
-def _config(asked: Asked, parts: build.Parts) -> dict[str, Any]:
+def _config(screen: ScreenSpec, parts: build.Parts) -> dict[str, Any]:
     """What decides the rates: samples of other settings must not be added up with these."""
     config = {
         **sampling_record(parts.plan, build.sampling_spec(parts.plan), parts.model_identity),
-        "engine": asked.spec.run.engine,
+        "engine": screen.spec.run.engine,
         "grader": parts.grader,
         "judge": parts.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
-        "teacher": asked.teacher,
-        "seed": asked.seed,
+        "teacher": screen.teacher,
+        "seed": screen.seed,
     }
-    if asked.teacher:
+    if screen.teacher:
         config["feedback"] = parts.plan.parts["feedback"].model_dump(mode="json")
     return config
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Samples of one problem that are under way: the student's, or the teacher's after `base`."""
+
+    problem: Problem
+    first: int
+    prompts_G: Sequence[Prompt]
+    base: _Graded | None = None
+
+    @property
+    def seed_stream(self) -> str:
+        """Not that of any run: no arm of a comparison draws these samples again."""
+        return f"{'screen-teacher' if self.base else 'screen'}/{self.problem.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """What came of a look. `feedback` is that of the failed attempts, where the teacher is to see it."""
+
+    look: _Look
+    n: int
+    solved: int
+    tokens: int
+    feedback: Sequence[str] = field(default_factory=list)
 
 
 class _Pipeline:
@@ -173,7 +176,7 @@ class _Pipeline:
 
     def __init__(
         self,
-        asked: Asked,
+        screen: ScreenSpec,
         parts: build.Parts,
         problems: Mapping[str, Problem],
         before: Mapping[str, Screened],
@@ -181,20 +184,20 @@ class _Pipeline:
         stop: StopSignal,
     ) -> None:
         parts.warm_up()
-        options = asked.spec.run
-        self._asked, self._problems, self._view, self._stop = asked, problems, view, stop
+        options = screen.spec.run
+        self._screen, self._problems, self._view, self._stop = screen, problems, view, stop
         self._screened = dict(before)
         self._engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
-        self._spec: SamplingSpec = build.sampling_spec(parts.plan)
+        self._spec = build.sampling_spec(parts.plan)
         self._prompter = Prompter(options.system, options.thinking, options.language)
         feedback_options = parts.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
         outage = SandboxOutage(stop, lambda: probe(parts.sandbox), view.on_notice)
         self._judge = RetryingGrader(parts.judge(), outage, Meter())
-        self._left = asked.total
+        self._left = screen.total
         self._under_way: set[str] = set()
-        self._to_teach: list[_Job] = []
+        self._for_teacher: list[_Look] = []
 
     def run(self) -> dict[str, Screened]:
         """The counts of every problem, once nothing is left to sample or the signal is set.
@@ -202,105 +205,102 @@ class _Pipeline:
         Raises EngineError and SandboxError, and Stopped where the signal is set during an outage.
         """
         pool = ThreadPoolExecutor(_GRADERS, thread_name_prefix="screen")
-        graded: list[Future[_Graded]] = []
+        grading: list[Future[_Graded]] = []
         try:
             while True:
-                jobs = self._next_jobs()
-                if not jobs and not graded:
+                looks = self._next_looks()
+                if not looks and not grading:
                     return dict(self._screened)
                 try:
-                    self._sample(jobs)
+                    samples = self._sample(looks)
                 except EngineError:
-                    self._take_all(graded)
+                    self._count_all(grading)
                     raise
-                ended, graded = graded, [pool.submit(self._grade, job) for job in jobs]
-                self._take_all(ended)
+                before = grading
+                grading = [
+                    pool.submit(self._grade, look, samples_G)
+                    for look, samples_G in zip(looks, samples, strict=True)
+                ]
+                self._count_all(before)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _next_jobs(self) -> list[_Job]:
+    def _next_looks(self) -> list[_Look]:
         """Answers of the teacher that are due, and looks at problems that are not under way."""
-        jobs, self._to_teach = self._to_teach, []
-        room = self._asked.round_size - sum(len(job.prompts_G) for job in jobs)
+        looks, self._for_teacher = self._for_teacher, []
+        room = self._screen.round_size - sum(len(look.prompts_G) for look in looks)
         room = room if self._left is None else min(room, self._left)
-        if self._stop.is_set or room <= 0:
-            return jobs
-        screened = list(self._screened.values())
-        return jobs + [
-            self._job(look) for look in choose_looks(screened, self._under_way, self._asked.rule, room)
-        ]
+        if self._stop.is_set:
+            return looks
+        for next_look in next_looks(list(self._screened.values()), self._under_way, self._screen.rule, room):
+            problem, first = self._problems[next_look.problem], self._screened[next_look.problem].base.n
+            looks.append(_Look(problem, first, [self._prompter.student(problem)] * next_look.n))
+            self._under_way.add(problem.id)
+            if self._left is not None:
+                self._left -= next_look.n
+        return looks
 
-    def _job(self, look: Look) -> _Job:
-        self._under_way.add(look.problem)
-        if self._left is not None:
-            self._left -= look.n
-        problem, first = self._problems[look.problem], self._screened[look.problem].base.n
-        return _Job(problem, first, "screen", [self._prompter.student(problem)] * look.n)
-
-    def _sample(self, jobs: Sequence[_Job]) -> None:
-        """One call for all. Seeds come from streams of their own: no arm of a comparison draws them again."""
-        if not jobs:
-            return
-        prompts = [prompt for job in jobs for prompt in job.prompts_G]
+    def _sample(self, looks: Sequence[_Look]) -> list[list[Sample]]:
+        """The samples of each look, all from one call of the engine."""
+        if not looks:
+            return []
+        prompts = [prompt for look in looks for prompt in look.prompts_G]
         seeds = [
-            attempt_seed(self._asked.seed, f"{job.stream}/{job.problem.id}", job.first + g)
-            for job in jobs
-            for g in range(len(job.prompts_G))
+            attempt_seed(self._screen.seed, look.seed_stream, look.first + g)
+            for look in looks
+            for g in range(len(look.prompts_G))
         ]
-        self._view.on_sampling(len(prompts), len(jobs))
+        self._view.on_sampling(len(prompts), len(looks))
         samples = iter(self._engine.sample(prompts, seeds, _POLICY, self._spec))
-        for job in jobs:
-            job.samples_G = [next(samples) for _ in job.prompts_G]
+        return [[next(samples) for _ in look.prompts_G] for look in looks]
 
-    def _grade(self, job: _Job) -> _Graded:
-        codes_G = [self._judge.extract(job.problem, sample).code for sample in job.samples_G]
-        verdicts_G = self._judge.grade(job.problem, codes_G)
-        tried = [Tried(*item) for item in zip(job.samples_G, codes_G, verdicts_G, strict=True)]
-        return _Graded(job, tried)
+    def _grade(self, look: _Look, samples_G: Sequence[Sample]) -> _Graded:
+        extracted_G = [self._judge.extract(look.problem, sample) for sample in samples_G]
+        verdicts_G = self._judge.grade(look.problem, [extracted.code for extracted in extracted_G])
+        tokens = sum(len(sample.token_ids_T) for sample in samples_G)
+        solved = sum(verdict.solved for verdict in verdicts_G)
+        texts: list[str] = []
+        if self._screen.teacher and look.base is None:
+            texts = [
+                feedback.render(look.problem, extracted, verdict, self._feedback)
+                for extracted, verdict in zip(extracted_G, verdicts_G, strict=True)
+                if not verdict.solved
+            ]
+        return _Graded(look, len(samples_G), solved, tokens, texts)
 
-    def _take_all(self, graded: Sequence[Future[_Graded]]) -> None:
+    def _count_all(self, grading: Sequence[Future[_Graded]]) -> None:
         """Wait for the grading of a round, and count it."""
-        for future in graded:
-            self._take(future.result())
+        for future in grading:
+            self._count(future.result())
         self._view.on_round()
 
-    def _take(self, graded: _Graded) -> None:
-        """Write the look down, or first ask the teacher where it failed."""
-        job, tried = graded.job, graded.tried
-        if job.base is not None:
-            self._write(job.problem, job.base, tried)
-            return
-        failed = [item for item in tried if not item.verdict.solved]
-        if self._asked.teacher and failed and not self._is_easy(job.problem, tried):
-            prompts = [
-                self._prompter.teacher(job.problem, feedback=self._hears(job.problem, item))
-                for item in failed
-            ]
-            self._to_teach.append(_Job(job.problem, job.first, "screen-teacher", prompts, base=tried))
+    def _count(self, graded: _Graded) -> None:
+        """Write a look down, or first pass its failures to the teacher."""
+        look = graded.look
+        if look.base is not None:
+            self._write(look.problem, look.base, graded)
+        elif graded.feedback and not self._is_easy(graded):
+            prompts_G = [self._prompter.teacher(look.problem, feedback=text) for text in graded.feedback]
+            self._for_teacher.append(_Look(look.problem, look.first, prompts_G, base=graded))
         else:
-            self._write(job.problem, tried, [])
+            self._write(look.problem, graded, _Graded(look, 0, 0, 0))
 
-    def _is_easy(self, problem: Problem, tried: Sequence[Tried]) -> bool:
-        counts = self._screened[problem.id].base
-        now = counts.plus(len(tried), sum(item.verdict.solved for item in tried))
-        return below(now, self._asked.rule.ceiling) is False
+    def _is_easy(self, graded: _Graded) -> bool:
+        counts = self._screened[graded.look.problem.id].base.plus(graded.n, graded.solved)
+        return below(counts, self._screen.rule.ceiling) is False
 
-    def _hears(self, problem: Problem, item: Tried) -> str:
-        extracted = self._judge.extract(problem, item.sample)
-        return feedback.render(problem, extracted, item.verdict, self._feedback)
-
-    def _write(self, problem: Problem, tried: Sequence[Tried], taught: Sequence[Tried]) -> None:
+    def _write(self, problem: Problem, base: _Graded, teacher: _Graded) -> None:
         event = {
             "event": "group",
             "problem": problem.id,
             "digest": problem_digest(problem),
-            "n": len(tried),
-            "solved": sum(item.verdict.solved for item in tried),
-            "teacher_n": len(taught),
-            "teacher_solved": sum(item.verdict.solved for item in taught),
-            "tokens": sum(len(item.sample.token_ids_T) for item in (*tried, *taught)),
+            "n": base.n,
+            "solved": base.solved,
+            "teacher_n": teacher.n,
+            "teacher_solved": teacher.solved,
+            "tokens": base.tokens + teacher.tokens,
         }
-        append(self._asked.out, event)
+        append(self._screen.out, event)
         self._under_way.discard(problem.id)
         self._screened[problem.id] = add(self._screened[problem.id], event)
-        self._view.on_look(self._screened[problem.id], len(tried) + len(taught))
+        self._view.on_look(self._screened[problem.id], base.n + teacher.n)

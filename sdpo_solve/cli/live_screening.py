@@ -29,7 +29,6 @@ from sdpo_solve.batch.difficulty import (
     Screened,
     interval,
     pass_at,
-    worth,
 )
 from sdpo_solve.batch.screening_file import Screening
 from sdpo_solve.datasets.selection import describe_left_out
@@ -58,7 +57,7 @@ class ScreenProgress:
     @property
     def n_settled(self) -> int:
         """Problems that get no more samples."""
-        return sum(item.base.n > 0 and not worth(item.base, self.rule) for item in self.screened.values())
+        return sum(item.base.n > 0 and self.rule.is_settled(item.base) for item in self.screened.values())
 
     @property
     def spent(self) -> str:

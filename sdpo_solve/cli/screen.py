@@ -67,7 +67,7 @@ def screen(flags: Mapping[str, Any]) -> None:
     own, others = split(ScreenOptions, flags)
     spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))
     rule = Rule(own.group_size, own.attempts, rate_of(own.ceiling))
-    asked = screening.Asked(
+    asked = screening.ScreenSpec(
         spec, spec.batch.screening, rule, own.round_size, own.total, own.teacher, own.seed
     )
     console = Console(stderr=own.as_json, highlight=False)

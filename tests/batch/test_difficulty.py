@@ -2,10 +2,12 @@
 
 import math
 import random
+import re
 from pathlib import Path
 
 import pytest
 
+from sdpo_solve.batch import difficulty
 from sdpo_solve.batch.difficulty import (
     HARD_RATE,
     VERY_HARD_RATE,
@@ -14,13 +16,10 @@ from sdpo_solve.batch.difficulty import (
     Rule,
     Screened,
     below,
-    choose_looks,
     interval,
-    look_size,
-    open_level,
+    next_looks,
     pass_at,
     rate_of,
-    worth,
 )
 from sdpo_solve.batch.screening_file import Screening, append, check_marks, read_marks, read_screening
 from sdpo_solve.errors import ConfigError
@@ -103,59 +102,59 @@ def test_pass_at_k_counts_the_draws_that_hold_a_success() -> None:
 
 
 RULE = Rule(group=16, most=512)
+README = (Path(difficulty.__file__).parent / "README.md").read_text("utf-8")
+# Of the README's table: times the rate of `hard`, called hard, called not hard, samples.
+ERROR_RATES = re.findall(r"^\| ([\d/]+) \| ([\d.]+ %) \| ([\d.]+ %) \| (\d+) \|$", README, re.MULTILINE)
 
 
-def test_every_problem_gets_a_short_look_first_and_then_those_that_settle_soonest() -> None:
-    quick, slow, done = (
-        Screened("quick", Counts(8, 1)),
-        Screened("slow", Counts(64, 1)),
+def test_the_problems_with_the_fewest_samples_come_first() -> None:
+    few, many, done = (
+        Screened("few", Counts(8, 1)),
+        Screened("many", Counts(64, 1)),
         Screened("done", Counts(64, 20)),
     )
-    looks = choose_looks([slow, quick, done, Screened("new"), Screened("newer")], {"newer"}, RULE, 64)
-    assert looks == [Look("new", 4), Look("quick", 8), Look("slow", 16)]
-    assert choose_looks([slow, quick, Screened("new")], set(), RULE, 6) == [Look("new", 4), Look("quick", 2)]
-    assert choose_looks([done], set(), RULE, 64) == []
+    screened = [many, few, done, Screened("new"), Screened("newer")]
+    assert next_looks(screened, {"newer"}, RULE, 64) == [Look("new", 4), Look("few", 8), Look("many", 16)]
+    assert next_looks([many, few, Screened("new")], set(), RULE, 6) == [Look("new", 4), Look("few", 2)]
+    assert next_looks([done], set(), RULE, 64) == []
 
 
 def test_looks_grow_with_the_samples_and_never_pass_the_most() -> None:
-    assert [look_size(Counts(n, 0), RULE) for n in (0, 4, 8, 16, 64, 510)] == [4, 4, 8, 16, 16, 2]
-    assert look_size(Counts(0, 0), Rule(group=3, most=12)) == 3
+    assert [RULE.look_size(Counts(n, 0)) for n in (0, 4, 8, 16, 64, 510)] == [4, 4, 8, 16, 16, 2]
+    assert Rule(group=3, most=12).look_size(Counts(0, 0)) == 3
 
 
 def test_one_success_among_the_first_four_settles_a_problem_and_one_among_eight_does_not() -> None:
-    assert open_level(Counts(4, 1), RULE) is None
-    assert open_level(Counts(8, 1), RULE) == HARD_RATE
-    assert open_level(Counts(277, 0), RULE) == VERY_HARD_RATE
+    assert RULE.is_settled(Counts(4, 1))
+    assert RULE.open_level(Counts(8, 1)) == HARD_RATE
+
+
+def test_very_hard_is_asked_about_only_where_the_samples_can_tell() -> None:
+    assert RULE.is_settled(Counts(277, 0))  # it would take 6,300
+    assert Rule(group=16, most=6300).open_level(Counts(277, 0)) == VERY_HARD_RATE
 
 
 def test_a_ceiling_asks_first_whether_the_rate_lies_below_it() -> None:
     rule = Rule(group=16, most=512, ceiling=0.1)
-    assert open_level(Counts(4, 1), rule) == 0.1  # 25 %, but the interval begins at 1.3 %
-    assert open_level(Counts(8, 3), rule) is None
-    assert open_level(Counts(64, 2), rule) == HARD_RATE  # surely below a tenth; hard or not is open
-    assert open_level(Counts(128, 5), rule) is None
+    assert rule.open_level(Counts(4, 1)) == 0.1  # 25 %, but the interval begins at 1.3 %
+    assert rule.open_level(Counts(8, 3)) is None
+    assert rule.open_level(Counts(64, 2)) == HARD_RATE  # surely below a tenth; hard or not is open
+    assert rule.open_level(Counts(128, 5)) is None
 
 
-def test_what_the_samples_left_can_hardly_settle_is_left_alone() -> None:
-    assert worth(Counts(48, 0), Rule(group=16, most=64)) == 0  # 4 successes of 16 would be wanted
-    assert worth(Counts(48, 0), RULE) > 0
-    assert worth(Counts(512, 0), RULE) == 0
+def test_samples_are_spent_until_the_interval_tells() -> None:
+    assert not Rule(group=16, most=64).is_settled(Counts(48, 0))
+    assert Rule(group=16, most=64).is_settled(Counts(64, 0))
+    assert not RULE.is_settled(Counts(276, 0))
 
 
-def test_the_chance_of_a_success_is_that_of_the_beta_binomial() -> None:
-    # Jeffreys: after 0 of 4, B(0.5, 4.5 + 4) / B(0.5, 4.5) is the chance of no success in the next 4.
-    none = math.exp(math.lgamma(8.5) + math.lgamma(5) - math.lgamma(9) - math.lgamma(4.5))
-    # 2 of 8 settle it, 1 of 8 does not: so the chance is that of at least two.
-    got = worth(Counts(4, 0), Rule(group=4, most=8)) * 4
-    assert 0 < got < 1 - none
-
-
-def test_repeated_looks_err_as_often_as_the_docstring_says() -> None:
-    ends = ends_of(HARD_RATE, RULE)
-    assert (round(ends["hard"], 2), round(ends["not hard"], 2)) == (0.07, 0.17)
-    assert round(ends_of(HARD_RATE / 3, RULE)["not hard"], 2) == 0.02
-    assert round(ends_of(2 * HARD_RATE, RULE)["hard"], 3) == 0.002
-    assert round(ends_of(1 / 3, RULE)["samples"]) == 6
+@pytest.mark.parametrize("row", ERROR_RATES, ids=lambda row: row[0])
+def test_the_stop_rule_errs_as_often_as_the_readme_says(row: tuple[str, str, str, str]) -> None:
+    """Exact: every way that looks of 4, 4, 8, 16, ... samples up to 512 can come out."""
+    rate = {"1": 1.0, "1/3": 1 / 3, "2": 2.0, "30": 30.0}[row[0]] * HARD_RATE
+    ends = ends_of(rate, RULE)
+    hard, not_hard = (f"{100 * ends[mark]:.1f} %" for mark in ("hard", "not hard"))
+    assert (hard, not_hard, f"{ends['samples']:.0f}") == row[1:]
 
 
 def ends_of(rate: float, rule: Rule) -> dict[str, float]:
@@ -163,7 +162,7 @@ def ends_of(rate: float, rule: Rule) -> dict[str, float]:
     ends = {"hard": 0.0, "not hard": 0.0, "samples": 0.0}
     open_ones, n = {0: 1.0}, 0
     while open_ones and n < rule.most:
-        more = look_size(Counts(n, 0), rule)
+        more = rule.look_size(Counts(n, 0))
         ends["samples"] += more * sum(open_ones.values())
         spread: dict[int, float] = {}
         for solved, share in open_ones.items():
@@ -175,7 +174,7 @@ def ends_of(rate: float, rule: Rule) -> dict[str, float]:
             is_hard = below(Counts(n, solved), HARD_RATE)
             if is_hard is not None:
                 ends["hard" if is_hard else "not hard"] += share
-            elif worth(Counts(n, solved), rule):
+            else:
                 open_ones[solved] = share
     return ends
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sdpo_solve.batch.difficulty import Rule, Screened
-from sdpo_solve.batch.screening import Asked, _Pipeline
+from sdpo_solve.batch.screening import ScreenSpec, _Pipeline
 from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
 from sdpo_solve.batch.stop import StopSignal
@@ -70,7 +70,9 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
         judge=ReadGrader,
         plan=Plan(RunOptions(engine="scripted", max_tokens=8), {"feedback": feedback.Options()}),
     )
-    return _Pipeline(Asked(spec, out, **options), shop, problems, before, view, stop or StopSignal()).run()
+    return _Pipeline(
+        ScreenSpec(spec, out, **options), shop, problems, before, view, stop or StopSignal()
+    ).run()
 
 
 RATES = [0.0, 0.005, 0.05, 0.3, 0.6, 0.9, 1.0, 0.3, 0.6, 0.9]

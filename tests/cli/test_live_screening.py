@@ -39,7 +39,7 @@ def drawn(thing: object, width: int = 80) -> str:
 
 def test_problems_never_looked_at_are_no_undecided_ones() -> None:
     assert marks_line(SCREENED) == "1 not hard · 1 undecided · 1 hard, very hard undecided · 1 not looked at"
-    assert progress().n_settled == 1
+    assert progress().n_settled == 2
 
 
 def test_the_frame_fits_80_columns_and_shows_the_hardest_first() -> None:
@@ -68,7 +68,7 @@ def test_a_round_that_changed_nothing_says_nothing() -> None:
     view.on_round()
     assert len(said.getvalue().splitlines()) == 1
     assert (
-        "1/4 done: 2 undecided · 1 not hard · 1 hard, very hard undecided · 0:00 · 4 samples"
+        "2/4 done: 2 undecided · 1 not hard · 1 hard, very hard undecided · 0:00 · 4 samples"
         in said.getvalue()
     )
 
