@@ -8,8 +8,9 @@ come from that field. Here values are read and errors about them worded; nothing
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -59,11 +60,51 @@ Listed = BeforeValidator(_listed)
 Names = Annotated[tuple[str, ...], Listed]
 
 
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a command offers an option, where the field does not say; stands in its `Annotated` metadata."""
+
+    panel: str | None = None
+    """The group of `--help` that it belongs to; None: that of the class which declares it."""
+    name: str | None = None
+    """Its name where that is not the field's: `from` for `from_date`."""
+    short: str | None = None
+    metavar: str | None = None
+    is_argument: bool = False
+    """Given by its place on the line, without a name."""
+    only_in_file: bool = False
+    sets: str | None = None
+    """The setting of a part that it stands for: `sandbox.runtime`."""
+
+
+# The groups of `--help`, in their order; the first has no name.
+PANELS = (
+    "",
+    "What to solve",
+    "Budget",
+    "Sampling",
+    "Grading",
+    "Learning",
+    "Execution",
+    "Output",
+    "With --sandbox",
+)
+BUDGET, SAMPLING, GRADING, LEARNING, OUTPUT = map(
+    Flag, ("Budget", "Sampling", "Grading", "Learning", "Output")
+)
+SETTINGS = Flag("Learning", "set", metavar="PART.OPTION=VALUE")
+SANDBOX_HELP = "where programs run: docker, bubblewrap, or auto: the first that works"
+REPLIES_HELP = "replies for --engine scripted, one JSON object a line"
+
+
 class Options(BaseModel):
-    """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting."""
+    """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting.
+
+    `panel`: the group of `--help` that the fields of a class belong to; see `Flag`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
+    panel: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Options by their names in files of earlier versions, which are still read: old -> new."""
     removed: ClassVar[Mapping[str, Any]] = {}
@@ -87,42 +128,11 @@ class Options(BaseModel):
         return cls.model_construct(**{key: getattr(self, key) for key in cls.model_fields})
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """How a command offers an option; stands in the `Annotated` metadata of the field."""
-
-    panel: str = ""
-    """The group of `--help` that it belongs to; empty: the first one."""
-    name: str | None = None
-    """Its name where that is not the field's: `from` for `from_date`."""
-    short: str | None = None
-    metavar: str | None = None
-    is_argument: bool = False
-    """Given by its place on the line, without a name."""
-    only_in_file: bool = False
-    sets: str | None = None
-    """The setting of a part that it stands for: `sandbox.runtime`."""
-
-
-PROBLEMS = Flag("What to solve")
-BUDGET = Flag("Budget")
-SAMPLING = Flag("Sampling")
-GRADING = Flag("Grading")
-LEARNING = Flag("Learning")
-EXECUTION = Flag("Execution")
-OUTPUT = Flag("Output")
-SETTINGS = Flag("Learning", "set", metavar="PART.OPTION=VALUE")
-IN_FILE = Flag(only_in_file=True)
-
-REPLIES_HELP = "replies for --engine scripted, one JSON object a line"
-
-
 class PartOptions(Options):
     """What every command takes that judges programs: a sandbox, and options of the parts."""
 
-    sandbox: Annotated[str, GRADING] = Field(
-        "auto", description="where programs run: docker, bubblewrap, or auto: the first that works"
-    )
+    panel = "Grading"
+    sandbox: str = Field("auto", description=SANDBOX_HELP)
     settings: Annotated[Mapping[str, Mapping[str, Any]], SETTINGS] = Field(
         default_factory=dict, description="set an option of a part, e.g. learner.lr=1e-4 (repeatable)"
     )
@@ -131,47 +141,38 @@ class PartOptions(Options):
 class SamplingOptions(PartOptions):
     """How answers are sampled and judged. None: decided when a run is built, and recorded."""
 
-    engine: Annotated[str, SAMPLING] = Field(
-        "hf", description="what samples: hf (in this process), vllm or scripted"
-    )
-    model: Annotated[str | None, SAMPLING] = Field(
+    panel = "Sampling"
+    engine: str = Field("hf", description="what samples: hf (in this process), vllm or scripted")
+    model: str | None = Field(
         None, description="model name, hub id or directory; see 'sdpo-solve model list'"
     )
-    max_tokens: Annotated[int | None, SAMPLING] = Field(
+    max_tokens: int | None = Field(
         None, ge=1, description="tokens of one answer at most (default: 512, with CUDA 8192)"
     )
-    temperature: Annotated[float, SAMPLING] = Field(1.0, gt=0, le=10, description="sampling temperature")
+    temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature")
+    system: str | None = Field(None, description="system message (default: the model's own)")
+    thinking: bool = Field(False, description="let the model think first, where its template can")
+    threads: int | None = Field(
+        None, ge=1, description="processor threads; equal results need equal numbers (default: all)"
+    )
     feedback_mode: Annotated[FeedbackMode, GRADING] = Field(
         "public", description="tests that feedback may quote"
     )
     language: Annotated[Literal["python", "cpp"], GRADING] = Field(
         "python", description="language of the programs"
     )
-    system: Annotated[str | None, SAMPLING] = Field(
-        None, description="system message (default: the model's own)"
-    )
-    thinking: Annotated[bool, SAMPLING] = Field(
-        False, description="let the model think first, where its template can"
-    )
-    threads: Annotated[int | None, SAMPLING] = Field(
-        None,
-        ge=1,
-        description="processor threads of the model; equal results need equal numbers of them "
-        "(default: all that the machine offers)",
-    )
 
 
 class SharedOptions(SamplingOptions):
     """What all runs of a batch have in common."""
 
-    attempts: Annotated[int, BUDGET] = Field(64, ge=1, description="attempts of a run at most")
-    tokens: Annotated[int | None, BUDGET] = Field(None, ge=1, description="generated tokens of a run at most")
-    wall_seconds: Annotated[float | None, BUDGET] = Field(None, gt=0, description="seconds of a run at most")
+    panel = "Budget"
+    attempts: int = Field(64, ge=1, description="attempts of a run at most")
+    tokens: int | None = Field(None, ge=1, description="generated tokens of a run at most")
+    wall_seconds: float | None = Field(None, gt=0, description="seconds of a run at most")
+    keep_going: bool = Field(False, description="spend the whole budget, also after a success")
     group_size: Annotated[int | None, LEARNING] = Field(
         None, ge=1, description="attempts sampled together between two updates (default: 16)"
-    )
-    keep_going: Annotated[bool, BUDGET] = Field(
-        False, description="spend the whole budget, also after a success"
     )
 
 
@@ -221,9 +222,10 @@ def read_options(
 
 
 def flag_of(cls: type[BaseModel], key: str) -> Flag:
-    """How a command offers this field; a `Flag` without marks where the field says nothing."""
-    found = cls.model_fields[key].metadata
-    return next((mark for mark in found if isinstance(mark, Flag)), Flag())
+    """How a command offers this field."""
+    mark = next((mark for mark in cls.model_fields[key].metadata if isinstance(mark, Flag)), Flag())
+    declared_in = next(base for base in cls.__mro__ if key in inspect.get_annotations(base))
+    return mark if mark.panel is not None else replace(mark, panel=getattr(declared_in, "panel", ""))
 
 
 def key_name(cls: type[BaseModel], key: str) -> str:

@@ -18,14 +18,12 @@ from pydantic import Field
 from sdpo_solve import methods
 from sdpo_solve.config import (
     BUDGET,
-    EXECUTION,
-    IN_FILE,
     LEARNING,
     OF_SAMPLING,
     OUTPUT,
-    PROBLEMS,
     REPLIES_HELP,
     SAMPLING,
+    Flag,
     Names,
     Options,
     RunOptions,
@@ -67,42 +65,39 @@ class ScreenedOptions(SourceOptions, SamplingOptions):
     """What a screening takes from the options of a batch: problems, and how they are sampled and judged."""
 
 
-class BatchOptions(SourceOptions):
+class ExecutionOptions(Options):
+    """How runs are carried out; none of it changes a result but `merge`, by rounding."""
+
+    panel = "Execution"
+    in_flight: int = Field(2, ge=1, le=256, description="runs under way at once in one process")
+    merge: bool = Field(
+        False, description="sample for the runs in flight together; rounding may change tokens"
+    )
+    tries: int = Field(2, ge=1, le=100, description="times a failing run is tried, over all commands")
+    executor: Literal["local", "ray"] = Field("local", description="this process, or a Ray cluster")
+    workers: int | None = Field(None, ge=1, description="Ray workers (default: one an accelerator, else one)")
+    address: str | None = Field(
+        None, description="Ray cluster (default: RAY_ADDRESS, else one on this machine)"
+    )
+
+
+class BatchOptions(SourceOptions, ExecutionOptions):
     """A batch, its runs' own options aside. Lists may be given as one comma-separated text."""
 
+    panel = "What to solve"
     methods: Annotated[Names, LEARNING] = Field(
         PAPER_ARMS, min_length=1, description="arms that are compared, comma-separated"
     )
-    arms: Annotated[Mapping[str, ArmOptions], IN_FILE] = Field(
+    arms: Annotated[Mapping[str, ArmOptions], Flag(only_in_file=True)] = Field(
         default_factory=dict, description="names that `methods` may use besides the methods' own"
     )
     seeds: Annotated[int, BUDGET] = Field(1, ge=1, le=1000, description="seeds of each problem and method")
-    only: Annotated[str | None, PROBLEMS] = Field(
+    only: str | None = Field(
         None,
         description="keep what a screening found so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
         "with feedback solved at least every fourth time",
     )
-    screening: Annotated[Path, PROBLEMS] = Field(
-        Path("runs/screen"), description="the screening that --only reads"
-    )
-    in_flight: Annotated[int, EXECUTION] = Field(
-        2, ge=1, le=256, description="runs under way at once in one process"
-    )
-    merge: Annotated[bool, EXECUTION] = Field(
-        False, description="sample for the runs in flight together; rounding may change tokens"
-    )
-    tries: Annotated[int, EXECUTION] = Field(
-        2, ge=1, le=100, description="times a failing run is tried, over all commands"
-    )
-    executor: Annotated[Literal["local", "ray"], EXECUTION] = Field(
-        "local", description="this process, or a Ray cluster"
-    )
-    workers: Annotated[int | None, EXECUTION] = Field(
-        None, ge=1, description="Ray workers (default: one an accelerator, else one)"
-    )
-    address: Annotated[str | None, EXECUTION] = Field(
-        None, description="Ray cluster (default: RAY_ADDRESS, else one on this machine)"
-    )
+    screening: Path = Field(Path("runs/screen"), description="the screening that --only reads")
     track: Annotated[Names, OUTPUT] = Field(
         (), description="trackers, comma-separated: tensorboard, wandb, trackio"
     )

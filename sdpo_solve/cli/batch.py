@@ -29,7 +29,7 @@ from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
-from sdpo_solve.config import OUTPUT, Flag, Options, SharedOptions
+from sdpo_solve.config import Flag, SharedOptions
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.report.table import clock
 from sdpo_solve.run.identity import check_out
@@ -44,14 +44,13 @@ INTERRUPTED = 130
 SOME_FAILED = 4
 
 
-class Shown(WithFile, Options):
+class Shown(WithFile):
     """What is done with a batch, besides its own options."""
 
-    no_measure: Annotated[bool, OUTPUT] = Field(
-        False, description="print no estimate where nothing was measured yet"
-    )
+    panel = "Output"
+    no_measure: bool = Field(False, description="print no estimate where nothing was measured yet")
     dry_run: bool = Field(False, description="print the plan and stop")
-    as_json: Annotated[bool, Flag(OUTPUT.panel, "json")] = Field(
+    as_json: Annotated[bool, Flag(name="json")] = Field(
         False, description="events as JSON lines on standard output, all else on standard error"
     )
 

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from sdpo_solve.cli.flags import WithJson, command
-from sdpo_solve.config import GRADING, SETTINGS, Flag, Names, Options, parse_settings
+from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, parse_settings
 from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
 
@@ -109,9 +109,7 @@ class ForgettingBench(WithJson, Selection):
     sources: Annotated[tuple[str, ...], SOURCES] = Field(description=SOURCES_HELP)
     samples: int = Field(8, ge=1, description="answers of each problem, with and without")
     version: int | None = Field(None, ge=1, description="policy to try (default: the newest)")
-    sandbox: Annotated[str, GRADING] = Field(
-        "auto", description="where programs run: docker, bubblewrap, or auto: the first that works"
-    )
+    sandbox: str = Field("auto", description=SANDBOX_HELP)
 
 
 @command(

@@ -17,17 +17,7 @@ import typer
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
-from sdpo_solve.config import (
-    GRADING,
-    OUTPUT,
-    Flag,
-    Listed,
-    Options,
-    as_flag,
-    flag_of,
-    parse_settings,
-    read_options,
-)
+from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -36,17 +26,6 @@ _FIRST = (
     "file", "method", "methods", "attempts", "seeds", "group_size", "max_tokens", "model", "keep_going",
     "seed", "dry_run", "out", "as_json",
 )  # fmt: skip
-_PANELS = (
-    "",
-    "What to solve",
-    "Budget",
-    "Sampling",
-    "Grading",
-    "Learning",
-    "Execution",
-    "Output",
-    "With --sandbox",
-)
 _METAVARS = {"int": "INTEGER", "float": "NUMBER", "date": "DATE", "Path": "PATH", "bool": ""}
 
 
@@ -60,7 +39,8 @@ RUNS_HELP = "directories of runs, ones that hold them, or packed files"
 
 
 class WithJson(Options):
-    as_json: Annotated[bool, Flag(OUTPUT.panel, "json")] = Field(
+    panel = "Output"
+    as_json: Annotated[bool, Flag(name="json")] = Field(
         False, description="one JSON object on standard output, all else on standard error"
     )
 
@@ -72,7 +52,8 @@ class WithFile(Options):
 
 
 class WithRuntime(Options):
-    runtime: Annotated[str | None, Flag(GRADING.panel, sets="sandbox.runtime")] = Field(
+    panel = "Grading"
+    runtime: Annotated[str | None, Flag(sets="sandbox.runtime")] = Field(
         None, description="Docker's OCI runtime, such as runsc for gVisor; means --sandbox docker"
     )
 
@@ -169,7 +150,7 @@ def _in_order(options: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
         key, mark = item[0], flag_of(options, item[0])
         if mark.is_argument or key in _FIRST:
             return 0, 0 if mark.is_argument else 1 + _FIRST.index(key)
-        return 1 + (_PANELS.index(mark.panel) if mark.panel in _PANELS else len(_PANELS)), 0
+        return 1 + PANELS.index(mark.panel or ""), 0
 
     fields = [item for item in options.model_fields.items() if not flag_of(options, item[0]).only_in_file]
     return sorted(fields, key=place)
@@ -184,8 +165,8 @@ def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
         default = inspect.Parameter.empty if field.is_required() else None
     else:
         names = [f"--{mark.name or key.replace('_', '-')}", *([f"-{mark.short}"] if mark.short else [])]
-        panel = None if key in _FIRST else mark.panel or None
         metavar = mark.metavar or _METAVARS.get(getattr(kind, "__name__", ""), "TEXT")
+        panel = None if key in _FIRST else mark.panel or None
         marked = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
     if shape is bool:
         default = False
@@ -212,7 +193,7 @@ def help_text(field: FieldInfo) -> str:
         *most, last = map(str, get_args(kind))
         text += f": {', '.join(most)} or {last}"
     notes = [f"at most {bound:g}" for mark in field.metadata if (bound := getattr(mark, "le", None))]
-    default = None if field.is_required() else field.default
+    default = None if field.is_required() or field.default_factory else field.default
     if default is not None and default is not False and default != ():
         notes.append(f"default: {','.join(map(str, default)) if isinstance(default, tuple) else default}")
     text += f" ({'; '.join(notes)})" if notes else ""

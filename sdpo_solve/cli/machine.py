@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import Field
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.flags import WithRuntime, command
-from sdpo_solve.config import SETTINGS, Flag, Names, Options, PartOptions, RunOptions
+from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, RunOptions
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import selfcheck
 from sdpo_solve.model import memory, names
@@ -23,9 +23,6 @@ from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import install
 from sdpo_solve.sanitize import clean
-
-_SANDBOX = Flag("With --sandbox")
-
 
 # -- setup ---------------------------------------------------------------------------------------------------
 
@@ -59,19 +56,22 @@ def _sayer(console: Console) -> Callable[[str], None]:
 # -- doctor --------------------------------------------------------------------------------------------------
 
 
-class DoctorCommand(WithRuntime, Options):
-    model: str | None = Field(None, description="model to look for (default: the default model)")
-    sandbox: bool = Field(False, description="judge every honest and hostile program in the sandbox")
-    backend: Annotated[str, _SANDBOX] = Field(
-        "auto", description="where programs run: docker, bubblewrap, or auto: the first that works"
-    )
-    only: Annotated[Names, _SANDBOX] = Field(
-        (), description="programs named like one of these, comma-separated"
-    )
-    at_a_time: Annotated[int, _SANDBOX] = Field(2, ge=1, description="programs judged at a time")
-    settings: Annotated[dict[str, dict[str, object]], replace(SETTINGS, panel="With --sandbox")] = Field(
+class SandboxTrial(Options):
+    """Which programs `doctor --sandbox` judges, and where."""
+
+    panel = "With --sandbox"
+    backend: str = Field("auto", description=SANDBOX_HELP)
+    only: Names = Field((), description="programs named like one of these, comma-separated")
+    at_a_time: int = Field(2, ge=1, description="programs judged at a time")
+    settings: Annotated[Mapping[str, Mapping[str, Any]], replace(SETTINGS, panel=None)] = Field(
         default_factory=dict, description="set an option of a part, e.g. sandbox.parallel=1 (repeatable)"
     )
+
+
+class DoctorCommand(WithRuntime, SandboxTrial):
+    panel = ""
+    model: str | None = Field(None, description="model to look for (default: the default model)")
+    sandbox: bool = Field(False, description="judge every honest and hostile program in the sandbox")
 
 
 @command(
@@ -147,14 +147,14 @@ def _check_model(name: str) -> install.Check:
     return install.Check("model", True, f"{model.name} at {model.path}", "")
 
 
-def try_sandbox(given: DoctorCommand, console: Console) -> bool:
+def try_sandbox(given: SandboxTrial, console: Console) -> bool:
     """Judge honest and hostile programs in the sandbox; true where all went as they must and nothing is left.
 
     Raises UserError for an unknown sandbox or program, PrerequisiteError where the sandbox cannot be started,
     SandboxError where it breaks.
     """
-    options = PartOptions(sandbox=given.backend, settings=given.settings)
-    plan = make_plan(RunOptions(**options.model_dump()), grading_only=True)
+    options = RunOptions(sandbox=given.backend, settings=given.settings)
+    plan = make_plan(options, grading_only=True)
     chosen = selfcheck.choose(selfcheck.load(), given.only)
     before = selfcheck.traces()
 

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve.cli.flags import RUNS, RUNS_HELP, WithJson, command
-from sdpo_solve.config import OUTPUT, Flag, Listed, Options
+from sdpo_solve.config import Flag, Listed, Options
 from sdpo_solve.errors import ConfigError
 
 if TYPE_CHECKING:
     from sdpo_solve.report.problems import Marks
 
 
-class ReportCommand(WithJson, Options):
+class FigureOptions(Options):
+    """What is computed."""
+
     sources: Annotated[tuple[Path, ...], RUNS] = Field(description=RUNS_HELP)
     x: Literal["attempts", "tokens", "seconds"] = Field(
         "attempts", description="what discovery is counted in"
@@ -33,16 +35,16 @@ class ReportCommand(WithJson, Options):
         None, description="a screening that says which problems are hard and very hard"
     )
     replicates: int = Field(1000, ge=100, le=100_000, description="bootstrap replicates")
-    linear: Annotated[bool, OUTPUT] = Field(False, description="a linear x axis instead of a logarithmic one")
-    no_curves: Annotated[bool, OUTPUT] = Field(False, description="tables only")
-    as_csv: Annotated[bool, Flag(OUTPUT.panel, "csv")] = Field(False, description="one row a run, as CSV")
-    as_markdown: Annotated[bool, Flag(OUTPUT.panel, "markdown")] = Field(
-        False, description="the tables in Markdown"
-    )
-    png: Annotated[Path | None, OUTPUT] = Field(None, description="write the curves to this PNG file")
-    html: Annotated[Path | None, OUTPUT] = Field(
-        None, description="write one self-contained page to this file"
-    )
+
+
+class ReportCommand(WithJson, FigureOptions):
+    panel = "Output"
+    linear: bool = Field(False, description="a linear x axis instead of a logarithmic one")
+    no_curves: bool = Field(False, description="tables only")
+    as_csv: Annotated[bool, Flag(name="csv")] = Field(False, description="one row a run, as CSV")
+    as_markdown: Annotated[bool, Flag(name="markdown")] = Field(False, description="the tables in Markdown")
+    png: Path | None = Field(None, description="write the curves to this PNG file")
+    html: Path | None = Field(None, description="write one self-contained page to this file")
 
 
 @command(

@@ -16,12 +16,12 @@ from sdpo_solve.batch.difficulty import Rule, rate_of
 from sdpo_solve.batch.spec import ScreenedOptions, make_screen_spec, read_toml
 from sdpo_solve.cli import live_screening
 from sdpo_solve.cli.flags import WithFile, WithJson, WithRuntime, file_command, split
-from sdpo_solve.config import BUDGET, OUTPUT, SAMPLING, Flag, Options
+from sdpo_solve.config import BUDGET, OUTPUT, SAMPLING, Flag
 
 INTERRUPTED = 130
 
 
-class ScreenOptions(WithFile, WithJson, Options):
+class ScreenOptions(WithFile, WithJson):
     """What is sampled of each problem, besides the options that a batch has too."""
 
     file: Annotated[Path | None, Flag(short="f")] = Field(

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sdpo_solve.config import PROBLEMS, Flag, Names, Options
+from sdpo_solve.config import Flag, Names, Options
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.types import Problem
 
@@ -27,28 +27,21 @@ SOURCES = Flag(metavar="SOURCE", is_argument=True)
 class Selection(Options):
     """What to take; an empty field takes everything. Lists may be given as one comma-separated text."""
 
-    ids: Annotated[Names, PROBLEMS] = Field(
-        (), description="problems to keep, by id, comma-separated; bad ones too"
-    )
-    difficulty: Annotated[Names, PROBLEMS] = Field(
-        (), description="difficulties to keep, comma-separated, e.g. hard"
-    )
-    platform: Annotated[Names, PROBLEMS] = Field((), description="platforms to keep, e.g. atcoder,leetcode")
-    from_date: Annotated[datetime.date | None, Flag(PROBLEMS.panel, "from")] = Field(
+    panel = "What to solve"
+    ids: Names = Field((), description="problems to keep, by id, comma-separated; bad ones too")
+    difficulty: Names = Field((), description="difficulties to keep, comma-separated, e.g. hard")
+    platform: Names = Field((), description="platforms to keep, e.g. atcoder,leetcode")
+    from_date: Annotated[datetime.date | None, Flag(name="from")] = Field(
         None, description="first contest date to keep, e.g. 2025-02-01"
     )
-    to_date: Annotated[datetime.date | None, Flag(PROBLEMS.panel, "to")] = Field(
+    to_date: Annotated[datetime.date | None, Flag(name="to")] = Field(
         None, description="last contest date to keep"
     )
-    half: Annotated[Literal["dev", "test"] | None, PROBLEMS] = Field(
+    half: Literal["dev", "test"] | None = Field(
         None, description="half of the problems, by their ids: dev to tune on, test to look at once"
     )
-    first: Annotated[int | None, PROBLEMS] = Field(
-        None, ge=1, description="problems to keep, the first ones of those left"
-    )
-    include_bad: Annotated[bool, PROBLEMS] = Field(
-        False, description="keep problems that are known to be bad"
-    )
+    first: int | None = Field(None, ge=1, description="problems to keep, the first ones of those left")
+    include_bad: bool = Field(False, description="keep problems that are known to be bad")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,29 +16,6 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.learner import options as learner_options
 from sdpo_solve.methods import MethodPlugin
-from sdpo_solve.registry import Registry
-
-# -- plug-ins ------------------------------------------------------------------------------------------------
-
-
-_REGISTRIES: Mapping[str, Registry[Any]] = {
-    "methods": methods.REGISTRY,
-    "engines": engines.REGISTRY,
-    "sandboxes": sandboxes.REGISTRY,
-}
-
-
-def plugin_names(folder: str) -> list[str]:
-    """The option names of a plug-in folder."""
-    return _REGISTRIES[folder].names()
-
-
-def plugin(folder: str, name: str) -> Any:
-    """The class behind an option name.
-
-    Raises ConfigError naming the known ones.
-    """
-    return _REGISTRIES[folder].load(name)
 
 
 def has_weights(options: SamplingOptions) -> bool:

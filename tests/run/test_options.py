@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.engines import scripted, vllm
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import memory
-from sdpo_solve.run.options import plugin, plugin_names
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.types import (
     Attempt,
@@ -299,10 +299,11 @@ TABLES: dict[tuple[str, str], set[str]] = {
 }
 
 
-@pytest.mark.parametrize("folder", ["methods", "engines", "sandboxes"])
-def test_every_option_of_every_plug_in_has_a_case(folder: str) -> None:
-    for name in plugin_names(folder):
-        assert TABLES.get((folder, name)) == set(plugin(folder, name).options_type.model_fields), name
+@pytest.mark.parametrize("room", [methods, engines, sandboxes], ids=lambda room: room.__name__)
+def test_every_option_of_every_plug_in_has_a_case(room: Any) -> None:
+    folder = room.__name__.split(".")[-1]
+    for name in room.REGISTRY.names():
+        assert TABLES.get((folder, name)) == set(room.REGISTRY.load(name).options_type.model_fields), name
 
 
 def test_the_scripted_engine_refuses_every_option() -> None:
