@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.batch.event_bus import BatchStarted, RunEnded, batch_record_of
-from sdpo_solve.cli.live_run import bar
-from sdpo_solve.cli.live_view import View
+from sdpo_solve.cli.live_view import View, bar
 from sdpo_solve.report.table import AlignedTable, clock, labelled
 from sdpo_solve.run.records import Event, GroupEvent, Notice, Phase, Record
 from sdpo_solve.sanitize import clean

@@ -10,16 +10,15 @@ from textwrap import indent
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve.cli.live_view import View
+from sdpo_solve.cli.live_view import View, bar
 from sdpo_solve.report.marks import LEGEND, strip
 from sdpo_solve.report.progress import Progress
-from sdpo_solve.report.run_text import CONFIRMED, figure, shown_metrics, updates_table
 from sdpo_solve.report.table import Phrases, clock, labelled
+from sdpo_solve.report.updates import CONFIRMED, figure, shown_metrics, updates_table
 from sdpo_solve.run.records import (
     AttemptEvent,
     Event,
@@ -129,13 +128,6 @@ def _budget(progress: Progress) -> Table:
     if progress.n_tests:
         rows.append(("tests", f"best attempt passed {progress.best_passed} of {progress.n_tests}"))
     return labelled(rows)
-
-
-def bar(done: int, total: int) -> Table:
-    """A bar and the two numbers behind it."""
-    row = Table.grid(padding=(0, 2))
-    row.add_row(ProgressBar(total=max(1, total), completed=done, width=30), Text(f"{done}/{total}"))
-    return row
 
 
 def _phase(progress: Progress) -> str:

@@ -9,6 +9,8 @@ from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.sanitize import clean
@@ -59,3 +61,10 @@ class View(ABC):
     def _draw(self) -> RenderableType:
         with self.guard:
             return self.frame()
+
+
+def bar(done: int, total: int) -> Table:
+    """A bar and the two numbers behind it."""
+    row = Table.grid(padding=(0, 2))
+    row.add_row(ProgressBar(total=max(1, total), completed=done, width=30), Text(f"{done}/{total}"))
+    return row

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,12 @@ from sdpo_solve.report.follow import being_written
 from sdpo_solve.report.marks import LEGEND, strip
 from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt, read_attempts
 from sdpo_solve.report.table import AlignedTable, clock, labelled
+from sdpo_solve.report.updates import CONFIRMED, updates_table
 from sdpo_solve.run.events import FILE_NAME
 from sdpo_solve.run.records import AttemptEvent, UpdateEvent
 from sdpo_solve.sanitize import clean
 
 _STATUS_STYLES = {RunStatus.SOLVED: "green", RunStatus.FAILED: "red", RunStatus.UNFINISHED: "yellow"}
-# The learner's figures that fit beside the loss, in this order; those that it reports are shown.
-_SHOWN_METRICS = ("entropy", "mean_length_tokens", "kl_to_base", "grad_norm", "repetition")
-CONFIRMED = {True: "hidden tests passed", False: "hidden tests failed", None: "no hidden tests"}
 
 
 # -- many runs -----------------------------------------------------------------------------------------------
@@ -144,22 +142,6 @@ def _policies(run: RunRecord) -> Iterator[RenderableType]:
     yield Text(" · ".join(f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in seen), style="dim")
 
 
-def shown_metrics(updates: Iterable[UpdateEvent]) -> list[str]:
-    """The names of the learner's figures that are shown and that one of the updates reports."""
-    known = {name for update in updates for name, value in update.metrics.items() if value is not None}
-    return [name for name in _SHOWN_METRICS if name in known]
-
-
-def updates_table(updates: Sequence[UpdateEvent]) -> AlignedTable:
-    """Loss and the learner's health figures, one update a line."""
-    names = shown_metrics(updates)
-    table = AlignedTable(["update", "loss", *(name.replace("_", " ") for name in names)], first_is_name=False)
-    for update in updates:
-        values = [figure(update.metrics.get(name)) for name in names]
-        table.add([str(update.version), figure(update.loss), *values])
-    return table
-
-
 def _notice_lines(updates: Sequence[UpdateEvent]) -> list[Text]:
     """What the learner did instead of an ordinary step, a line each."""
     return [
@@ -167,10 +149,6 @@ def _notice_lines(updates: Sequence[UpdateEvent]) -> list[Text]:
         for update in updates
         for notice in update.notices
     ]
-
-
-def figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
 
 
 # -- two runs ------------------------------------------------------------------------------------------------

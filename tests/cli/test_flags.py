@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import pytest
 import typer
 from pydantic import Field
-from tests.helpers.imports import reached_from
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -18,6 +17,7 @@ from sdpo_solve.cli.main import app
 from sdpo_solve.cli.run import RunCommand
 from sdpo_solve.config import SETTINGS, Flag, Listed, Options, RunOptions, SharedOptions, flag_of
 from sdpo_solve.errors import ConfigError
+from tests.helpers.imports import reached_from
 
 
 class Some(Options):
