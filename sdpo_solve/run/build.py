@@ -6,6 +6,7 @@ checked (see `options.py`), and what is written on disk is decided elsewhere (`i
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -278,6 +279,8 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
 
 
 def _new_learner(parts: Parts, plan: Plan) -> Learner:
-    from sdpo_solve.learner import learner
-
-    return learner.build(plan.parts["learner"], parts.weights)
+    # By its name, as plug-ins are: a run that learns nothing needs none of it.
+    learner: Learner = importlib.import_module("sdpo_solve.learner.learner").build(
+        plan.parts["learner"], parts.weights
+    )
+    return learner
