@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sdpo_solve import methods
+from sdpo_solve import engines, methods
 from sdpo_solve.config import (
     BUDGET,
     LEARNING,
@@ -311,9 +311,9 @@ def _check_methods(spec: BatchSpec) -> None:
     repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")
-    if spec.batch.merge and spec.run.engine == "scripted":
+    if spec.batch.merge and engines.REGISTRY.load(spec.run.engine).reads_replies:
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
-    if spec.run.threads is not None and spec.run.engine == "scripted" and spec.run.model is None:
+    if spec.run.threads is not None and not has_weights(spec.run):
         raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
     if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address):
         raise ConfigError("--workers and --address are for --executor ray")

@@ -190,7 +190,7 @@ def _material(
             f"{problem}: {asked.updates} groups of {asked.group_size} want {wanted} attempts of the base at "
             f"the plain question; there are {len(attempts)}"
         )
-    examples = [recorded_example(source, a, sdpo.Options(), attempts) for a in attempts[:wanted]]
+    examples = [recorded_example(source, a, sdpo.Sdpo, sdpo.Options(), attempts) for a in attempts[:wanted]]
     question = attempts[0].sample.prompt_ids
     found = dict.fromkeys(
         a.sample.token_ids_T

@@ -10,6 +10,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
+from sdpo_solve import methods
 from sdpo_solve.cli.flags import command
 from sdpo_solve.config import OUTPUT, Flag, Options
 from sdpo_solve.errors import ConfigError
@@ -110,8 +111,9 @@ def _signal(run: RunRecord, index: int) -> Signal:
     """The attempt scored by the run's own model."""
     from sdpo_solve.model import names
 
-    if run.method != "sdpo":
-        raise ConfigError(f"{run.method} has no teacher; explain --attempt is for runs of sdpo")
+    method = methods.REGISTRY.find(run.method)
+    if method is None or not method.learns:
+        raise ConfigError(f"{run.method} has no teacher; explain --attempt is for runs of methods that learn")
     identity = run.header.model_identity
     if identity == "scripted replies":
         raise ConfigError("scripted replies have no weights behind them; use --no-model")

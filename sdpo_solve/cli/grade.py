@@ -21,6 +21,7 @@ from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.grading import feedback
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sanitize import clean
 from sdpo_solve.types import Extracted, Problem, Verdict
 
@@ -64,8 +65,8 @@ class Graded:
 )
 def grade(given: GradeCommand) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
-    language = "cpp" if given.program.suffix in (".cpp", ".cc", ".cxx") else "python"
-    parts = given.new_parts(language)
+    language = languages.of_file(given.program)
+    parts = given.new_parts(language.name if language else RunOptions().language)
     try:
         code = given.program.read_text(encoding="utf-8")
     except OSError as exc:

@@ -19,7 +19,7 @@ from sdpo_solve.config import Options
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner, Method
 from sdpo_solve.registry import Registry
-from sdpo_solve.types import Attempt, Problem, SamplingSpec, Update
+from sdpo_solve.types import Attempt, Example, Problem, SamplingSpec, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,12 @@ class MethodPlugin(Method, ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, options: Any, parts: MethodParts) -> Method:
+    def build(cls, options: Any, parts: MethodParts) -> MethodPlugin:
         """The method of one run; `options` is of `options_type`."""
+
+    def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
+        """The attempt as the learner sees it; without a teacher, unless a method says otherwise."""
+        return Example(attempt.sample, None, float(attempt.verdict.solved))
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
         """Nothing: overridden by methods that learn."""

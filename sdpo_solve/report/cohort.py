@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sdpo_solve import methods
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.runs import RunRecord, read_runs
 from sdpo_solve.report.statistics import Arm, Observation, make_arm
@@ -79,8 +80,8 @@ def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Co
     """Sort runs into arms; raises ConfigError as `load_cohort` does."""
     refuse_mixed(runs)
     arms: dict[str, list[RunRecord]] = {}
-    methods = {run.arm: run.method for run in runs}
-    for name in sorted(methods, key=lambda name: (methods[name] != "sdpo", name != methods[name], name)):
+    named = {run.arm: run.method for run in runs}
+    for name in sorted(named, key=lambda name: (not _learns(named[name]), name != named[name], name)):
         arms |= _split_by_settings(name, [run for run in runs if run.arm == name])
     for name, members in arms.items():
         _refuse_doubles(name, members)
@@ -91,6 +92,12 @@ def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Co
         failed={name: tuple(run for run in members if run.failed) for name, members in arms.items()},
         unreadable=tuple(unreadable),
     )
+
+
+def _learns(method: str) -> bool:
+    """Whether a method makes updates; false for one that is not installed here."""
+    plugin = methods.REGISTRY.find(method)
+    return plugin is not None and plugin.learns
 
 
 def observation(run: RunRecord, axis: Axis) -> Observation | None:
@@ -107,7 +114,10 @@ def observation(run: RunRecord, axis: Axis) -> Observation | None:
         spent = float(sum(a.n_tokens for a in run.attempts if a.index <= last.index))
     else:
         spent = last.elapsed_s
-    independent = axis is Axis.ATTEMPTS and run.method == "best-of-k" and run.header.keep_going
+    method = methods.REGISTRY.find(run.method)
+    independent = (
+        axis is Axis.ATTEMPTS and run.header.keep_going and method is not None and method.independent
+    )
     tries = len(run.attempts) if independent else 0
     successes = sum(attempt.solved for attempt in run.attempts) if independent else 0
     return Observation(run.seed, spent, run.first is not None, tries, successes)

@@ -142,8 +142,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
 def _reference(arms: Mapping[str, Sequence[RunRecord]], options: ReportOptions) -> str:
     if options.reference is not None and options.reference not in arms:
         raise ConfigError(f"no arm {options.reference!r} in these runs (there are: {', '.join(arms)})")
-    first = next(iter(arms), "")
-    return options.reference or next((name for name in arms if name.startswith("sdpo")), first)
+    return options.reference or next(iter(arms), "")  # methods that learn come first
 
 
 def _common_only(cohort: Cohort) -> Cohort:

@@ -105,7 +105,7 @@ def config_of(plan: Plan, spec: SamplingSpec, problem: Problem, model: str) -> d
 def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: str) -> dict[str, Any]:
     """What a journal's first event says of its run; `engine` is the engine's identity."""
     options = plan.run
-    model = options.model or (names.default_name() if plan.has_weights else "scripted")
+    model = options.model or (names.default_name() if plan.has_weights else options.engine)
     return {
         "problem": problem.id,
         "method": options.method,

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from sdpo_solve.config import read_options
+from sdpo_solve import methods
+from sdpo_solve.config import Options, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.checkpoint import TEACHER_FILE
@@ -21,7 +22,7 @@ from sdpo_solve.learner.gradient import Lesson
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.learner.packing import Row, hidden_states
-from sdpo_solve.methods import sdpo
+from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape, read_tensors
 from sdpo_solve.model.chat import encode_chat
@@ -79,17 +80,17 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
 def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
     """The prompt that the teacher of this attempt read, and what it held besides the question.
 
-    Raises ConfigError for another method than sdpo, and for an attempt that had no teacher.
+    Raises ConfigError for a method that does not learn, and for an attempt that had no teacher.
     """
-    if state.header.get("method") != "sdpo":
-        raise ConfigError(
-            f"{state.header.get('method')} has no teacher; explain --attempt is for runs of sdpo"
-        )
-    options = read_options(sdpo.Options, state.header["config"]["parts"].get("sdpo", {}), "sdpo")
+    name = str(state.header.get("method"))
+    method = methods.REGISTRY.find(name)
+    if method is None or not method.learns:
+        raise ConfigError(f"{name} has no teacher; explain --attempt is for runs of methods that learn")
+    options = read_options(method.options_type, state.header["config"]["parts"].get(name, {}), name)
     version = attempt.sample.policy.version
     learned_with = [a for a in state.history if a.sample.policy.version <= version]
     question = attempt.sample.prompt.messages[-1].content
-    prompt = recorded_example(state, attempt, options, learned_with).teacher_prompt
+    prompt = recorded_example(state, attempt, method, options, learned_with).teacher_prompt
     if prompt is None:
         why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
         raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
@@ -97,7 +98,7 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
 
 
 def recorded_example(
-    state: State, attempt: Attempt, options: sdpo.Options, history: Sequence[Attempt]
+    state: State, attempt: Attempt, method: type[MethodPlugin], options: Options, history: Sequence[Attempt]
 ) -> Example:
     """What the method makes of a recorded attempt, with the question and language of the journal."""
     turns = attempt.sample.prompt.messages
@@ -106,9 +107,9 @@ def recorded_example(
     language = str(state.header.get("language", "python"))
     prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, question)
     seed = int(state.header.get("seed", 0))
-    method = sdpo.Sdpo(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, options, None)
+    parts = MethodParts(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, None, len, 0)
     problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())
-    return method.example(problem, attempt, history)
+    return method.build(options, parts).example(problem, attempt, history)
 
 
 # -- passes --------------------------------------------------------------------------------------------------
