@@ -10,8 +10,9 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from sdpo_solve.sandboxes.wire_values import check_spread
@@ -146,6 +147,8 @@ class Evaluator:
 
 
 def _bits(value: object) -> int:
+    if isinstance(value, Fraction):
+        return value.numerator.bit_length() + value.denominator.bit_length()
     return value.bit_length() if isinstance(value, int) else 0
 
 
@@ -153,7 +156,7 @@ def _weight(value: object, limit: int) -> int:
     """How many items `value` holds at every depth, counted no further than just past `limit`."""
     if isinstance(value, (str, bytes)):
         return len(value)
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple, deque)):
         return 1
     weight = 1
     for item in value:
@@ -164,9 +167,9 @@ def _weight(value: object, limit: int) -> int:
 
 
 def _multiply(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, (str, bytes, list, tuple)):
+    if isinstance(a, int) and isinstance(b, (str, bytes, list, tuple, deque)):
         a, b = b, a
-    if isinstance(a, (str, bytes, list, tuple)):
+    if isinstance(a, (str, bytes, list, tuple, deque)):
         if isinstance(b, int) and b > 0 and _weight(a, _MAX_ITEMS) * b > _MAX_ITEMS:
             raise Refused("a product that is too large")
     elif _bits(a) + _bits(b) > _MAX_BITS:
@@ -175,13 +178,10 @@ def _multiply(a: Any, b: Any) -> Any:
 
 
 def _power(a: Any, b: Any) -> Any:
-    if (
-        isinstance(a, int)
-        and isinstance(b, int)
-        and b > 0
-        and _bits(a) * b > _MAX_BITS
-        and a not in (0, 1, -1)
-    ):
+    if isinstance(b, Fraction):
+        raise Refused("a fraction as an exponent")
+    grows = isinstance(b, int) and (b > 0 or isinstance(a, Fraction)) and a not in (0, 1, -1)
+    if grows and _bits(a) * abs(b) > _MAX_BITS:
         raise Refused("a power that is too large")
     return a**b
 

@@ -244,7 +244,9 @@ def _unpack_standard(name: str, body: object, depth: int) -> object:
     if name == "decimal" and isinstance(body, str) and len(body) <= _MAX_DIGITS:
         from decimal import Decimal
 
-        return Decimal(body)
+        number = Decimal(body)
+        big = number.is_finite() and abs(number.adjusted()) > _MAX_DIGITS
+        return Opaque("Decimal") if big else number
     if not isinstance(body, list):
         raise NotPlain("unknown type name in wire form")
     if name == "fraction" and sum(map(len, body)) <= _MAX_DIGITS:

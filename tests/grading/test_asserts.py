@@ -6,6 +6,7 @@ import pytest
 
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
+from sdpo_solve.sandboxes.wire_values import decode
 from sdpo_solve.types import Call
 
 
@@ -147,3 +148,22 @@ def test_values_made_to_collide_are_refused_at_once(text: str) -> None:
     assert not parsed.holds([COLLIDING] * len(parsed.calls))
     assert parsed.holds([[1, 1, 2] * 10_000] * len(parsed.calls))
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "wire", "right"),
+    [
+        ("assert list(f()) == [1, 2]", '{"iterator":[1,2]}', True),
+        ("assert f() == [1, 2]", '{"iterator":[1,2]}', False),
+        ("assert f() == 0.5", '{"fraction":["0x1","0x2"]}', True),
+        ("assert f() == 1.5", '{"decimal":"1.50"}', True),
+        # What would grow without bound on the host is no right answer.
+        ("assert f() ** 1000000000 == 1", '{"fraction":["0x3","0x2"]}', False),
+        ("assert f() ** -1000000000 == 1", '{"fraction":["0x3","0x2"]}', False),
+        ("assert 2 ** f() == 1", '{"fraction":["0xffffffffff","0x1"]}', False),
+        ("assert int(f()) == 1", '{"decimal":"1E+999999999"}', False),
+        ("assert f() * 1000000000 == 1", '{"deque":[1]}', False),
+    ],
+)
+def test_results_of_standard_types(text: str, wire: str, right: bool) -> None:
+    assert parse(text, "f").holds([decode(wire)]) is right

@@ -254,8 +254,8 @@ class Runner:
     def _report(self, job: Job, test: Test, head: dict[str, Any]) -> None:
         compiled, values = _split_values(bytes(test.written["values"]), job.has_launcher)
         status, again = test.status(head["exit_code"], compiled=compiled, n_values=len(values))
-        if test.killed_for == "processes":
-            test.written["stderr"] += b"\nthe program was stopped: too many processes\n"
+        if status == "runtime_error":
+            test.written["stderr"] += _ending(test, head["exit_code"], len(values))
         texts = [bytes(test.written["stdout"]), bytes(test.written["stderr"]), b"\n".join(values)]
         head |= {"result": test.index, "status": status, "again": again, "n_values": len(values)}
         send(head | {"lengths": [len(text) for text in texts]}, b"".join(texts))
@@ -283,6 +283,19 @@ def _slots(layout: dict[str, Any]) -> list[Slot]:
         UidSlot(path, guard + 1 + i, guard, seccomp, shown=path == "/box/build")
         for i, path in enumerate(paths)
     ]
+
+
+def _ending(test: Test, exit_code: int, n_values: int) -> bytes:
+    """A last line for standard error, where it would not name the cause of a runtime error."""
+    if test.killed_for == "processes":
+        return b"\nthe program was stopped: too many processes\n"
+    if exit_code < 0:
+        return f"\nthe program was ended by signal {-exit_code} ({signal.strsignal(-exit_code)})\n".encode()
+    if exit_code > 1 or (exit_code == 1 and not test.written["stderr"]):
+        return f"\nthe program ended with exit code {exit_code}\n".encode()
+    if exit_code == 0 and n_values < test.n_calls:
+        return b"\nthe program ended before its function had returned\n"
+    return b""
 
 
 def _split_values(written: bytes, has_launcher: bool) -> tuple[bool, list[bytes]]:

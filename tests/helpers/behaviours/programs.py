@@ -59,11 +59,23 @@ def an_exception_is_told_with_the_programs_own_line(sandbox: Sandbox) -> None:
 def the_exit_code_is_the_programs(sandbox: Sandbox) -> None:
     result = one(sandbox, "import sys; print('x'); sys.exit(3)")
     assert (result.status, result.exit_code, result.stdout) == (ExecutionStatus.RUNTIME_ERROR, 3, "x\n")
+    assert "exit code 3" in result.stderr
 
 
 @behaviour
 def a_signal_is_a_negative_exit_code(sandbox: Sandbox) -> None:
-    assert one(sandbox, "import os; os.abort()").exit_code == -6
+    result = one(sandbox, "import os; os.abort()")
+    assert result.exit_code == -6
+    assert "signal 6 (Aborted)" in result.stderr
+
+
+@behaviour
+def an_error_in_a_thread_is_on_standard_error(sandbox: Sandbox) -> None:
+    code = "from threading import Thread\ndef f(): return 1 // 0\nThread(target=f).start()"
+    result = one(sandbox, code)
+    assert result.status is ExecutionStatus.OK
+    assert 'File "solution.py", line 2' in result.stderr
+    assert "ZeroDivisionError" in result.stderr
 
 
 @behaviour
@@ -191,9 +203,14 @@ with ProcessPoolExecutor(2) as pool: print(list(pool.map(double, [3])))
 
 @behaviour
 def leaving_before_the_return_is_an_error(sandbox: Sandbox) -> None:
-    for way in ("__import__('os')._exit(0)", "exit()", "__import__('sys').exit(0)"):
+    for way, reason in (
+        ("__import__('os')._exit(0)", "before its function had returned"),
+        ("exit()", "SystemExit"),
+        ("__import__('sys').exit(0)", "SystemExit"),
+    ):
         result = call(sandbox, f"def f(): {way}")
         assert (result.status, result.values) == (ExecutionStatus.RUNTIME_ERROR, ()), way
+        assert reason in result.stderr
 
 
 @behaviour
