@@ -1,0 +1,219 @@
+"""Sampling together: fewer calls, the same samples, an error for its own run."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from sdpo_solve.batch.locks import DeviceLocks
+from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.errors import EngineError
+from sdpo_solve.types import Message, Policy, Prompt, Sample, SamplingSpec
+from tests.helpers.parts import SayEngine
+from tests.helpers.small_runs import KEYS, SmallRuns, journal, reply
+
+PROMPTS = [Prompt((Message("user", "say"),))]
+SPEC = SamplingSpec(8)
+
+
+def test_requests_that_wait_are_merged_and_each_gets_its_own_samples() -> None:
+    engine = SayEngine(lambda seed, policy, n: f"said {seed}")
+    sizes: list[int] = []
+    plain = engine.sample
+
+    def slow(prompts_G, seeds_G, policy, spec):
+        time.sleep(0.05)
+        sizes.append(len(seeds_G))
+        return plain(prompts_G, seeds_G, policy, spec)
+
+    engine.sample = slow
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    spec, got = SamplingSpec(8), {}
+
+    def ask(number: int) -> None:
+        policy = Policy(f"run {number}", 0)
+        got[number] = merging.sample([None] * 2, [10 * number, 10 * number + 1], policy, spec)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(sizes) == 10
+    assert len(sizes) < 5
+    for number, samples in got.items():
+        assert [sample.text for sample in samples] == [f"said {10 * number}", f"said {10 * number + 1}"]
+        assert {sample.policy.run for sample in samples} == {f"run {number}"}
+
+
+def test_an_error_in_a_merged_call_hits_only_the_run_it_belongs_to() -> None:
+    def says(seed: int, policy: Policy, n: int) -> str:
+        if seed == 3:
+            raise EngineError("prompt too long")
+        time.sleep(0.01)
+        return f"said {seed}"
+
+    merging = MergingEngine(SayEngine(says), DeviceLocks.make(shared_weights=True))
+    got: dict[int, object] = {}
+
+    def ask(number: int) -> None:
+        try:
+            got[number] = merging.sample([None], [number], Policy("run", 0), SamplingSpec(8))[0].text
+        except EngineError as exc:
+            got[number] = str(exc)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == {n: "prompt too long" if n == 3 else f"said {n}" for n in range(6)}
+
+
+class MixedEngine(SayEngine):
+    """Writes down the policies of each call, which takes `call_s`."""
+
+    def __init__(self, call_s: float = 0.0) -> None:
+        super().__init__(lambda seed, policy, n: f"said {seed}")
+        self.mixes: list[set[str]] = []
+        self.call_s = call_s
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        self.mixes.append({policy.key for policy in policies_G})
+        time.sleep(self.call_s)
+        return [
+            self.sample([prompt], [seed], policy, spec)[0]
+            for prompt, seed, policy in zip(prompts_G, seeds_G, policies_G, strict=True)
+        ]
+
+
+def learning_run(
+    merging: MergingEngine,
+    number: int,
+    n_groups: int,
+    learn_s: float,
+    group: list[int],
+    ready: Callable[[], object] = int,
+) -> None:
+    with merging.taking_part():
+        ready()
+        for version in range(n_groups):
+            policy = Policy(f"run {number}", version, Path("adapter") if version else None)
+            seeds = [100 * number + version]
+            group += [int(s.text.removeprefix("said ")) for s in merging.sample(PROMPTS, seeds, policy, SPEC)]
+            with merging._locks.learning():
+                time.sleep(learn_s)
+
+
+def test_runs_that_learn_sample_together_group_by_group() -> None:
+    """Three runs of 4, 4 and 2 groups that learn in turns: 4 calls, not 10, and none waits for one that left."""
+    engine = MixedEngine(call_s=0.5)
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    groups: list[list[int]] = [[], [], []]
+    starts = threading.Barrier(3)
+
+    def go(number: int, n_groups: int) -> None:
+        learning_run(merging, number, n_groups, 0.05 * (1 + number), groups[number], starts.wait)
+
+    threads = [threading.Thread(target=go, args=(number, n)) for number, n in enumerate((4, 4, 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert groups == [[0, 1, 2, 3], [100, 101, 102, 103], [200, 201]]
+    want = [{f"run {run}@{version}" for run in range(3 if version < 2 else 2)} for version in range(4)]
+    assert engine.mixes == want
+
+
+def test_a_request_that_cannot_be_served_costs_the_others_nothing_but_one_call_each() -> None:
+    """Three runs ask together, one has an odd prompt: one call that fails, then each alone, in one turn."""
+
+    class Picky(MixedEngine):
+        def sample_mixed(
+            self,
+            prompts_G: Sequence[Prompt],
+            seeds_G: Sequence[int],
+            policies_G: Sequence[Policy],
+            spec: SamplingSpec,
+        ) -> list[Sample]:
+            samples = super().sample_mixed(prompts_G, seeds_G, policies_G, spec)
+            if 200 in seeds_G:
+                raise EngineError("no room")
+            return samples
+
+    engine = Picky()
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    starts = threading.Barrier(3)
+    groups: list[list[int]] = [[], [], []]
+    errors: list[str] = []
+
+    def go(number: int) -> None:
+        try:
+            learning_run(merging, number, 1, 0.0, groups[number], starts.wait)
+        except EngineError as exc:
+            errors.append(str(exc))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (groups, errors) == ([[0], [100], []], ["no room"])
+    assert sorted(map(len, engine.mixes)) == [1, 1, 1, 3]
+
+
+def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it() -> None:
+    """It gives back another number of samples than it was asked for; nobody waits for ever."""
+
+    class Short(MixedEngine):
+        def sample_mixed(self, *asked: Any) -> list[Sample]:
+            return super().sample_mixed(*asked)[:0]
+
+    merging = MergingEngine(Short(), DeviceLocks.make(shared_weights=True))
+    starts, faults = threading.Barrier(3), SimpleQueue[str]()
+
+    def go(number: int) -> None:
+        try:
+            learning_run(merging, number, 1, 0.0, [], starts.wait)
+        except ValueError as exc:
+            faults.put(str(exc))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert faults.qsize() == 3
+
+
+def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:
+    engine = MixedEngine()
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    with merging.taking_part():  # a run that grades for the whole test
+        got: list[int] = []
+        learning_run(merging, 1, 2, 0.0, got)
+    assert got == [100, 101]
+
+
+def test_an_engine_of_one_policy_a_call_merges_only_what_needs_no_adapter() -> None:
+    engine = SayEngine(lambda seed, policy, n: f"said {seed}")
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    with merging.taking_part():
+        got: list[int] = []
+        learning_run(merging, 1, 3, 0.0, got)
+    assert got == [100, 101, 102]
+
+
+def test_a_merged_batch_gives_the_runs_of_an_unmerged_one(tmp_path: Path) -> None:
+    SmallRuns(tmp_path / "merged", reply, merge=True).perform()
+    SmallRuns(tmp_path / "plain", reply).perform()
+    for key in KEYS:
+        assert journal(tmp_path / "merged", key) == journal(tmp_path / "plain", key)
