@@ -19,6 +19,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.types import Budget
 
 FeedbackMode = Literal["public", "paper", "all"]
+ExtractionRule = Literal["program", "livecodebench"]
 
 
 # Options of a run that only a model reads: how it samples, and how its chat template is filled.
@@ -160,6 +161,10 @@ class SamplingOptions(PartOptions):
     )
     language: Annotated[Literal["python", "cpp"], GRADING] = Field(
         "python", description="language of the programs"
+    )
+    extract: Annotated[ExtractionRule, GRADING] = Field(
+        "program",
+        description="which part of an answer is graded: the last whole program, or LiveCodeBench's rule",
     )
 
 

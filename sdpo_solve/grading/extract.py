@@ -1,6 +1,6 @@
 """The program in a model's answer. Prompts ask for one fenced code block with the whole program.
 
-Two rules, chosen by the judge's option `extract`:
+Two rules, chosen by the option `extract` of a run:
 
 program         Thinking is taken off, a markdown parser finds the fenced blocks. The program is the last one
                 of the language that parses and is complete (defines the entry point; for standard input,
@@ -18,15 +18,13 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from sdpo_solve.config import ExtractionRule
 from sdpo_solve.grading.python_source import SourceFacts, entry_name, parse
 from sdpo_solve.grading.python_source import facts as source_facts
 from sdpo_solve.grading.thinking import without_thinking
 from sdpo_solve.sandboxes.languages import Language
 from sdpo_solve.types import Extracted, Finish
-
-Rule = Literal["program", "livecodebench"]
 
 _FENCE = "```"
 _MAX_ANSWER_CHARS = 400_000
@@ -122,7 +120,11 @@ class _Block:
 
 
 def extract(
-    text: str, finish: Finish, language: Language, entry_point: str | None = None, rule: Rule = "program"
+    text: str,
+    finish: Finish,
+    language: Language,
+    entry_point: str | None = None,
+    rule: ExtractionRule = "program",
 ) -> Extracted:
     """The program of an answer in `language`; `entry_point`: what it must define, None for standard input."""
     if rule == "livecodebench":

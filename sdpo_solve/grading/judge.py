@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from sdpo_solve.config import FeedbackMode
+from sdpo_solve.config import ExtractionRule, FeedbackMode
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading.asserts import ParsedAssert, parse
 from sdpo_solve.grading.checkers import texts_match, values_match
-from sdpo_solve.grading.extract import Rule, extract
+from sdpo_solve.grading.extract import extract
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
@@ -51,10 +51,6 @@ class Options(BaseOptions):
     )
     retries: int = Field(
         default=2, ge=0, le=10, description="fresh boxes tried for a program whose box broke"
-    )
-    extract: Rule = Field(
-        default="program",
-        description="which part of an answer is graded: the last whole program, or LiveCodeBench's rule",
     )
 
 
@@ -100,11 +96,13 @@ class Judge:
         *,
         quoted_half: bool = False,
         language: str = "python",
+        rule: ExtractionRule = "program",
     ) -> None:
         self._sandbox = sandbox
         self._options = options or Options()
         self._quoted_half = quoted_half
         self._language = language
+        self._rule = rule
 
     def grade(
         self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
@@ -123,10 +121,10 @@ class Judge:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def extract(self, problem: Problem, sample: Sample) -> Extracted:
-        """The program in a sample's answer, by the rule that the options name."""
+        """The program in a sample's answer, by the rule of the run."""
         entry_point = None if problem.kind is Kind.STDIN else problem.entry_point
         language = languages.get(self._language)
-        return extract(sample.text, sample.finish, language, entry_point, self._options.extract)
+        return extract(sample.text, sample.finish, language, entry_point, self._rule)
 
     def identity(self) -> str:
         """What grades, for the record."""

@@ -40,6 +40,8 @@ class SharedFacts:
     model_identity: str
     feedback_mode: str
     grader: str
+    extract: str
+    """The rule that finds the program in an answer."""
     engine: str
     language: str
     sampling: Mapping[str, Any]
@@ -164,6 +166,7 @@ _SHARED: Mapping[str, Callable[[RunStarted], Any]] = {
     "max tokens": lambda header: header.options.get("max_tokens"),
     "system message": lambda header: header.options.get("system"),
     "thinking": lambda header: header.options.get("thinking"),
+    "extraction rule": lambda header: header.options.get("extract", "livecodebench"),
 }
 # Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
 # identity holds. All others of these parts must agree, those of a later version too.
@@ -261,6 +264,7 @@ def _shared_facts(runs: Sequence[RunRecord]) -> SharedFacts:
         model_identity=first.model_identity or "unknown",
         feedback_mode=first.feedback_mode,
         grader=str(first.identity.get("grader") or "unknown"),
+        extract=str(first.options.get("extract", "livecodebench")),
         engine=", ".join(sorted({run.header.engine for run in runs})),
         language=first.language,
         sampling={key: first.options[key] for key in ("temperature", "max_tokens") if key in first.options},

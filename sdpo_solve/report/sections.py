@@ -56,7 +56,10 @@ def shared_facts(report: Report) -> Iterator[tuple[str, str]]:
     shared = report.shared
     yield "model", f"{shared.model} · engine {shared.engine}"
     grader = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1", shared.grader)  # --json has it whole
-    yield "grader", f"{grader} · feedback mode {shared.feedback_mode} · {shared.language}"
+    yield (
+        "grader",
+        f"{grader} · feedback mode {shared.feedback_mode} · {shared.language} · extract {shared.extract}",
+    )
     if shared.sampling:
         yield (
             "sampling",

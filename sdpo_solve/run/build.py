@@ -98,7 +98,8 @@ class Parts:
         plan = plan or self.plan
         options, quoted_half = plan.parts["judge"], plan.run.feedback_mode == "paper"
         assert isinstance(options, judge.Options)
-        return judge.Judge(self.sandbox, options, quoted_half=quoted_half, language=plan.run.language)
+        language, rule = plan.run.language, plan.run.extract
+        return judge.Judge(self.sandbox, options, quoted_half=quoted_half, language=language, rule=rule)
 
     @cached_property
     def model(self) -> names.ModelDir:

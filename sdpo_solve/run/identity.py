@@ -138,6 +138,7 @@ def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any
         "system": options.system,
         "thinking": options.thinking,
         "feedback_mode": options.feedback_mode,
+        "extract": options.extract,
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from sdpo_solve.config import ExtractionRule
 from sdpo_solve.engines import hf
 from sdpo_solve.errors import SandboxError
 from sdpo_solve.grading import feedback, judge
@@ -350,17 +351,16 @@ def tries_until_graded(retries: int) -> int:
     return calls
 
 
-def extracted(rule: str) -> str | None:
+def extracted(rule: ExtractionRule) -> str | None:
     """The program of an answer that ends with a block of output."""
     text = "```python\nprint(3)\n```\n```\n3\n```"
     sample = Sample(QUESTION, (), (), (), text, Finish.STOP, BASE)
-    return judge.Judge(Box(echo), judge.Options(extract=rule)).extract(stdin_problem(), sample).code
+    return judge.Judge(Box(echo), rule=rule).extract(stdin_problem(), sample).code
 
 
 JUDGE: dict[str, Callable[[], bool]] = {
     "boxes": lambda: most_together(1) == 1 and most_together(2) == 2,
     "retries": lambda: tries_until_graded(0) == 0 and tries_until_graded(1) == 2,
-    "extract": lambda: extracted("program") == "print(3)" and extracted("livecodebench") == "3",
 }
 
 
@@ -371,6 +371,10 @@ def test_every_option_of_the_judge_has_a_case() -> None:
 @pytest.mark.parametrize("name", JUDGE)
 def test_the_judge_reads(name: str) -> None:
     assert JUDGE[name]()
+
+
+def test_the_rule_of_extraction_acts() -> None:
+    assert (extracted("program"), extracted("livecodebench")) == ("print(3)", "3")
 
 
 # -- engine ------------------------------------------------------------------------------------------------
