@@ -7,22 +7,26 @@ vocabulary, `_L` cache columns.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from sdpo_solve.engines._cache import selected, stacked
-from sdpo_solve.engines._scoring import cache_argument
-from sdpo_solve.errors import EngineError
+from sdpo_solve.engines._scoring import cache_argument, last_logits
 from sdpo_solve.types import Finish
 
 _BLOCK = 512
+
+
+class NotFiniteError(ArithmeticError):
+    """A distribution with NaN or infinite log-probs."""
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ class Decoder:
     ) -> None:
         self.model, self.device, self.temperature, self.choose = model, device, temperature, choose
         self._cache_argument = cache_argument(model)
+        self._last_only = last_logits(model, 1)
 
     def choose_for(self, rows: Sequence[Row]) -> None:
         """Let each row of the next pass use its own policy."""
@@ -77,9 +82,14 @@ class Decoder:
     def logits(self, ids_BL: Tensor, cache: Any, **inputs: Any) -> Tensor:
         """Logits [B, V] after the last token of each row; `cache` grows by L columns."""
         cached = {self._cache_argument: cache}
-        output = self.model(input_ids=ids_BL, **cached, use_cache=True, logits_to_keep=1, **inputs)
+        output = self.model(input_ids=ids_BL, **cached, use_cache=True, **self._last_only, **inputs)
         logits_BV: Tensor = output.logits[:, -1]
         return logits_BV
+
+    def own_cache(self, ids: Sequence[int]) -> Any:
+        """The cache that the model makes for itself on a pass over `ids`."""
+        ids_1L = torch.tensor([ids], device=self.device)
+        return self.model(input_ids=ids_1L, use_cache=True, **self._last_only)[self._cache_argument]
 
     def draw(self, logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
         """[2, B] in float64: a token id for each row, and its log-prob. Makes no copy to the host."""
@@ -90,6 +100,9 @@ class Decoder:
 
 class RowBatch(ABC):
     """Rows that are decoded together. A distinct prompt is prefilled once in the life of a batch."""
+
+    refills: ClassVar[bool] = True
+    """Whether rows that enter while others are under way cost no pass of their own."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.rows: list[Row] = []
@@ -104,7 +117,7 @@ class RowBatch(ABC):
     def step(self) -> None:
         """Draw one token for each row.
 
-        Raises EngineError where the model's output is not finite.
+        Raises NotFiniteError where the model's output is not finite.
         """
 
     @abstractmethod
@@ -117,18 +130,27 @@ class RowBatch(ABC):
         row.uniforms = torch.rand(row.max_tokens, generator=generator, dtype=torch.float64).tolist()
         key = (row.policy, row.prompt_ids)
         if key not in self._prefilled:
-            cache = DynamicCache()
             self._decoder.choose_for([row])
-            self._decoder.logits(torch.tensor([row.prompt_ids[:-1]], device=self._device), cache)
-            self._prefilled[key] = cache
+            self._prefilled[key] = self._prefill(row.prompt_ids[:-1])
         return self._prefilled[key]
+
+    def _prefill(self, ids: Sequence[int]) -> Any:
+        cache = DynamicCache()
+        self._decoder.logits(torch.tensor([ids], device=self._device), cache)
+        return cache
+
+    def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
+        """Draw the next token of each row."""
+        uniforms = [row.uniforms[len(row.token_ids)] for row in rows]
+        uniforms_B = torch.tensor(uniforms, dtype=torch.float64, device=self._device)
+        drawn = self._decoder.draw(logits_BV, uniforms_B).tolist()
+        for row, token_id, logprob in zip(rows, *drawn, strict=True):
+            self._append(row, token_id, logprob)
 
     @staticmethod
     def _append(row: Row, token_id: float, logprob: float) -> None:
         if not math.isfinite(logprob):
-            raise EngineError(
-                "the model's output is not finite: an update has damaged the adapter; lower learner.lr"
-            )
+            raise NotFiniteError
         row.token_ids.append(int(token_id))
         row.logprobs.append(logprob)
 
@@ -160,12 +182,7 @@ class Batch(RowBatch):
         logits_BV = self._decoder.logits(
             newest_B1, self._cache, attention_mask=mask_BL, position_ids=cached_B[:, None]
         )
-        uniforms = [row.uniforms[len(row.token_ids)] for row in self.rows]
-        uniforms_B = torch.tensor(uniforms, dtype=torch.float64, device=self._device)
-        for row, token_id, logprob in zip(
-            self.rows, *self._decoder.draw(logits_BV, uniforms_B).tolist(), strict=True
-        ):
-            self._append(row, token_id, logprob)
+        self._draw(self.rows, logits_BV)
 
     def drop_finished(self) -> None:
         kept = [index for index, row in enumerate(self.rows) if row.finish is None]
@@ -177,6 +194,55 @@ class Batch(RowBatch):
     def _width(self) -> int:
         """Columns that the cache must have for the rows now in the batch."""
         return max(row.n_cached for row in self.rows) + self._spare
+
+
+class CohortBatch(RowBatch):
+    """Rows with caches of the model's own kind, for layers that keep other states than all keys and values.
+
+    Rows that entered together from one prompt are a cohort: of one length at all times, so that nothing is
+    padded or masked. A step is one pass a cohort.
+    """
+
+    refills = False
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self._cohorts: list[_Cohort] = []
+
+    def admit(self, rows: Sequence[Row]) -> None:
+        by_prompt: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
+        for row in rows:
+            by_prompt.setdefault((row.policy, row.prompt_ids), []).append(row)
+        for members in by_prompt.values():
+            caches = [self._enter(row) for row in members]
+            cache = copy.deepcopy(caches[0])
+            cache.reorder_cache(torch.zeros(len(members), dtype=torch.long, device=self._device))
+            self._cohorts.append(_Cohort(members, cache))
+        self.rows += rows
+
+    def step(self) -> None:
+        for cohort in self._cohorts:
+            newest_B1 = torch.tensor([[row.newest] for row in cohort.rows], device=self._device)
+            self._decoder.choose_for(cohort.rows)
+            self._draw(cohort.rows, self._decoder.logits(newest_B1, cohort.cache))
+
+    def drop_finished(self) -> None:
+        self.rows = [row for row in self.rows if row.finish is None]
+        for cohort in self._cohorts:
+            kept = [index for index, row in enumerate(cohort.rows) if row.finish is None]
+            if len(kept) < len(cohort.rows):
+                cohort.rows = [cohort.rows[index] for index in kept]
+                cohort.cache.reorder_cache(torch.tensor(kept, dtype=torch.long, device=self._device))
+        self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
+
+    def _prefill(self, ids: Sequence[int]) -> Any:
+        return self._decoder.own_cache(ids)
+
+
+@dataclass(slots=True)
+class _Cohort:
+    rows: list[Row]
+    cache: Any
 
 
 def drawn_ids(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:

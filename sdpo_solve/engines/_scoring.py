@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from sdpo_solve.errors import EngineError
+
 _CHUNK_TOKENS = 64
 
 
@@ -17,16 +19,18 @@ def forced_logprobs(
     Goes over `_CHUNK_TOKENS` positions at a time, so that a full T x V tensor never exists.
     """
     import torch
-    from transformers import DynamicCache
 
     device = model.get_input_embeddings().weight.device
-    cached = {cache_argument(model): DynamicCache()}
+    name = cache_argument(model)
+    cached: dict[str, Any] = {}  # the model makes its own on the first pass
     logprobs: list[float] = []
 
     def logits_of(ids: Sequence[int], n_keep: int) -> Any:
         """[n_keep, V], the last `n_keep` positions of `ids`."""
         batch = torch.tensor([list(ids)], device=device)
-        return model(input_ids=batch, **cached, use_cache=True, logits_to_keep=n_keep).logits[0]
+        output = model(input_ids=batch, **cached, use_cache=True, **last_logits(model, n_keep))
+        cached[name] = output[name]
+        return output.logits[0, -n_keep:]
 
     with torch.no_grad():
         logits_TV = logits_of(prompt_ids, 1)
@@ -43,6 +47,22 @@ def forced_logprobs(
 
 
 def cache_argument(model: Any) -> str:
-    """The name of the cache in the model's `forward`; transformers 5 renames `past_key_values` to `cache`."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "cache" if "cache" in inspect.signature(causal.forward).parameters else "past_key_values"
+    """The name of the cache in the model's `forward`; transformers 5 renames `past_key_values` to `cache`.
+
+    Raises EngineError for a model without one.
+    """
+    names = inspect.signature(_causal(model).forward).parameters
+    name = next((x for x in ("cache", "past_key_values", "cache_params") if x in names), None)
+    if name is None:
+        raise EngineError("this model keeps no cache between tokens, so that it cannot be sampled from")
+    return name
+
+
+def last_logits(model: Any, n_keep: int) -> dict[str, int]:
+    """The argument that makes a pass compute the logits of its last positions only, where there is one."""
+    name = "logits_to_keep"
+    return {name: n_keep} if name in inspect.signature(_causal(model).forward).parameters else {}
+
+
+def _causal(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -25,6 +25,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.errors import ConfigError, EngineError
+from sdpo_solve.model.capability import context_tokens
 from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
@@ -46,7 +47,7 @@ class Options(BaseOptions):
 
 
 class HfEngine(EnginePlugin):
-    """Samples from the weights of `host`. `batch_type`: the form of a batch; None: the device's fastest."""
+    """Samples from the weights of `host`. `batch_type`: the form of a batch; None: chosen at first."""
 
     options_type = Options
     shares_weights = True
@@ -97,7 +98,7 @@ class HfEngine(EnginePlugin):
 
         Raises EngineError as `sample` does.
         """
-        from sdpo_solve.engines._decoding import Row
+        from sdpo_solve.engines._decoding import NotFiniteError, Row
 
         if not len(prompts_G) == len(seeds_G) == len(policies_G):
             counts = f"{len(prompts_G)} prompts came with {len(seeds_G)} seeds"
@@ -119,6 +120,8 @@ class HfEngine(EnginePlugin):
             if not is_out_of_memory(exc):
                 raise
             raise EngineError("out of memory while sampling") from None
+        except NotFiniteError:
+            raise EngineError(f"the model's output is not finite: {self._damage()}") from None
         answers = zip(prompts_G, rows, policies_G, strict=True)
         return [self._sample(prompt, row, policy) for prompt, row, policy in answers]
 
@@ -126,12 +129,15 @@ class HfEngine(EnginePlugin):
         """Sample every row to its end, as many at a time as fit."""
         import torch
 
+        from sdpo_solve.engines._batch_choice import batch_type
         from sdpo_solve.engines._decoding import Decoder
 
         if not rows:
             return
         with self._active(policies_K) as mix, torch.no_grad(), self._fast(mix.model):
-            context = mix.model.config.get_text_config().max_position_embeddings
+            if self._batch_type is None:
+                self._batch_type = batch_type(mix.model, self._host.device, self._host.tokenizer)
+            context = context_tokens(mix.model.config)
             self._eos = eos_ids(mix.model.generation_config, self._host.tokenizer)
             for row in rows:
                 row.max_tokens = room_tokens(row.prompt_ids, spec.max_tokens, context)
@@ -143,6 +149,14 @@ class HfEngine(EnginePlugin):
         # What others took of the memory may be free again.
         more = self._rows_at_once + max(1, self._rows_at_once // 4)
         self._rows_at_once = min(self._options.batch_rows, more)
+
+    def _damage(self) -> str:
+        """Where numbers that are not finite come from."""
+        with self._host.policy_active(Policy("base", 0)) as model:
+            for name, parameter in model.named_parameters():
+                if "lora_" not in name and not bool(parameter.isfinite().all()):
+                    return f"the checkpoint itself holds NaN or infinite numbers in {name}"
+        return "an update has damaged the adapter; lower learner.lr"
 
     def identity(self) -> str:
         return f"hf:{self._name}"
@@ -179,9 +193,10 @@ class HfEngine(EnginePlugin):
         left = [row for row in rows if row.finish is None]
         is_tight = n_rows < min(self._options.batch_rows, len(rows))
         n_each = n_rows if is_tight else len(left)
+        assert self._batch_type is not None
         try:
             for start in range(0, len(left), n_each):
-                self._fill(self._new_batch(decoder), rows, left[start : start + n_each], n_rows)
+                self._fill(self._batch_type(decoder), rows, left[start : start + n_each], n_rows)
         except RuntimeError as exc:
             if not is_out_of_memory(exc):
                 raise
@@ -190,17 +205,6 @@ class HfEngine(EnginePlugin):
         if decoder.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
-
-    def _new_batch(self, decoder: Decoder) -> RowBatch:
-        if self._batch_type is not None:
-            return self._batch_type(decoder)
-        if decoder.device.type == "cuda":
-            from sdpo_solve.engines._cuda_graph import SlotBatch
-
-            return SlotBatch(decoder)
-        from sdpo_solve.engines._decoding import Batch
-
-        return Batch(decoder)
 
     def _fewer(self, n_rows: int, rows: Sequence[Row]) -> int:
         """Half as many rows at a time, also in the next calls; those that have not ended start over.
@@ -221,7 +225,7 @@ class HfEngine(EnginePlugin):
         n_tokens = sum(len(row.token_ids) for row in rows)
         n_done = sum(row.finish is not None for row in rows)
         while waiting or batch.rows:
-            n_free = n_rows - len(batch.rows)
+            n_free = n_rows - len(batch.rows) if batch.refills or not batch.rows else 0
             batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
             n_tokens += len(batch.rows)
             batch.step()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.errors import LearnerError
+from sdpo_solve.errors import ConfigError, LearnerError
 from sdpo_solve.learner import checkpoint as disk
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.examples import Lessons, Replay
@@ -31,6 +31,7 @@ from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import hidden_states
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
+from sdpo_solve.model.capability import odd_layers
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update
@@ -74,6 +75,8 @@ class LoraLearner:
     """Implements `protocols.Learner` on the weights of `host`."""
 
     def __init__(self, host: AdaptedModel, options: Options) -> None:
+        if (layers := odd_layers(host.model.config)) is not None:
+            raise ConfigError(f"a model with {layers} can be sampled from, but not trained here")
         self._host = host
         self._options = options
         self._shape = AdapterShape(options.lora_rank, options.lora_alpha, TARGETS[options.lora_targets])

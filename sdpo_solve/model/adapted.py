@@ -22,7 +22,8 @@ from torch import Tensor
 
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError
 from sdpo_solve.model import lora_mix
-from sdpo_solve.model.cpu import cpu_dtype, keep_freed_memory
+from sdpo_solve.model.capability import auto_class, context_tokens, read_config, refusal_of
+from sdpo_solve.model.cpu import cpu_dtype, is_out_of_memory, keep_freed_memory
 from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy
 
@@ -65,7 +66,6 @@ class AdaptedModel:
         self._shapes: dict[Slot, AdapterShape] = {}
         self._keys: dict[Slot, str] = {}
         self.turn = threading.RLock()
-        _require_full_attention(model.config.get_text_config())
 
     @classmethod
     def load(
@@ -74,24 +74,37 @@ class AdaptedModel:
         """Weights and tokenizer from a Hugging Face directory.
 
         `device` None: CUDA where there is one. `dtype` None: bfloat16, or float32 on a CPU that has no
-        matrix instructions for bfloat16. Raises ConfigError where the directory is not a causal LM.
+        matrix instructions for bfloat16. Raises ConfigError where the directory is not a causal LM, or holds
+        not all of its weights.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from safetensors import SafetensorError
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         logging.disable_progress_bar()
         keep_freed_memory()
+        config = read_config(model_dir)
+        if (refusal := refusal_of(config)) is not None:
+            raise ConfigError(f"{model_dir} is not supported: {refusal}")
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            model, report = auto_class(config).from_pretrained(
                 model_dir,
                 dtype=dtype or _fast_dtype(device),
-                attn_implementation="sdpa",
                 local_files_only=True,
+                output_loading_info=True,
             )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+            if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
+                raise
+            raise ConfigError(f"{model_dir} cannot be loaded: {_one_line(exc)}") from None
+        if missing := sorted(report["missing_keys"]):
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ConfigError(f"{model_dir}: the weight {missing[0]}{others} is in none of its files")
+        try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
-        except (OSError, ValueError, KeyError) as exc:
-            raise ConfigError(f"{model_dir} is not a causal language model: {_one_line(exc)}") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise ConfigError(f"the tokenizer of {model_dir} cannot be read: {_one_line(exc)}") from None
         return cls(model.to(device), tokenizer)
 
     @property
@@ -111,7 +124,7 @@ class AdaptedModel:
     @property
     def context_tokens(self) -> int:
         """Tokens that prompt and answer may take together."""
-        return int(self._base.config.get_text_config().max_position_embeddings)
+        return context_tokens(self._base.config)
 
     @property
     def can_mix(self) -> bool:
@@ -318,13 +331,6 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     name = cpu_dtype() if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _require_full_attention(config: Any) -> None:
-    """Raises ConfigError for models whose layers do not all attend to everything before them."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise ConfigError(f"models with {', '.join(sorted(kinds))} layers cannot be trained here")
 
 
 def _one_line(exc: BaseException) -> str:

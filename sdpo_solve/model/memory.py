@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.model.capability import context_tokens, empty_model, read_config
 
 _MB = 1 << 20
 _HALF = 2  # bytes of a number in bfloat16
@@ -110,20 +111,12 @@ def size_of(model_dir: Path) -> ModelSize:
     Raises ConfigError where it is no causal language model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as exc:
-        words = str(exc).strip().splitlines()
-        raise ConfigError(
-            f"{model_dir} is not a causal language model: {words[0] if words else exc}"
-        ) from None
+    config = read_config(model_dir)
+    model = empty_model(config)
     text = config.get_text_config()
-    heads = text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    heads = _number(text, "num_attention_heads", 1)
+    head_dim = _number(text, "head_dim", text.hidden_size // heads)
     linears = [(name, m) for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     adapted = [m for name, m in linears if not name.endswith("lm_head")]
     return ModelSize(
@@ -131,12 +124,22 @@ def size_of(model_dir: Path) -> ModelSize:
         linear_params=sum(m.weight.numel() for _, m in linears),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        inner=text.intermediate_size,
+        inner=_number(text, "intermediate_size", 4 * text.hidden_size),
         vocabulary=text.vocab_size,
-        context_tokens=text.max_position_embeddings,
-        kv_numbers_per_token=2 * text.num_hidden_layers * (text.num_key_value_heads or heads) * head_dim,
+        context_tokens=context_tokens(config),
+        kv_numbers_per_token=2
+        * text.num_hidden_layers
+        * _number(text, "num_key_value_heads", heads)
+        * head_dim,
         adapter_numbers_per_rank=sum(m.in_features + m.out_features for m in adapted),
     )
+
+
+def _number(text: Any, name: str, default: int) -> int:
+    """A number of the configuration, the largest where layers differ; `default` where it has none."""
+    value = getattr(text, name, None)
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return max((int(n) for n in numbers if isinstance(n, int) and n > 0), default=default)
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

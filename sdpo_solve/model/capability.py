@@ -1,0 +1,179 @@
+"""What can be done with a model, read from its configuration alone, before any weights are pulled or loaded.
+
+A configuration says which architecture it is, how long its context is and how its layers attend; the modules
+are made without storage to see which share of the weights LoRA reaches. That sampling and learning agree with
+the model's own forward pass is checked when the weights are there (engine and learner do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from sdpo_solve.errors import ConfigError
+
+LEAST_LORA_SHARE = 0.5
+"""Of a model's weights, embeddings and head left out: what LoRA must reach."""
+_CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+)
+_UNBOUNDED_CONTEXT = 1 << 20  # state-space models and relative positions have no longest context
+_LENGTH_ROPES = frozenset({"dynamic", "longrope"})
+
+
+class Level(Enum):
+    """How much of this program a model can be used with."""
+
+    LEARNS = "samples and learns"
+    SAMPLES = "samples only (best-of-k, multi-turn, screen)"
+    NONE = "not supported"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """The level of a model with the reason where it is not the highest; `notes`: what a user should know."""
+
+    level: Level
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_config(model_dir: Path) -> Any:
+    """The configuration of a model directory.
+
+    Raises ConfigError where it cannot be read or names an architecture that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{model_dir / 'config.json'} cannot be read: {_one_line(exc)}") from None
+
+
+def auto_class(config: Any) -> Any:
+    """The class that loads the model: of causal LMs, or of multimodal models that wrap one; None: neither."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    classes: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    return next((x for x in classes if type(config) in x._model_mapping), None)
+
+
+def empty_model(config: Any) -> Any:
+    """The modules of a model without storage.
+
+    Raises ConfigError where transformers has no causal language model for the configuration.
+    """
+    import torch
+
+    loader = auto_class(config)
+    if loader is None:
+        raise ConfigError(_no_class(config))
+    try:
+        with torch.device("meta"):
+            return loader.from_config(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as exc:
+        raise ConfigError(f"no model can be made of {_kind(config)}: {_one_line(exc)}") from None
+
+
+def refusal_of(config: Any) -> str | None:
+    """Why no model of this configuration can be sampled from; None where nothing is known against it."""
+    quantized = getattr(config, "quantization_config", None)
+    if quantized is not None:
+        fields = quantized if isinstance(quantized, dict) else vars(quantized)
+        method = getattr(fields.get("quant_method"), "value", fields.get("quant_method"))
+        return f"its weights are quantised ({method}); choose the model as it was before that"
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{_kind(config)} is an encoder-decoder, not a causal language model"
+    return _no_class(config) if auto_class(config) is None else None
+
+
+def capability_of(config: Any) -> Capability:
+    """What a model of this configuration can do here."""
+    if (refusal := refusal_of(config)) is not None:
+        return Capability(Level.NONE, refusal)
+    try:
+        model = empty_model(config)
+    except ConfigError as exc:
+        return Capability(Level.NONE, str(exc))
+    share, notes = lora_share(model), []
+    if (length := rope_limit(config)) is not None:
+        notes.append(f"its context is limited to {length} tokens: beyond, its rope depends on the length")
+    if share < LEAST_LORA_SHARE:
+        reason = f"LoRA reaches {share:.0%} of its weights only (the rest is no linear layer)"
+        return Capability(Level.SAMPLES, reason, tuple(notes))
+    if (layers := odd_layers(config)) is not None:
+        return Capability(Level.SAMPLES, f"the learner's packed rows do not follow {layers}", tuple(notes))
+    if share < 0.99:
+        notes.append(f"LoRA reaches {share:.0%} of its weights")
+    return Capability(Level.LEARNS, notes=tuple(notes))
+
+
+def lora_share(model: Any) -> float:
+    """The share of the weights in linear layers, of all but embeddings and head."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    skipped = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:
+        skipped.add(id(head.weight))
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D)}
+    sizes = {id(p): p.numel() for p in model.parameters() if id(p) not in skipped}
+    reached = sum(n for key, n in sizes.items() if key in linear)
+    return float(reached / max(1, sum(sizes.values())))
+
+
+def odd_layers(config: Any) -> str | None:
+    """The layers that do not attend to everything before them, in words; None where all do."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    window = getattr(text, "sliding_window", None)
+    if not kinds and window and getattr(text, "use_sliding_window", True):
+        kinds = {"sliding_attention"}
+    if not kinds and getattr(text, "attention_chunk_size", None):
+        kinds = {"chunked_attention"}
+    return f"{', '.join(sorted(kinds))} layers" if kinds else None
+
+
+def rope_limit(config: Any) -> int | None:
+    """Tokens up to which rotary embeddings do not depend on the length of the batch; None: always so."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if not isinstance(rope, dict):
+        return None
+    forms = [form for form in (rope, *rope.values()) if isinstance(form, dict)]  # one a kind of layer
+    if not any(form.get("rope_type", form.get("type")) in _LENGTH_ROPES for form in forms):
+        return None
+    limits = [form.get("original_max_position_embeddings") for form in forms]
+    known = [int(n) for n in (*limits, getattr(text, "original_max_position_embeddings", None)) if n]
+    return min(known, default=_longest(text))
+
+
+def context_tokens(config: Any) -> int:
+    """Tokens that prompt and answer may take together."""
+    return min(_longest(config.get_text_config()), rope_limit(config) or _UNBOUNDED_CONTEXT)
+
+
+def _longest(text: Any) -> int:
+    named = [getattr(text, name, None) for name in _CONTEXT_NAMES]
+    return next((int(n) for n in named if isinstance(n, int) and n > 0), _UNBOUNDED_CONTEXT)
+
+
+def _kind(config: Any) -> str:
+    return f"the architecture {getattr(config, 'model_type', None) or type(config).__name__!r}"
+
+
+def _no_class(config: Any) -> str:
+    import transformers
+
+    return f"transformers {transformers.__version__} has no causal language model for {_kind(config)}"
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
