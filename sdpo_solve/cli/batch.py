@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve.batch import trackers
 from sdpo_solve.batch.batch import Batch, BatchResult, prepare, run_batch
 from sdpo_solve.batch.cost import Estimate
 from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
@@ -89,7 +88,9 @@ def batch(flags: Mapping[str, Any]) -> None:
 
 def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     """The whole command; returns its exit code. Raises UserError and PrerequisiteError."""
-    trackers.check(spec.batch.track)
+    trackers = _module("batch.trackers") if spec.batch.track else None
+    if trackers:
+        trackers.check(spec.batch.track)
     out = spec.batch.out or default_out(spec)
     check_out(out)
     batch = prepare(spec, out)
@@ -108,7 +109,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
         if shown.as_json:
             sink.add(json_lines(typer.echo))
-        for tracker in trackers.make(spec.batch.track, batch.out, spec.record()):
+        for tracker in trackers.make(spec.batch.track, batch.out, spec.record()) if trackers else ():
             stack.callback(tracker.finish)
             sink.add(trackers.feed(tracker))
         with stop_on_signals(stop, lambda text: sink({"event": "notice", "text": text})):
@@ -135,14 +136,16 @@ def _executor(batch: Batch, stack: ExitStack) -> Executor:
 
 
 def _ray(spec: BatchSpec, n_workers: int | None = None) -> Executor:
-    """Ray is loaded by name: a batch on one machine needs nothing of it.
-
-    Raises PrerequisiteError where it is not installed: a plan that cannot be carried out is none.
-    """
-    ray_executor = importlib.import_module("sdpo_solve.batch.ray_executor")
+    """Raises PrerequisiteError where it is not installed: a plan that cannot be carried out is none."""
+    ray_executor = _module("batch.ray_executor")
     ray_executor.load_ray()
     executor: Executor = ray_executor.RayExecutor(n_workers or spec.batch.workers, spec.batch.address)
     return executor
+
+
+def _module(name: str) -> Any:
+    """A module of the package by its name: most batches need neither trackers, nor Ray, nor numpy."""
+    return importlib.import_module(f"sdpo_solve.{name}")
 
 
 def _for_measuring(executor: Executor, spec: BatchSpec) -> Executor:
@@ -169,10 +172,9 @@ def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
         table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
     table.add_row("methods", ", ".join(spec.batch.methods))
     if n_methods > 1:
-        from sdpo_solve.report.statistics import visible_speed_up
-
         pairs = n_problems * n_seeds
-        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible_speed_up(pairs):.1f}x or more"
+        visible = _module("report.statistics").visible_speed_up(pairs)
+        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
         table.add_row("", f"{least} with 80 % power, if all are solved")
     table.add_row("problems", clean(_few(list(batch.problems))))
     if batch.left_out:

@@ -117,9 +117,8 @@ class Parts:
     @cached_property
     def weights(self) -> AdaptedModel:
         """The base model in this process, for learner and engine. Raises as `model` does."""
-        from sdpo_solve.model.adapted import AdaptedModel
-
-        return AdaptedModel.load(self.model.path)
+        loaded: AdaptedModel = _module("sdpo_solve.model.adapted").AdaptedModel.load(self.model.path)
+        return loaded
 
     @cached_property
     def engine(self) -> Engine:
@@ -280,8 +279,10 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
 
 
 def _new_learner(parts: Parts, plan: Plan) -> Learner:
-    # By its name, as plug-ins are: a run that learns nothing needs none of it.
-    learner: Learner = importlib.import_module("sdpo_solve.learner.learner").build(
-        plan.parts["learner"], parts.weights
-    )
+    learner: Learner = _module("sdpo_solve.learner.learner").build(plan.parts["learner"], parts.weights)
     return learner
+
+
+def _module(name: str) -> Any:
+    """A module by its name, as plug-ins are loaded: a run without weights or learner needs none of it."""
+    return importlib.import_module(name)
