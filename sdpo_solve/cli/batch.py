@@ -109,9 +109,10 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
         if shown.as_json:
             sink.add(json_lines(typer.echo))
-        for tracker in trackers.make(spec.batch.track, batch.out, spec.record()) if trackers else ():
-            stack.callback(tracker.finish)
-            sink.add(trackers.feed(tracker))
+        if trackers:
+            for tracker in trackers.make(spec.batch.track, batch.out, spec.record()):
+                stack.callback(tracker.finish)
+                sink.add(trackers.feed(tracker))
         with stop_on_signals(stop, lambda text: sink({"event": "notice", "text": text})):
             result = run_batch(batch, executor, sink, stop)
     print_result(console, result, batch)
