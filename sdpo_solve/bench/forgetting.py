@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from sdpo_solve.bench._table import plain_table
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
@@ -38,7 +38,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """`run`: a directory with one run; `version` None: its newest policy; `samples` a problem and policy."""
 
     run: Path
@@ -50,7 +50,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProblemRates:
     """One problem: how many of `samples` answers solved it, without and with the adapter."""
 
     problem: str
@@ -59,62 +59,59 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Figures:
     """The figures. `change`: mean over problems of the difference of rates, with its 90 % interval over
     problems; `same_again` of `again` answers of the base came out alike after the adapter's turn."""
 
     run: str
     version: int
     samples: int
-    rows: tuple[Row, ...]
+    rows: tuple[ProblemRates, ...]
     change: float
     interval: Interval
     same_again: int
     again: int
 
-    def record(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def measure(asked: Asked, say: Callable[[str], None]) -> Found:
+def run(request: Request, report: Callable[[str], None]) -> Figures:
     """Sample, grade and count.
 
     Raises ConfigError for a run without a policy or made by another model than the one here, and as sources
     and parts do.
     """
-    run_dir = one_run_dir(asked.run)
-    run = read_run(run_dir)
-    if run is None or not run.header.config:
+    run_dir = one_run_dir(request.run)
+    state = read_run(run_dir)
+    if state is None or not state.header.config:
         raise ConfigError(f"the journal in {run_dir} names no run yet")
-    policy = _policy(run_dir, asked.version)
-    with Parts(make_plan(_options(run.header.config, asked.sandbox))) as parts:
-        here, then = parts.model_identity, run.header.config["model"]
+    policy = _policy(run_dir, request.version)
+    with Parts(make_plan(_options(state.header.config, request.sandbox))) as parts:
+        here, then = parts.model_identity, state.header.config["model"]
         if here != then:
-            raise ConfigError(f"{run.header.model} here is {here}, the run used {then}")
-        taken = load.load(asked.sources, asked.selection, lambda: parts.sandbox)
-        problems = [problem for problem in taken.problems if problem.id != run.problem]
+            raise ConfigError(f"{state.header.model} here is {here}, the run used {then}")
+        taken = load.load(request.sources, request.selection, lambda: parts.sandbox)
+        problems = [problem for problem in taken.problems if problem.id != state.problem]
         if not problems:
-            raise ConfigError(f"only the run's own problem, {run.problem}, was chosen; name others")
-        sampler = _Sampler(parts, problems, asked.samples)
+            raise ConfigError(f"only the run's own problem, {state.problem}, was chosen; name others")
+        sampler = _Sampler(parts, problems, request.samples)
         before = sampler.sample(_BASE, _AGAIN)
-        say(f"{len(problems)} problems x {asked.samples} answers without the adapter")
+        report(f"{len(problems)} problems x {request.samples} answers without the adapter")
         without = sampler.solved(sampler.sample(_BASE))
-        say(f"the same with policy {policy.version}")
+        report(f"the same with policy {policy.version}")
         with_it = sampler.solved(sampler.sample(policy))
         after = sampler.sample(_BASE, _AGAIN)
     rows = tuple(
-        Row(problem.id, base, adapted)
+        ProblemRates(problem.id, base, adapted)
         for problem, base, adapted in zip(problems, without, with_it, strict=True)
     )
-    changes_P = np.array([(row.adapted - row.base) / asked.samples for row in rows])
+    changes_P = np.array([(row.adapted - row.base) / request.samples for row in rows])
     same = sum(
         (a.token_ids_T, a.logprobs_T) == (b.token_ids_T, b.logprobs_T)
         for a, b in zip(before, after, strict=True)
     )
-    return Found(
-        run=run.name,
+    return Figures(
+        run=state.name,
         version=policy.version,
-        samples=asked.samples,
+        samples=request.samples,
         rows=rows,
         change=float(changes_P.mean()),
         interval=_bootstrap(changes_P),
@@ -154,7 +151,7 @@ class _Sampler:
 
 
 def _options(config: Mapping[str, Any], sandbox: str) -> RunOptions:
-    """The run's own options, as far as they decide how its model is asked."""
+    """The run's own options, as far as they decide how its model is request."""
     kept = ("model", "max_tokens", "temperature", "language", "system", "thinking", "threads")
     options = {name: config["options"].get(name) for name in kept}
     return RunOptions(
@@ -167,14 +164,14 @@ def _options(config: Mapping[str, Any], sandbox: str) -> RunOptions:
 
 def _policy(run_dir: Path, version: int | None) -> Policy:
     """The policy of that version, else the newest one whose weights are still there."""
-    found = {int(path.name): path for path in (run_dir / "policies").glob("[0-9]*") if path.is_dir()}
-    if not found:
+    by_number = {int(path.name): path for path in (run_dir / "policies").glob("[0-9]*") if path.is_dir()}
+    if not by_number:
         raise ConfigError(f"{run_dir} has no policy: it learned nothing, or its weights are gone")
-    number = max(found) if version is None else version
-    if number not in found:
-        there = ", ".join(str(n) for n in sorted(found))
+    number = max(by_number) if version is None else version
+    if number not in by_number:
+        there = ", ".join(str(n) for n in sorted(by_number))
         raise ConfigError(f"{run_dir} has no policy {number} any more; there are {there}")
-    return Policy("adapted", number, found[number])
+    return Policy("adapted", number, by_number[number])
 
 
 def _bootstrap(values_P: np.ndarray[Any, np.dtype[np.float64]]) -> Interval:
@@ -183,25 +180,28 @@ def _bootstrap(values_P: np.ndarray[Any, np.dtype[np.float64]]) -> Interval:
     return interval(values_P[draws_BP].mean(axis=1))
 
 
-def page(found: Found) -> Group:
+def as_record(figures: Figures) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return asdict(figures)
+
+
+def page(figures: Figures) -> Group:
     """The problems whose rate changed most, and the figures in words."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("problem", overflow="fold")
-    for column in ("without", "with", "change"):
-        table.add_column(column, justify="right")
-    ordered = sorted(found.rows, key=lambda row: (-abs(row.adapted - row.base), row.problem))
+    table = plain_table(["problem"], ["without", "with", "change"])
+    ordered = sorted(figures.rows, key=lambda row: (-abs(row.adapted - row.base), row.problem))
     for row in ordered[:_SHOWN]:
-        cells = (f"{row.base}/{found.samples}", f"{row.adapted}/{found.samples}")
+        cells = (f"{row.base}/{figures.samples}", f"{row.adapted}/{figures.samples}")
         table.add_row(clean(row.problem), *cells, f"{row.adapted - row.base:+d}")
-    n = len(found.rows) * found.samples
-    base, adapted = (sum(getattr(row, arm) for row in found.rows) / n for arm in ("base", "adapted"))
-    low, high = 100 * found.interval.low, 100 * found.interval.high
+    n = len(figures.rows) * figures.samples
+    base, adapted = (sum(getattr(row, arm) for row in figures.rows) / n for arm in ("base", "adapted"))
+    low, high = 100 * figures.interval.low, 100 * figures.interval.high
     lines = [
-        f"policy {found.version} of {clean(found.run)} on {len(found.rows)} other problems, "
-        f"{found.samples} answers each",
-        f"solved without the adapter {base:.1%}, with it {adapted:.1%}; change {100 * found.change:+.1f} "
+        f"policy {figures.version} of {clean(figures.run)} on {len(figures.rows)} other problems, "
+        f"{figures.samples} answers each",
+        f"solved without the adapter {base:.1%}, with it {adapted:.1%}; change {100 * figures.change:+.1f} "
         f"points, 90 % interval {low:+.1f} to {high:+.1f}",
-        f"the base afterwards: {found.same_again} of {found.again} answers and log-probs as before",
+        f"the base afterwards: {figures.same_again} of {figures.again} answers and log-probs as before",
     ]
-    more = [Text(f"and {len(ordered) - _SHOWN} more", style="dim")] if len(ordered) > _SHOWN else []
-    return Group(table, *more, Text(), *(Text(line) for line in lines))
+    if len(ordered) > _SHOWN:
+        lines.insert(0, f"and {len(ordered) - _SHOWN} more")
+    return Group(table, Text(), *(Text(line) for line in lines))

@@ -12,27 +12,24 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from sdpo_solve.bench._table import plain_table
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.model.cpu import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdpo_solve.learner.gradient import Lesson
+    from sdpo_solve.learner.examples import TokenizedExample
     from sdpo_solve.model.adapted import AdaptedModel
-
-MAX_TIME_SHARE = 0.55
-MAX_MEMORY_SHARE = 0.5
-MAX_OVER_FLOOR = 1.25
-MAX_GRADIENT_ERROR = 1e-4
 
 # The matrix rate is the best of some short tries: a try that another program disturbs does not count.
 _RATE_TRIES = 5
@@ -62,10 +59,11 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateBench:
-    """What was measured. `plain` is None where it was not asked for or did not fit into memory.
+class Figures:
+    """What was measured. `plain` is None where it was left out or did not fit into memory.
 
-    `floor_s`: the operations that must be done at the measured matrix rate.
+    `gradient_error`: relative distance of both forms' gradients in float32; `floor_s`: the operations that
+    must be done at the measured matrix rate.
     """
 
     size: Size
@@ -78,99 +76,66 @@ class UpdateBench:
     def floor_s(self) -> float:
         return self.gflop / self.packed.gflop_per_s
 
-    @property
-    def ok(self) -> bool:
-        return all(row.ok for row in self.rows())
-
-    def rows(self) -> list[Row]:
-        """The ratios with their targets."""
-        found = [Row("packed time / floor", self.packed.wall_s / self.floor_s, MAX_OVER_FLOOR)]
+    def ratios(self) -> dict[str, float]:
+        """The figures that compare machines and versions."""
+        ratios = {"packed time / floor": self.packed.wall_s / self.floor_s}
         if self.plain is not None:
-            found.append(Row("packed time / plain", self.packed.wall_s / self.plain.wall_s, MAX_TIME_SHARE))
-            found.append(
-                Row("packed memory / plain", self.packed.peak_mb / self.plain.peak_mb, MAX_MEMORY_SHARE)
-            )
+            ratios["packed time / plain"] = self.packed.wall_s / self.plain.wall_s
+            ratios["packed memory / plain"] = self.packed.peak_mb / self.plain.peak_mb
         if self.gradient_error is not None:
-            found.append(Row("gradient error, float32", self.gradient_error, MAX_GRADIENT_ERROR))
-        return found
-
-    def record(self) -> dict[str, Any]:
-        """All figures as JSON data."""
-        rows = [{**asdict(row), "ok": row.ok} for row in self.rows()]
-        return {**asdict(self), "floor_s": self.floor_s, "ratios": rows, "ok": self.ok}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A measured value and the most it may be."""
-
-    name: str
-    value: float
-    most: float
-
-    @property
-    def ok(self) -> bool:
-        return self.value <= self.most
+            ratios["gradient error, float32"] = self.gradient_error
+        return ratios
 
 
 def run(
     model_dir: Path,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
     *,
     size: Size = Size(),  # frozen
     with_plain: bool = True,
     n_rounds: int = 2,
-) -> UpdateBench:
+) -> Figures:
     """Measure one update of random tokens against the frozen teacher, and with the plain form compare both
     forms' gradients, of two attempts.
 
     Raises LearnerError where the packed form's process dies (out of memory).
     """
-    say("packed form")
+    report("packed form")
     packed, gflop = _in_process(_measure, model_dir, size, "packed", n_rounds)
-    say(f"packed form: {_said(packed)}")
     plain = error = None
     if with_plain:
         few = Size(2, size.question_tokens, size.feedback_tokens, size.answer_tokens)
         try:
-            say("plain form")
+            report("plain form")
             plain, _ = _in_process(_measure, model_dir, size, "plain", n_rounds)
-            say(f"plain form: {_said(plain)}")
-        except LearnerError as exc:
-            say(f"plain form: {exc}")
-        try:
-            say("gradients of both forms in float32")
+            report("gradients of both forms in float32")
             error = _in_process(_gradient_error, model_dir, few)
         except LearnerError as exc:
-            say(f"gradients of both forms: {exc}")
-    return UpdateBench(size, packed, plain, gflop, error)
+            report(str(exc))
+    return Figures(size, packed, plain, gflop, error)
 
 
-def _said(cost: Cost) -> str:
-    return f"{cost.wall_s:.2f} s, {cost.peak_mb:.0f} MiB, {cost.gflop_per_s:.0f} GFLOP/s of matrix products"
+def as_record(figures: Figures) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {**asdict(figures), "floor_s": figures.floor_s, "ratios": figures.ratios()}
 
 
-def page(bench: UpdateBench) -> Group:
-    """The figures for a terminal: each form's time and memory, then the ratios with their targets."""
-    size, costs = bench.size, [cost for cost in (bench.packed, bench.plain) if cost is not None]
+def page(figures: Figures) -> Group:
+    """The figures for a terminal: each form's time and memory, then the ratios."""
+    size = figures.size
     head = (
         f"one update: {size.attempts} attempts, question {size.question_tokens} tokens, feedback "
         f"{size.feedback_tokens}, answer {size.answer_tokens}"
     )
-    forms = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    forms.add_column("form")
-    for name in ("seconds", "peak MiB", "GFLOP/s of matrix products"):
-        forms.add_column(name, justify="right")
-    for cost in costs:
-        forms.add_row(cost.form, f"{cost.wall_s:.2f}", f"{cost.peak_mb:.0f}", f"{cost.gflop_per_s:.0f}")
-    forms.add_row("floor", f"{bench.floor_s:.2f}", "", "")
-    ratios = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("ratio", "measured", "at most", ""):
-        ratios.add_column(name, justify="left" if name in ("ratio", "") else "right")
-    for row in bench.rows():
-        said = Text("ok", "green") if row.ok else Text("missed", "red")
-        ratios.add_row(row.name, f"{row.value:.3g}", f"{row.most:g}", said)
-    note = f"floor: {bench.gflop:.0f} GFLOP that must be done, at the rate measured beside the packed form"
+    forms = plain_table(["form"], ["seconds", "peak MiB", "GFLOP/s of matrix products"])
+    for cost in (figures.packed, figures.plain):
+        if cost is not None:
+            forms.add_row(cost.form, f"{cost.wall_s:.2f}", f"{cost.peak_mb:.0f}", f"{cost.gflop_per_s:.0f}")
+    forms.add_row("floor", f"{figures.floor_s:.2f}", "", "")
+    ratios = plain_table(["ratio"], ["measured"])
+    for name, value in figures.ratios().items():
+        ratios.add_row(name, f"{value:.3g}")
+    note = f"floor: {figures.gflop:.0f} GFLOP that must be done, at the rate measured beside the packed form"
     return Group(Text(head), Text(), forms, Text(), ratios, Text(), Text(note, style="dim"))
 
 
@@ -190,10 +155,10 @@ def operations(config: Any, size: Size) -> float:
         return float(4 * layers * q * own * (before + (own + 1) / 2))
 
     n, answers = size.attempts, size.attempts * size.answer_tokens
-    question, told = size.question_tokens, size.feedback_tokens + size.answer_tokens
+    question, behind = size.question_tokens, size.feedback_tokens + size.answer_tokens
     student = (question + answers) * per_token + attention(0, question)
     student += n * attention(question, size.answer_tokens)
-    teacher = (question + n * told) * per_token + attention(0, question) + n * attention(question, told)
+    teacher = (question + n * behind) * per_token + attention(0, question) + n * attention(question, behind)
     # Attention's backward has five products for the forward's two.
     backward = (question + answers) * per_token
     backward += 2.5 * (attention(0, question) + n * attention(question, size.answer_tokens))
@@ -209,33 +174,21 @@ def _in_process(function: Callable[..., Any], *args: Any) -> Any:
     Raises LearnerError where it dies or runs out of memory.
     """
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(sender, function, args), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        found = receiver.recv()
-        if isinstance(found, LearnerError):
-            raise found
-        return found
-    except EOFError:
-        process.join()
-        raise LearnerError(f"a form's process ended with code {process.exitcode}: out of memory?") from None
-    finally:
-        process.join()
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_go_first) as pool:
+        try:
+            return pool.submit(function, *args).result()
+        except BrokenProcessPool:
+            raise LearnerError("a form's process died: out of memory?") from None
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
+            raise LearnerError("a form does not fit into memory") from None
 
 
-def _send(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    with contextlib.suppress(OSError):  # where memory runs out, this process goes and no other
+def _go_first() -> None:
+    """Where memory runs out, this process goes and no other."""
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    try:
-        sender.send(function(*args))
-    except LearnerError as exc:
-        sender.send(exc)
-    except RuntimeError as exc:
-        if not is_out_of_memory(exc):
-            raise
-        sender.send(LearnerError("out of memory"))
 
 
 def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Cost, float]:
@@ -243,14 +196,14 @@ def _measure(model_dir: Path, size: Size, form: Form, n_rounds: int) -> tuple[Co
     from sdpo_solve.model.adapted import AdaptedModel
 
     host = AdaptedModel.load(model_dir)
-    lessons = _prepare(host, size)
+    examples = _prepare(host, size)
     walls, peaks, rates = [], [], [_matrix_rate(host)]
     if host.device.type == "cuda":  # the first update loads kernels
-        _gradients(host, lessons, form)
+        _gradients(host, examples, form)
     for _ in range(n_rounds):
         before_mb = _reset_peak(host)
         began = time.perf_counter()
-        _gradients(host, lessons, form)
+        _gradients(host, examples, form)
         _wait(host)
         walls.append(time.perf_counter() - began)
         peaks.append(_peak_mb(host) - before_mb)
@@ -266,58 +219,56 @@ def _gradient_error(model_dir: Path, size: Size) -> float:
     from sdpo_solve.model.adapted import AdaptedModel
 
     host = AdaptedModel.load(model_dir, dtype=torch.float32)
-    lessons = _prepare(host, size)
-    packed, plain = (_gradients(host, lessons, form) for form in ("packed", "plain"))
+    examples = _prepare(host, size)
+    packed, plain = (_gradients(host, examples, form) for form in ("packed", "plain"))
     gap = sum(float((packed[name] - plain[name]).double().square().sum()) for name in plain)
     return float((gap / sum(float(t.double().square().sum()) for t in plain.values())) ** 0.5)
 
 
-def _prepare(host: AdaptedModel, size: Size) -> list[Lesson]:
+def _prepare(host: AdaptedModel, size: Size) -> list[TokenizedExample]:
     """A group of random tokens, and an adapter that has learned something already."""
     import torch
 
-    from sdpo_solve.learner.gradient import Lesson
-    from sdpo_solve.learner.packing import Row as TokenRow
+    from sdpo_solve.learner.examples import TokenizedExample
+    from sdpo_solve.learner.packing import PromptCompletion
     from sdpo_solve.model.adapted import TARGETS, AdapterShape
 
     generator = torch.Generator().manual_seed(0)
-    n_words = min(len(host.tokenizer), host.model.config.get_text_config().vocab_size)
+    vocabulary = min(len(host.tokenizer), host.model.config.get_text_config().vocab_size)
 
     def ids(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(0, n_words, (n,), generator=generator).tolist())
+        return tuple(torch.randint(0, vocabulary, (n,), generator=generator).tolist())
 
     shape = AdapterShape(16, 32.0, TARGETS["all"])
     parameters = host.shape_adapter("policy", shape)
     weights = {name: 0.01 * torch.randn(p.shape, generator=generator) for name, p in parameters.items()}
     host.put("policy", "bench", shape, weights)
-    question, lessons = ids(size.question_tokens), []
+    question, examples = ids(size.question_tokens), []
     for _ in range(size.attempts):
-        answer, told = ids(size.answer_tokens), question + ids(size.feedback_tokens)
-        row = TokenRow(told, answer)
-        lessons.append(Lesson(TokenRow(question, answer), row, (-1.0,) * size.answer_tokens))
-    return lessons
+        answer, feedback = ids(size.answer_tokens), ids(size.feedback_tokens)
+        student, teacher = PromptCompletion(question, answer), PromptCompletion(question + feedback, answer)
+        examples.append(TokenizedExample(student, teacher, (-1.0,) * size.answer_tokens))
+    return examples
 
 
-def _gradients(host: AdaptedModel, lessons: list[Lesson], form: Form) -> dict[str, Tensor]:
+def _gradients(host: AdaptedModel, examples: list[TokenizedExample], form: Form) -> dict[str, Tensor]:
     """One update's gradients, the teacher's pass included, with the learner's default sizes."""
-    from sdpo_solve.learner.gradient import Passes, Sizes, Targets
-    from sdpo_solve.learner.head import Mixture
+    from sdpo_solve.learner.gradient import StudentPasses
     from sdpo_solve.learner.learner import loss_settings
     from sdpo_solve.learner.options import Options
-    from sdpo_solve.learner.packing import hidden_states
+    from sdpo_solve.learner.packing import PassLimits
     from sdpo_solve.learner.plain import plain_gradient
+    from sdpo_solve.learner.teacher import teacher_mixture
 
     options = Options()
     settings = loss_settings(options)
     if form == "plain":
-        return plain_gradient(host, "bench", lessons, settings, 1.0)
-    sizes = Sizes(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
-    with host.base_active() as model:
-        rows = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
-        targets = Targets(Mixture.of(hidden_states(model, rows, sizes.microbatch_tokens)))
+        return plain_gradient(host, "bench", examples, settings, 1.0)
+    limits = PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
+    teacher = teacher_mixture(host, options, examples, "bench", limits)
     with host.slot_active("policy", "bench") as model:
-        passes = Passes(model, host.parameters("policy"), settings, sizes, 1.0)
-        return passes.gradient(lessons, targets).gradients
+        passes = StudentPasses(model, host.parameters("policy"), settings, limits, 1.0)
+        return passes.gradient(examples, teacher).gradients
 
 
 def _matrix_rate(host: AdaptedModel) -> float:
@@ -344,7 +295,7 @@ def _matrix_rate(host: AdaptedModel) -> float:
 
 
 def _wait(host: AdaptedModel) -> None:
-    """Until the accelerator has done what it was told; a CPU has by then."""
+    """Until the accelerator has done its work; a CPU has by then."""
     import torch
 
     if host.device.type == "cuda":

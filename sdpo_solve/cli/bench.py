@@ -93,10 +93,10 @@ def update(given: UpdateBench) -> None:
     from sdpo_solve.bench import update as bench
 
     size = bench.Size(given.attempts, given.question_tokens, given.feedback_tokens, given.answer_tokens)
-    found = bench.run(
+    figures = bench.run(
         given.model_dir(), _say, size=size, with_plain=not given.no_plain, n_rounds=given.rounds
     )
-    _print(given.as_json, found.record(), bench.page(found))
+    _print(given.as_json, bench.as_record(figures), bench.page(figures))
 
 
 # -- what runs have learned ----------------------------------------------------------------------------------
@@ -125,13 +125,13 @@ def forgetting(given: ForgettingBench) -> None:
     from sdpo_solve.bench import forgetting as bench
     from sdpo_solve.report.runs import only_reading
 
-    asked = bench.Asked(
+    request = bench.Request(
         given.run, given.sources, given.narrow(Selection), given.samples, given.version, given.sandbox
     )
     with only_reading():
-        found = bench.measure(asked, _say)
-    _print(given.as_json, found.record(), bench.page(found))
-    raise typer.Exit(0 if found.same_again == found.again else 1)
+        figures = bench.run(request, _say)
+    _print(given.as_json, bench.as_record(figures), bench.page(figures))
+    raise typer.Exit(0 if figures.same_again == figures.again else 1)
 
 
 class LessonBench(WithJson, Options):
@@ -172,10 +172,10 @@ def lesson(given: LessonBench) -> None:
         for name, value in varied.get("learner", {}).items()
     }
     rows = bench.settings_of(given.settings.get("learner", {}), values)
-    asked = bench.Asked(given.runs, given.references, tuple(rows), given.group_size, given.updates)
+    request = bench.Request(given.runs, given.references, tuple(rows), given.group_size, given.updates)
     with only_reading():
-        found = bench.measure(asked, _say)
-    _print(given.as_json, found.record(), bench.page(found))
+        figures = bench.run(request, _say)
+    _print(given.as_json, bench.as_record(figures), bench.page(figures))
 
 
 COMMANDS = (sampling, grading, update, forgetting, lesson)

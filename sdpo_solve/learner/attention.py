@@ -57,38 +57,40 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """In transformers' attention interface: [1, heads, S, head_dim] in, [1, S, heads, head_dim] out."""
-    now: Pass = kwargs["packed"]
+    current: Pass = kwargs["packed"]
     scale = float(kwargs["scaling"])
-    if now.store and module.layer_idx not in now.stored:  # recomputation must not store a second time
-        now.stored[module.layer_idx] = (key, value)
-    before = None if now.prefix is None else now.prefix[2 * module.layer_idx : 2 * module.layer_idx + 2]
-    if _attends_together(now, query.device):
-        return _together(now, query, key, value, before, scale), None
-    spans = zip(*(tensor.split(list(now.lengths), dim=2) for tensor in (query, key, value)), strict=True)
+    if current.store and module.layer_idx not in current.stored:  # recomputation must not store a second time
+        current.stored[module.layer_idx] = (key, value)
+    before = (
+        None if current.prefix is None else current.prefix[2 * module.layer_idx : 2 * module.layer_idx + 2]
+    )
+    if _attends_together(current, query.device):
+        return _together(current, query, key, value, before, scale), None
+    spans = zip(*(tensor.split(list(current.lengths), dim=2) for tensor in (query, key, value)), strict=True)
     outs = []
     for q, k, v in spans:
         if before is not None:
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
-        outs.append(_row(now, q, k, v, scale))
+        outs.append(_row(current, q, k, v, scale))
     return torch.cat(outs, dim=2).transpose(1, 2), None
 
 
-def _attends_together(now: Pass, device: torch.device) -> bool:
-    n_rows = len(now.lengths)
-    fits = n_rows * now.width <= _MOST_PADDING * sum(now.lengths)
+def _attends_together(current: Pass, device: torch.device) -> bool:
+    n_rows = len(current.lengths)
+    fits = n_rows * current.width <= _MOST_PADDING * sum(current.lengths)
     return n_rows > 1 and fits and device.type in _TOGETHER_ON
 
 
 def _together(
-    now: Pass, query: Tensor, key: Tensor, value: Tensor, before: KeysValues | None, scale: float
+    current: Pass, query: Tensor, key: Tensor, value: Tensor, before: KeysValues | None, scale: float
 ) -> Tensor:
     """All rows in one call [1, S, heads, head_dim], padded behind their ends, where no token looks."""
-    n_rows, places = len(now.lengths), now.places(query.device)
+    n_rows, places = len(current.lengths), current.places(query.device)
 
     def padded(packed: Tensor) -> Tensor:
-        rows = packed.new_zeros(n_rows * now.width, packed.shape[1], packed.shape[3])
+        rows = packed.new_zeros(n_rows * current.width, packed.shape[1], packed.shape[3])
         rows = rows.index_copy(0, places, packed[0].transpose(0, 1))
-        return rows.view(n_rows, now.width, *rows.shape[1:]).transpose(1, 2)
+        return rows.view(n_rows, current.width, *rows.shape[1:]).transpose(1, 2)
 
     q, k, v = padded(query), padded(key), padded(value)
     if before is not None:
@@ -96,20 +98,20 @@ def _together(
             torch.cat([t.expand(n_rows, -1, -1, -1), own], dim=2)
             for t, own in zip(before, (k, v), strict=True)
         )
-    out = _torch_attention(now, q, k, v, scale).transpose(1, 2)
-    return out.reshape(n_rows * now.width, *out.shape[2:]).index_select(0, places)[None]
+    out = _torch_attention(current, q, k, v, scale).transpose(1, 2)
+    return out.reshape(n_rows * current.width, *out.shape[2:]).index_select(0, places)[None]
 
 
-def _row(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def _row(current: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     n_heads, n_queries, n_keys = q.shape[1], q.shape[2], k.shape[2]
     short = n_heads * n_queries * n_keys <= _SHORT_SCORES
     if q.device.type == "cpu" and short and torch.is_grad_enabled():
         out: Tensor = _ShortAttention.apply(q, k, v, scale)  # type: ignore[no-untyped-call]
         return out
-    return _torch_attention(now, q, k, v, scale)
+    return _torch_attention(current, q, k, v, scale)
 
 
-def _torch_attention(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def _torch_attention(current: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """By torch's kernels, with the lower-right causal mask."""
     n_queries, n_keys = q.shape[2], k.shape[2]
     groups = q.shape[1] // k.shape[1]
@@ -120,24 +122,24 @@ def _torch_attention(now: Pass, q: Tensor, k: Tensor, v: Tensor, scale: float) -
     if before == 0:
         return attention(q, k, v, is_causal=True, scale=scale)
     if q.device.type == "cpu" and before <= n_queries and n_queries * n_keys > _MASK_SCORES:
-        # Long answers have no room for a mask. Queries that nobody asks, in the prefix's places, make it the
+        # Long answers have no room for a mask. Padded queries, in the prefix's places, make it the
         # square that needs none.
         square = torch.nn.functional.pad(q, (0, 0, before, 0))
         return attention(square, k, v, is_causal=True, scale=scale)[:, :, before:]
-    mask = _mask(now, n_queries, n_keys, q.device)
+    mask = _mask(current, n_queries, n_keys, q.device)
     return attention(q, k, v, attn_mask=mask, scale=scale)
 
 
-def _mask(now: Pass, n_queries: int, n_keys: int, device: torch.device) -> Any:
+def _mask(current: Pass, n_queries: int, n_keys: int, device: torch.device) -> Any:
     """The last query sees every key, the one before it all but one, and so on."""
     if device.type == "cuda":
         from torch.nn.attention.bias import causal_lower_right
 
         return causal_lower_right(n_queries, n_keys)  # lets the flash kernel skip what is masked
-    if n_queries not in now.masks:
+    if n_queries not in current.masks:
         ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=device)
-        now.masks[n_queries] = ones.tril(diagonal=n_keys - n_queries)
-    return now.masks[n_queries]
+        current.masks[n_queries] = ones.tril(diagonal=n_keys - n_queries)
+    return current.masks[n_queries]
 
 
 class _ShortAttention(torch.autograd.Function):
@@ -150,24 +152,26 @@ class _ShortAttention(torch.autograd.Function):
         scores = torch.bmm(q_KnD, k[0].transpose(1, 2)).float()
         own = scores.view(-1, n_queries, n_keys)[:, :, n_keys - n_queries :]
         own.masked_fill_(torch.ones(n_queries, n_queries, dtype=torch.bool).triu(1), -torch.inf)
-        shares = scores.mul_(scale).softmax(-1).to(q.dtype)
-        ctx.save_for_backward(q_KnD, k, v, shares)
+        weights = scores.mul_(scale).softmax(-1).to(q.dtype)
+        ctx.save_for_backward(q_KnD, k, v, weights)
         ctx.scale = scale
-        return torch.bmm(shares, v[0]).view_as(q)
+        return torch.bmm(weights, v[0]).view_as(q)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        q_KnD, k, v, shares = ctx.saved_tensors
-        (slope,) = slopes
-        slope_KnD = _by_key_head(slope, k)
-        at_v = torch.bmm(shares.transpose(1, 2), slope_KnD)[None]
-        at_shares = torch.bmm(slope_KnD, v[0].transpose(1, 2)).float()
-        wide = shares.float()
-        at_shares.mul_(wide)
-        at_scores = at_shares.sub_(wide.mul_(at_shares.sum(-1, keepdim=True))).mul_(ctx.scale).to(q_KnD.dtype)
-        at_q = torch.bmm(at_scores, k[0]).view_as(slope)
-        at_k = torch.bmm(at_scores.transpose(1, 2), q_KnD)[None]
-        return at_q, at_k, at_v, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q_KnD, k, v, weights = ctx.saved_tensors
+        (grad_out,) = grads
+        grad_out_KnD = _by_key_head(grad_out, k)
+        grad_v = torch.bmm(weights.transpose(1, 2), grad_out_KnD)[None]
+        grad_weights = torch.bmm(grad_out_KnD, v[0].transpose(1, 2)).float()
+        wide = weights.float()
+        grad_weights.mul_(wide)
+        grad_scores = (
+            grad_weights.sub_(wide.mul_(grad_weights.sum(-1, keepdim=True))).mul_(ctx.scale).to(q_KnD.dtype)
+        )
+        grad_q = torch.bmm(grad_scores, k[0]).view_as(grad_out)
+        grad_k = torch.bmm(grad_scores.transpose(1, 2), q_KnD)[None]
+        return grad_q, grad_k, grad_v, None
 
 
 def _by_key_head(q: Tensor, k: Tensor) -> Tensor:

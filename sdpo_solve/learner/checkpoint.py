@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ class Version:
     """Everything the next step depends on. `facts` is plain JSON data; `teacher` is empty without one."""
 
     number: int
+    run: str
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any]
 
 
 def version_dir(policies_dir: Path, number: int) -> Path:
@@ -80,8 +81,7 @@ def read_version(policies_dir: Path, number: int, run: str) -> Version:
     """
     directory = version_dir(policies_dir, number)
     state = _read_json(directory / STATE_FILE)
-    said = {"version": number, "run": run}
-    for key, value in said.items():
+    for key, value in {"version": number, "run": run}.items():
         if state.get(key) != value:
             raise LearnerError(f"{directory / STATE_FILE} is of {key} {state.get(key)!r}, wanted {value!r}")
     for name, digest in state["sha256"].items():
@@ -90,6 +90,7 @@ def read_version(policies_dir: Path, number: int, run: str) -> Version:
     teacher = directory / TEACHER_FILE
     return Version(
         number,
+        run,
         read_tensors(directory / WEIGHTS_FILE),
         read_tensors(directory / OPTIMIZER_FILE),
         read_tensors(teacher) if teacher.name in state["sha256"] else {},
@@ -165,8 +166,8 @@ def _write_files(directory: Path, version: Version, shape: AdapterShape) -> None
             )
     state = {
         "version": version.number,
-        "run": version.facts["run"],
-        "facts": {k: v for k, v in version.facts.items() if k != "run"},
+        "run": version.run,
+        "facts": dict(version.facts),
         "sha256": {path.name: _digest(path) for path in sorted(directory.iterdir())},
     }
     text = json.dumps(state, sort_keys=True)

@@ -1,4 +1,4 @@
-"""From examples to lessons: which attempts teach something, and earlier ones drawn again.
+"""From a group's examples to token ids: which attempts teach something, and earlier ones drawn again.
 
 Renders the teacher's prompts to ids, counts who had no teacher and why, and turns rewards into advantages.
 Runs no model.
@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from sdpo_solve.learner.gradient import Lesson
 from sdpo_solve.learner.options import Options
-from sdpo_solve.learner.packing import Row
+from sdpo_solve.learner.packing import PromptCompletion
 from sdpo_solve.types import Example, Finish, Message, Policy, Prompt, Sample
 
 _MAX_REMEMBERED = 256
@@ -23,76 +22,91 @@ Encode = Callable[[Prompt], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """The lessons of one step and the counts that go with them."""
+class TokenizedExample:
+    """One attempt to learn from, as token ids. `teacher` is None where only its reward counts.
 
-    lessons: list[Lesson]
+    `advantage`: what the reward says of all its tokens; only the hybrid with GRPO reads it.
+    """
+
+    student: PromptCompletion
+    teacher: PromptCompletion | None
+    old_logprobs_T: tuple[float, ...]
+    advantage: float = 0.0
+
+    @classmethod
+    def of(cls, example: Example, advantage: float = 0.0) -> TokenizedExample:
+        """The student's side alone."""
+        sample = example.sample
+        student = PromptCompletion(sample.prompt_ids, sample.token_ids_T)
+        return cls(student, None, sample.logprobs_T, advantage)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedGroup:
+    """The examples of one step that teach something, and counts of why others do not."""
+
+    examples: list[TokenizedExample]
     metrics: dict[str, float]
 
     @property
     def n_tokens(self) -> int:
-        return sum(lesson.student.n_targets for lesson in self.lessons)
+        return sum(example.student.n_targets for example in self.examples)
 
-    @classmethod
-    def of(
-        cls,
-        group: Sequence[Example],
-        replayed: Sequence[Example],
-        options: Options,
-        *,
-        encode: Encode,
-        context_tokens: int,
-    ) -> Lessons:
-        """The group's lessons, then the replayed ones.
 
-        An attempt without tokens teaches nothing; one without a teacher (it solved the problem, or its
-        teacher's prompt leaves no room for its tokens) only by its reward, where the options weigh rewards.
-        """
-        counts = {"n_empty": 0.0, "n_without_teacher": 0.0, "n_teacher_too_long": 0.0}
-        advantages = reward_advantages(group, options) + reward_advantages(replayed, options)
-        by_reward = options.teacher == "none-negative" or options.grpo_weight == 1
+def tokenize(
+    group: Sequence[Example],
+    replayed: Sequence[Example],
+    options: Options,
+    *,
+    encode: Encode,
+    context_tokens: int,
+) -> TokenizedGroup:
+    """The group's examples, then the replayed ones.
+
+    An attempt without tokens teaches nothing; one without a teacher (it solved the problem, or its teacher's
+    prompt leaves no room for its tokens) only by its reward, where the options weigh rewards.
+    """
+    counts = {"n_empty": 0.0, "n_without_teacher": 0.0, "n_teacher_too_long": 0.0}
+    advantages = reward_advantages(group, options) + reward_advantages(replayed, options)
+    by_reward = options.teacher == "none-negative" or options.grpo_weight == 1
+    if by_reward:
+        counts["n_without_advantage"] = 0.0
+    ids: dict[Prompt, tuple[int, ...]] = {}
+    examples = []
+    for example, advantage in zip([*group, *replayed], advantages, strict=True):
+        plain = TokenizedExample.of(example, advantage)
+        completion_ids_T = plain.student.completion_ids_T
+        if not completion_ids_T:
+            counts["n_empty"] += 1
+            continue
         if by_reward:
-            counts["n_without_advantage"] = 0.0
-        ids: dict[Prompt, tuple[int, ...]] = {}
-        lessons = []
-        for example, advantage in zip([*group, *replayed], advantages, strict=True):
-            plain = _plain(example, advantage)
-            if not plain.student.completion_ids_T:
-                counts["n_empty"] += 1
-                continue
-            prompt = example.teacher_prompt
-            if by_reward:
-                if advantage:
-                    lessons.append(plain)
-                else:
-                    counts["n_without_advantage"] += 1
-                continue
-            if prompt is not None:
-                ids.setdefault(prompt, tuple(encode(prompt)))
-                if len(ids[prompt]) + plain.student.n_targets > context_tokens:
-                    counts["n_teacher_too_long"] += 1
-                    prompt = None
-            if prompt is None:
-                counts["n_without_teacher"] += 1
-                if options.grpo_weight and advantage:
-                    lessons.append(plain)
-                continue
-            row = Row(ids[prompt], plain.student.completion_ids_T)
-            lessons.append(Lesson(plain.student, row, plain.old_logprobs_T, advantage))
-        if replayed:
-            counts["n_replayed"] = float(len(replayed))
-        return cls(lessons, counts)
-
-    @classmethod
-    def plain(cls, examples: Sequence[Example]) -> list[Lesson]:
-        """The students' sides alone."""
-        return [_plain(example, 0.0) for example in examples]
+            if advantage:
+                examples.append(plain)
+            else:
+                counts["n_without_advantage"] += 1
+            continue
+        prompt = example.teacher_prompt
+        if prompt is not None:
+            ids.setdefault(prompt, tuple(encode(prompt)))
+            if len(ids[prompt]) + len(completion_ids_T) > context_tokens:
+                counts["n_teacher_too_long"] += 1
+                prompt = None
+        if prompt is not None:
+            teacher = PromptCompletion(ids[prompt], completion_ids_T)
+            examples.append(TokenizedExample(plain.student, teacher, plain.old_logprobs_T, advantage))
+            continue
+        counts["n_without_teacher"] += 1
+        if options.grpo_weight and advantage:
+            examples.append(plain)
+    if replayed:
+        counts["n_replayed"] = float(len(replayed))
+    return TokenizedGroup(examples, counts)
 
 
 def reward_advantages(examples: Sequence[Example], options: Options) -> list[float]:
     """r_i - mean r (2601.20802, eq. 3); the control without feedback has a constant on failed attempts."""
     if options.teacher == "none-negative":
-        return [-options.negative_advantage_used if e.reward < 1 else 0.0 for e in examples]
+        return [-(options.negative_advantage or 1.0) if e.reward < 1 else 0.0 for e in examples]
     mean = sum(example.reward for example in examples) / max(1, len(examples))
     return [example.reward - mean for example in examples]
 
@@ -120,11 +134,6 @@ class Replay:
     @classmethod
     def from_facts(cls, facts: Sequence[Mapping[str, Any]]) -> Replay:
         return cls([_from_facts(fact) for fact in facts])
-
-
-def _plain(example: Example, advantage: float) -> Lesson:
-    sample = example.sample
-    return Lesson(Row(sample.prompt_ids, sample.token_ids_T), None, sample.logprobs_T, advantage)
 
 
 def _to_facts(example: Example) -> dict[str, Any]:

@@ -1,22 +1,24 @@
 """The model's head without whole logits: the scores that a loss needs of a few positions, and the way back.
 
 Logits of one chunk at a time, in the head's precision; sums over the vocabulary are taken in float32 over
-buffers that are used again and again. The loss sees `Scores` only, so autograd never holds anything of the
-vocabulary's size; the gradient by the logits is put together here by hand: softmax times the slope of the
-log-sum-exp, plus the slopes of the kept and the sampled logits at their ids.
+buffers that are used again and again. Autograd never holds anything of the vocabulary's size: the gradient by
+the logits is put together here by hand, softmax times the gradient by the log-sum-exp, plus the gradients by
+the kept and the sampled logits at their ids. Knows no loss (see `loss.py`).
+
+Axes: `_C` positions of one chunk, `_d` hidden size, `_V` vocabulary, `_K` kept tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdpo_solve.learner import loss as losses
-from sdpo_solve.learner.loss import LossSettings, Scores
+from sdpo_solve.learner.loss import ScoreGradients, Scores
 
 # Rows worked on at a time: their buffers stay in a CPU's cache, and a GPU has enough to do in one call.
 _BLOCK = {"cpu": 16}
@@ -25,7 +27,7 @@ _BLOCK_ELSEWHERE = 64
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Other models' word at N positions: hidden states [N, d] of each, and its share; the shares sum to one.
+    """One or several models at N positions: hidden states [N, d] of each, and its share; shares sum to one.
 
     Log-probs mixed and renormalised are logits mixed, and the head is linear; yet hidden states must not be
     mixed before it: in bfloat16 what a share of a hundredth moves is below their rounding, and the mixture
@@ -56,10 +58,6 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.hidden_Nd[0])
 
-    def split(self, chunk: int) -> list[Mixture]:
-        """Runs of `chunk` positions, the last one shorter."""
-        return [self[start : start + chunk] for start in range(0, len(self), chunk)]
-
 
 @dataclass(frozen=True, slots=True)
 class _Logits:
@@ -70,12 +68,12 @@ class _Logits:
 
     def mixed(self, pick: Callable[[Tensor], Tensor]) -> Tensor:
         """A float32 copy of what `pick` takes of the mixture, however it was rounded in its parts."""
-        found = pick(self.parts_CV[0]).to(torch.float32, copy=True)
+        result = pick(self.parts_CV[0]).to(torch.float32, copy=True)
         if len(self.parts_CV) > 1:
-            found.mul_(self.shares[0])
+            result.mul_(self.shares[0])
             for part_CV, share in zip(self.parts_CV[1:], self.shares[1:], strict=True):
-                found.add_(pick(part_CV), alpha=share)
-        return found
+                result.add_(pick(part_CV), alpha=share)
+        return result
 
 
 class Head:
@@ -86,86 +84,104 @@ class Head:
         self._temperature = temperature
         self._block = _BLOCK.get(self._linear.weight.device.type, _BLOCK_ELSEWHERE)
 
+    # -- other models, without gradient --------------------------------------------------------------------
+
     @torch.no_grad()
     def logprobs(self, models: Mixture, token_ids_N: Tensor, chunk: int) -> Tensor:
-        """Log-probabilities of given tokens, float32 [N]."""
+        """Log-probabilities of given tokens, float32 [N], computed `chunk` positions at a time."""
         parts = []
-        for models_C, ids_C in zip(models.split(chunk), token_ids_N.split(chunk), strict=True):
-            found = self._scores(self._logits(models_C), ids_C[:, None], ids_C, False)
-            parts.append(found.sampled_N - found.lse_N)
+        for start in range(0, len(models), chunk):
+            span = slice(start, start + chunk)
+            scores = self.scores(models[span], token_ids_N[span, None], token_ids_N[span])
+            parts.append(scores.sampled_N - scores.lse_N)
         return torch.cat(parts)
 
     @torch.no_grad()
-    def scores(
-        self, models_C: Mixture, ids_CK: Tensor | None, token_ids_C: Tensor, *, entropy: bool = False
-    ) -> Scores:
-        """The scores of other models at the student's kept tokens."""
-        return self._scores(self._logits(models_C), ids_CK, token_ids_C, entropy)
+    def scores(self, models_C: Mixture, kept_ids_CK: Tensor | None, token_ids_C: Tensor) -> Scores:
+        """The scores of a teacher at the student's kept tokens (None: all tokens) and the sampled ones."""
+        logits = self._mixed_logits(models_C)
+        lse_C = torch.empty(len(models_C), device=token_ids_C.device)
+        for block, wide in self._blocks(logits):
+            top_C1 = wide.amax(-1, keepdim=True)
+            lse_C[block] = wide.sub_(top_C1).exp_().sum(-1).log() + top_C1[:, 0]
+        return self._picked(logits, lse_C, kept_ids_CK, token_ids_C)
 
     @torch.no_grad()
     def all_logprobs(self, models_C: Mixture) -> Tensor:
         """Log-probabilities of the whole vocabulary, float32 [C, V]: for a few positions at a time."""
-        wide_CV = self._logits(models_C).mixed(lambda part_CV: part_CV)
+        wide_CV = self._mixed_logits(models_C).mixed(lambda part_CV: part_CV)
         return wide_CV.div_(self._temperature).log_softmax(-1)
 
+    # -- the student, forward and back ---------------------------------------------------------------------
+
     @torch.no_grad()
-    def slope(
-        self,
-        hidden_Cd: Tensor,
-        token_ids_C: Tensor,
-        settings: LossSettings,
-        loss: Callable[[Scores, Tensor | None], Tensor],
-    ) -> Tensor:
-        """The gradient of a loss by the hidden states of a chunk [C, d].
+    def logits(self, hidden_Cd: Tensor) -> Tensor:
+        """Logits [C, V] in the head's precision, not divided by the temperature."""
+        logits_CV: Tensor = self._linear(hidden_Cd)
+        return logits_CV
 
-        `loss` turns the student's scores and the kept ids into a scalar; called once, with gradients on.
-        """
-        logits_CV = self._linear(hidden_Cd)
-        ids_CK = losses.kept_ids(logits_CV, settings)
+    @torch.no_grad()
+    def student_scores(
+        self, logits_CV: Tensor, kept_ids_CK: Tensor | None, token_ids_C: Tensor
+    ) -> tuple[Scores, Tensor]:
+        """The student's scores as leaves that a loss can be differentiated by, and its entropy [C], nats."""
         logits = _Logits([logits_CV], [1.0])
-        found = self._scores(logits, ids_CK, token_ids_C, True)
-        leaves = [t.requires_grad_() for t in (found.lse_N, found.kept_NK, found.sampled_N)]
-        with torch.enable_grad():
-            total = loss(found, ids_CK)
-            slopes = torch.autograd.grad(total, leaves, allow_unused=True)
-        at_lse_C, at_kept_CK, at_sampled_C = (
-            torch.zeros_like(leaf) if slope is None else slope
-            for leaf, slope in zip(leaves, slopes, strict=True)
-        )
-        for start in range(0, len(logits_CV), self._block):
-            rows = slice(start, start + self._block)
-            wide = self._wide(logits, rows)
-            wide.sub_(found.lse_N.detach()[rows, None]).exp_().mul_(at_lse_C[rows, None])
-            if ids_CK is None:
-                wide.add_(at_kept_CK[rows])
-            else:
-                wide.scatter_add_(1, ids_CK[rows], at_kept_CK[rows])
-            wide.scatter_add_(1, token_ids_C[rows, None], at_sampled_C[rows, None])
-            logits_CV[rows] = wide.div_(self._temperature)  # the logits are not needed any more
-        return torch.mm(logits_CV, self._linear.weight)
-
-    def _logits(self, models_C: Mixture) -> _Logits:
-        return _Logits([self._linear(part_Cd) for part_Cd in models_C.hidden_Nd], models_C.shares)
-
-    def _scores(self, logits: _Logits, ids_CK: Tensor | None, token_ids_C: Tensor, entropy: bool) -> Scores:
-        lse_C = token_ids_C.new_empty(len(token_ids_C), dtype=torch.float32)
-        entropy_C = torch.empty_like(lse_C) if entropy else None
-        for start in range(0, len(lse_C), self._block):
-            rows = slice(start, start + self._block)
-            wide = self._wide(logits, rows)
+        lse_C = torch.empty(len(logits_CV), device=logits_CV.device)
+        entropy_C = torch.empty_like(lse_C)
+        for block, wide in self._blocks(logits):
             top_C1 = wide.amax(-1, keepdim=True)
             wide.sub_(top_C1)
-            weights = wide.exp() if entropy else wide.exp_()
+            weights = wide.exp()
             mass_C = weights.sum(-1)
-            lse_C[rows] = mass_C.log() + top_C1[:, 0]
-            if entropy_C is not None:
-                mean_C = torch.bmm(weights[:, None, :], wide[:, :, None])[:, 0, 0] / mass_C
-                entropy_C[rows] = mass_C.log() - mean_C
-        kept_CK = logits.mixed(lambda part_CV: part_CV if ids_CK is None else part_CV.gather(-1, ids_CK))
-        sampled_C = logits.mixed(lambda part_CV: part_CV.gather(-1, token_ids_C[:, None])[:, 0])
-        return Scores(lse_C, kept_CK.div_(self._temperature), sampled_C.div_(self._temperature), entropy_C)
+            lse_C[block] = mass_C.log() + top_C1[:, 0]
+            mean_C = torch.bmm(weights[:, None, :], wide[:, :, None])[:, 0, 0] / mass_C
+            entropy_C[block] = mass_C.log() - mean_C
+        scores = self._picked(logits, lse_C, kept_ids_CK, token_ids_C)
+        for leaf in (scores.lse_N, scores.kept_NK, scores.sampled_N):
+            leaf.requires_grad_()
+        return scores, entropy_C
 
-    def _wide(self, logits: _Logits, rows: slice) -> Tensor:
-        """A float32 copy of a block of rows, divided by the temperature."""
-        wide = logits.mixed(lambda part_CV: part_CV[rows])
-        return wide if self._temperature == 1 else wide.div_(self._temperature)
+    @torch.no_grad()
+    def backward(
+        self,
+        logits_CV: Tensor,
+        student: Scores,
+        grads: ScoreGradients,
+        kept_ids_CK: Tensor | None,
+        token_ids_C: Tensor,
+    ) -> Tensor:
+        """The gradient by the hidden states [C, d], from the one by the student's scores.
+
+        Overwrites `logits_CV`, the logits that the scores were taken of.
+        """
+        for block, wide in self._blocks(_Logits([logits_CV], [1.0])):
+            wide.sub_(student.lse_N.detach()[block, None]).exp_().mul_(grads.grad_lse_N[block, None])
+            if kept_ids_CK is None:
+                wide.add_(grads.grad_kept_NK[block])
+            else:
+                wide.scatter_add_(1, kept_ids_CK[block], grads.grad_kept_NK[block])
+            wide.scatter_add_(1, token_ids_C[block, None], grads.grad_sampled_N[block, None])
+            logits_CV[block] = wide.div_(self._temperature)
+        return torch.mm(logits_CV, self._linear.weight)
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _mixed_logits(self, models_C: Mixture) -> _Logits:
+        return _Logits([self._linear(part_Cd) for part_Cd in models_C.hidden_Nd], models_C.shares)
+
+    def _blocks(self, logits: _Logits) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows, each with a float32 copy of its logits divided by the temperature."""
+        for start in range(0, len(logits.parts_CV[0]), self._block):
+            block = slice(start, start + self._block)
+            wide = logits.mixed(itemgetter(block))
+            yield block, wide if self._temperature == 1 else wide.div_(self._temperature)
+
+    def _picked(
+        self, logits: _Logits, lse_C: Tensor, kept_ids_CK: Tensor | None, token_ids_C: Tensor
+    ) -> Scores:
+        """Scores with the logits of the kept and of the sampled tokens."""
+        kept_CK = logits.mixed(
+            lambda part_CV: part_CV if kept_ids_CK is None else part_CV.gather(-1, kept_ids_CK)
+        )
+        sampled_C = logits.mixed(lambda part_CV: part_CV.gather(-1, token_ids_C[:, None])[:, 0])
+        return Scores(lse_C, kept_CK.div_(self._temperature), sampled_C.div_(self._temperature))

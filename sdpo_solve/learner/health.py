@@ -1,4 +1,4 @@
-"""Is the policy still well? Canaries of each group, and what follows when they fall silent.
+"""Rules of health: vital figures of each group, and what follows when a policy has collapsed.
 
 Collapse is the usual failure of learning at test time: answers grow, repeat, lose their variety, or leave the
 base model far behind. The rules look at the group that a version sampled, before the next step is taken, so
@@ -25,7 +25,7 @@ Action = Literal["step", "rollback", "freeze", "restart", "rest"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, and where it departs from an ordinary step, the sentence for the journal.
+    """What to do, and where that is no ordinary step, a notice for the journal.
 
     `version`: the one to roll back to. `ignored`: a collapse was seen, and the options say to go on.
     """
@@ -38,7 +38,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Health:
-    """What the rules remember of a run; `facts` and `from_facts` carry it through a resume."""
+    """What the rules remember of a run; `facts` are its fields as JSON data, for a resume."""
 
     first_length_tokens: float = 0.0
     best_version: int = 0
@@ -49,10 +49,6 @@ class Health:
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Health:
-        return cls(**facts)
 
     def decide(self, version: int, vitals: Mapping[str, float], options: Options) -> Decision:
         """What follows for the group that `version` sampled, with the group's `vitals`."""
@@ -66,7 +62,7 @@ class Health:
                 self.best_version, self.best_reward = version, vitals["mean_reward"]
             return Decision("step")
         if options.on_collapse == "ignore":
-            notice = f"version {version} looks collapsed ({reason}); going on as asked"
+            notice = f"version {version} looks collapsed ({reason}); going on, by learner.on_collapse"
             return Decision("step", notice, ignored=True)
         if options.on_collapse == "freeze":
             self.frozen = True
@@ -113,12 +109,12 @@ class Health:
             return f"update skipped: gradient norm {norm:.3g}, limit {options.max_grad_norm:.3g}"
         return ""
 
-    def note_lessons(self, n_lessons: int, counts: Mapping[str, float]) -> str:
+    def note_examples(self, n_examples: int, counts: Mapping[str, float]) -> str:
         """A sentence when nothing could be learned for some groups in a row.
 
-        `counts`: of the newest group, as `lessons.py` counts why an attempt taught nothing.
+        `counts`: of the newest group, as `examples.py` counts why an attempt taught nothing.
         """
-        self.n_idle = 0 if n_lessons else self.n_idle + 1
+        self.n_idle = 0 if n_examples else self.n_idle + 1
         if self.n_idle and self.n_idle % _IDLE_GROUPS == 0:
             return (
                 f"nothing could be learned for {self.n_idle} groups; attempts of the last: {why_idle(counts)}"
@@ -140,7 +136,7 @@ def why_idle(counts: Mapping[str, float]) -> str:
 
 
 def group_vitals(examples: Sequence[Example]) -> dict[str, float]:
-    """What a group's samples say by themselves. Entropy: nats a token, from the sampled log-probs."""
+    """Figures of a group's samples. Entropy: nats a token, from the sampled log-probs."""
     samples = [example.sample for example in examples]
     n_tokens = sum(len(sample.token_ids_T) for sample in samples)
     return {

@@ -7,39 +7,32 @@ version on disk after every group, also where no step was taken. Knows examples,
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, LearnerError
-from sdpo_solve.learner import checkpoint as disk
-from sdpo_solve.learner import teacher as teachers
-from sdpo_solve.learner.examples import Lessons, Replay
-from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets, fitting
-from sdpo_solve.learner.head import Mixture
+from sdpo_solve.learner import checkpoint, teacher
+from sdpo_solve.learner.examples import Replay, TokenizedExample, TokenizedGroup, tokenize
+from sdpo_solve.learner.gradient import Step, StudentPasses
+from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.health import Decision, Health, group_vitals
 from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.optimizer import AdapterOptimizer
-from sdpo_solve.learner.options import Options
-from sdpo_solve.learner.packing import hidden_states
+from sdpo_solve.learner.options import EMA_RATE, Options
+from sdpo_solve.learner.packing import PassLimits, hidden_states, token_ids
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.model.capability import odd_layers
 from sdpo_solve.model.chat import encode_chat
-from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update
 
 __all__ = ["AdaptedModel", "LoraLearner", "Options", "build"]
-
-ArgsP = ParamSpec("ArgsP")
-ReturnT = TypeVar("ReturnT")
 
 
 @dataclass(slots=True)
@@ -53,26 +46,16 @@ class _Run:
     optimizer: AdapterOptimizer
     average: dict[str, Tensor]
     generator: torch.Generator
-    sizes: Sizes
+    limits: PassLimits
     health: Health = field(default_factory=Health)
     replay: Replay = field(default_factory=Replay)
 
 
-def _in_turn(
-    method: Callable[Concatenate[LoraLearner, ArgsP], ReturnT],
-) -> Callable[Concatenate[LoraLearner, ArgsP], ReturnT]:
-    """Held for the whole call: an engine's probe would take the adapter out of a gradient."""
-
-    @functools.wraps(method)
-    def taken(self: LoraLearner, /, *args: ArgsP.args, **kwargs: ArgsP.kwargs) -> ReturnT:
-        with self._host.turn:
-            return method(self, *args, **kwargs)
-
-    return taken
-
-
 class LoraLearner:
-    """Implements `protocols.Learner` on the weights of `host`."""
+    """Implements `protocols.Learner` on the weights of `host`.
+
+    Each call holds the host's `turn` to its end: an engine's probe would take the adapter out of a gradient.
+    """
 
     def __init__(self, host: AdaptedModel, options: Options) -> None:
         if (layers := odd_layers(host.model.config)) is not None:
@@ -80,30 +63,26 @@ class LoraLearner:
         self._host = host
         self._options = options
         self._shape = AdapterShape(options.lora_rank, options.lora_alpha, TARGETS[options.lora_targets])
-        rank = options.ema_rank_used
-        self._teacher_shape = AdapterShape(rank, self._shape.scaling * rank, self._shape.targets)
+        self._average_shape = teacher.average_shape(options)
         self._settings = loss_settings(options)
         self._run: _Run | None = None
 
     # -- a run's beginning and end -------------------------------------------------------------------------
 
-    @_in_turn
     def start(self, run: str, policies_dir: Path, seed: int) -> Policy:
         """A fresh adapter. Version 0 is the base model itself and has no directory.
 
         Raises LearnerError where old versions cannot be cleared away.
         """
-        disk.clear_after(policies_dir, 0)
-        generator = torch.Generator().manual_seed(seed)
-        parameters = self._host.shape_adapter("policy", self._shape)
-        weights = initial_weights(parameters, generator)
-        average = teachers.zero_average(weights, self._teacher_shape.rank) if self._has_average else {}
-        policy = Policy(run, 0)
-        optimizer = AdapterOptimizer(weights, self._options.lr, self._options.weight_decay)
-        self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._sizes())
-        return policy
+        with self._host.turn:
+            checkpoint.clear_after(policies_dir, 0)
+            generator = torch.Generator().manual_seed(seed)
+            weights = self._initial_weights(generator)
+            optimizer = self._optimizer(weights)
+            average, policy = self._zero_average(weights), Policy(run, 0)
+            self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._limits())
+            return policy
 
-    @_in_turn
     def resume(self, run: str, policies_dir: Path, seed: int, version: int) -> Policy:
         """The state after `version`; what no journal has committed is removed.
 
@@ -111,46 +90,46 @@ class LoraLearner:
         """
         if version == 0:
             return self.start(run, policies_dir, seed)
-        saved = disk.read_version(policies_dir, version, run)
-        disk.clear_after(policies_dir, version)
-        policy = Policy(run, version, disk.version_dir(policies_dir, version))
-        device = self._host.device
-        optimizer = AdapterOptimizer.restored(
-            saved.weights, saved.optimizer, self._options.lr, self._options.weight_decay, device
-        )
-        generator = torch.Generator()
-        generator.set_state(torch.tensor(list(bytes.fromhex(saved.facts["generator"])), dtype=torch.uint8))
-        self._run = _Run(
-            run,
-            policies_dir,
-            seed,
-            policy,
-            optimizer,
-            {name: t.to(device) for name, t in saved.teacher.items()},
-            generator,
-            self._sizes(saved.facts["microbatch_tokens"]),
-            Health.from_facts(saved.facts["health"]),
-            Replay.from_facts(saved.facts["replay"]),
-        )
-        return policy
+        with self._host.turn:
+            saved = checkpoint.read_version(policies_dir, version, run)
+            checkpoint.clear_after(policies_dir, version)
+            generator = torch.Generator()
+            generator.set_state(
+                torch.tensor(list(bytes.fromhex(saved.facts["generator"])), dtype=torch.uint8)
+            )
+            optimizer = self._optimizer(saved.weights)
+            optimizer.restore(saved.optimizer)
+            policy = Policy(run, version, checkpoint.version_dir(policies_dir, version))
+            self._run = _Run(
+                run,
+                policies_dir,
+                seed,
+                policy,
+                optimizer,
+                self._on_device(saved.teacher),
+                generator,
+                self._limits(saved.facts["microbatch_tokens"]),
+                Health(**saved.facts["health"]),
+                Replay.from_facts(saved.facts["replay"]),
+            )
+            return policy
 
     def keep(self, policy: Policy) -> None:
         """Never prune this version. The base needs no keeping."""
         run = self._active()
         if policy.run != run.name:
-            raise LearnerError(f"asked to keep {policy.key}, a policy of another run than {run.name}")
+            raise LearnerError(f"cannot keep {policy.key}, a policy of another run than {run.name}")
         if policy.version > 0:
-            disk.mark_kept(run.policies_dir, policy.version)
+            checkpoint.mark_kept(run.policies_dir, policy.version)
 
-    @_in_turn
     def close(self) -> None:
-        self._run = None
-        self._host.drop("policy")
-        self._host.drop("teacher")
+        with self._host.turn:
+            self._run = None
+            self._host.drop("policy")
+            self._host.drop("teacher")
 
     # -- one update ----------------------------------------------------------------------------------------
 
-    @_in_turn
     def learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
         """One step from the newest policy over the group; the next version is on disk when this returns.
 
@@ -160,92 +139,91 @@ class LoraLearner:
         `objective`. Raises LearnerError for examples of a policy it cannot account for, and where the version
         cannot be written.
         """
+        with self._host.turn:
+            return self._learn(examples, spec)
+
+    def gradient(self, examples: Sequence[TokenizedExample], spec: SamplingSpec) -> Step:
+        """The gradient of the mean loss at the newest policy, by adapter parameter."""
+        run, host, options = self._active(), self._host, self._options
+        key = run.policy.key
+        with host.turn:
+            host.put("policy", key, self._shape, run.optimizer.weights)
+            if run.average:
+                host.put("teacher", key, self._average_shape, run.average)
+            mixture = None
+            if any(example.teacher is not None for example in examples):
+                mixture = teacher.teacher_mixture(host, options, examples, key, run.limits)
+            with host.slot_active("policy", key) as model:
+                parameters = host.parameters("policy")
+                passes = StudentPasses(model, parameters, self._settings, run.limits, spec.temperature)
+                return passes.gradient(examples, mixture)
+
+    def _learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
         started_s = time.monotonic()
-        run = self._active()
-        account_for(examples, run.policy, replay=self._options.replay > 0)
+        run, options = self._active(), self._options
+        account_for(examples, run.policy, replay=options.replay > 0)
         metrics = group_vitals(examples)
-        if run.policy.version > 0 and self._options.base_kl_attempts:
+        if run.policy.version > 0 and options.base_kl_attempts:
             metrics["kl_to_base"] = self._base_kl(examples, spec)
-        decision = run.health.decide(run.policy.version, metrics, self._options)
-        notices = [decision.notice] if decision.notice else []
+        decision = run.health.decide(run.policy.version, metrics, options)
+        notices = [decision.notice]
         n_examples = n_tokens = 0
         if decision.action == "step":
-            lessons = self._lessons(examples)
-            metrics |= lessons.metrics
-            n_examples, n_tokens = len(lessons.lessons), lessons.n_tokens
-            notices += [n for n in (run.health.note_lessons(n_examples, metrics),) if n]
-            if lessons.lessons:
-                notices += self._step(lessons.lessons, spec, metrics)
+            group = self._tokenized(examples)
+            metrics |= group.metrics
+            n_examples, n_tokens = len(group.examples), group.n_tokens
+            notices.append(run.health.note_examples(n_examples, metrics))
+            if group.examples:
+                notices.append(self._step(group.examples, spec, metrics))
         elif decision.action in ("rollback", "restart"):
             self._go_back(decision)
             metrics["rolled_back_to"] = float(decision.version)
         metrics["frozen"] = float(run.health.frozen)
-        if self._options.replay:
+        if options.replay:
             run.replay.add(examples)
         policy = self._commit()
         metrics["wall_s"] = time.monotonic() - started_s
         loss = metrics["divergence"] if n_examples else math.nan
-        return Update(policy, loss, n_examples, n_tokens, metrics, tuple(notices), decision.ignored)
+        written = tuple(filter(None, notices))
+        return Update(policy, loss, n_examples, n_tokens, metrics, written, decision.ignored)
 
-    def _lessons(self, examples: Sequence[Example]) -> Lessons:
+    def _tokenized(self, examples: Sequence[Example]) -> TokenizedGroup:
         run = self._active()
-        drawn = run.replay.draw(self._options.replay, run.generator)
-        return Lessons.of(
+        return tokenize(
             examples,
-            drawn,
+            run.replay.draw(self._options.replay, run.generator),
             self._options,
             encode=lambda prompt: encode_chat(self._host.tokenizer, prompt),
             context_tokens=self._host.context_tokens,
         )
 
-    def _step(self, lessons: Sequence[Lesson], spec: SamplingSpec, metrics: dict[str, float]) -> list[str]:
-        """Gradient, clip, AdamW, average. Returns the notice of a step that was not taken."""
+    def _step(
+        self, examples: Sequence[TokenizedExample], spec: SamplingSpec, metrics: dict[str, float]
+    ) -> str:
+        """Gradient, clip, AdamW, average; adds to `metrics`.
+
+        Returns the notice of a step that was not taken, or of an average that lost too much; empty else.
+        """
         run, options = self._active(), self._options
-        try:
-            step = self.gradient(lessons, spec)
-        except RuntimeError as exc:
-            if not is_out_of_memory(exc):
-                raise
-            raise LearnerError("out of memory in the pass over the question itself") from None
+        step = self.gradient(examples, spec)
         norm = torch.nn.utils.get_total_norm(list(step.gradients.values())).item()
-        metrics |= _means(step) | {"grad_norm": norm}
+        metrics |= step.sums.means() | {"grad_norm": norm}
         refused = run.health.check_gradient(norm, options)
         metrics["skipped"] = float(bool(refused))
         if refused:
-            return [refused]
+            return refused
         run.optimizer.step(step.gradients, scale=min(1.0, options.grad_clip / max(norm, 1e-12)))
-        if self._has_average:
-            run.average, metrics["ema_error"] = teachers.averaged(
-                run.average, run.optimizer.weights, options.ema_rate_used
-            )
-            if metrics["ema_error"] > teachers.MAX_ERROR:
-                lost = f"the average of weights lost {metrics['ema_error']:.2g} of itself"
-                return [f"{lost}, limit {teachers.MAX_ERROR:g}: raise learner.ema_rank"]
-        return []
-
-    @_in_turn
-    def gradient(self, lessons: Sequence[Lesson], spec: SamplingSpec) -> Step:
-        """The gradient of the mean loss at the newest policy, by adapter parameter."""
-        run, host = self._active(), self._host
-        key = run.policy.key
-        host.put("policy", key, self._shape, run.optimizer.weights)
-        if self._has_average:
-            host.put("teacher", key, self._teacher_shape, run.average)
-        targets = self._targets(lessons, key)
-        with host.slot_active("policy", key) as model:
-            passes = Passes(model, host.parameters("policy"), self._settings, run.sizes, spec.temperature)
-            return passes.gradient(lessons, targets)
-
-    def _targets(self, lessons: Sequence[Lesson], key: str) -> Targets:
-        sizes, host, options = self._active().sizes, self._host, self._options
-        teacher = reference = None
-        if any(lesson.teacher is not None for lesson in lessons):
-            teacher = fitting(sizes, lambda size: teachers.teacher_word(host, options, lessons, key, size))
-        if options.reference_kl:
-            rows = [lesson.student for lesson in lessons]
-            with host.base_active() as model:
-                reference = fitting(sizes, lambda size: Mixture.of(hidden_states(model, rows, size)))
-        return Targets(teacher, reference)
+        if not run.average:
+            return ""
+        rate = options.ema_rate or EMA_RATE
+        run.average, error = teacher.averaged(run.average, run.optimizer.weights, rate)
+        metrics["ema_error"] = error
+        if error <= teacher.MAX_ERROR:
+            return ""
+        return (
+            f"the average of weights lost {error:.2g} of itself, limit {teacher.MAX_ERROR:g}: raise "
+            "learner.ema_rank"
+        )
 
     def _base_kl(self, examples: Sequence[Example], spec: SamplingSpec) -> float:
         """KL of the policy that sampled to the base, nats a token, estimated on some of the group's attempts.
@@ -253,18 +231,16 @@ class LoraLearner:
         r - 1 - log r with r = base / policy at the sampled tokens: unbiased and never negative
         (J. Schulman, Approximating KL divergence, 2020, k3).
         """
-        lessons = Lessons.plain([e for e in examples if e.sample.token_ids_T])
-        lessons = lessons[: self._options.base_kl_attempts]
-        if not lessons:
+        own = [TokenizedExample.of(e) for e in examples if e.sample.token_ids_T]
+        own = own[: self._options.base_kl_attempts]
+        if not own:
             return 0.0
-        run = self._active()
-        rows = [lesson.student for lesson in lessons]
+        rows, limits = [example.student for example in own], self._active().limits
         with self._host.base_active() as model:
-            passes = Passes(model, {}, self._settings, run.sizes, spec.temperature)
-            hidden_Nd = fitting(run.sizes, lambda size: hidden_states(model, rows, size))
-            ids_N = torch.tensor([i for row in rows for i in row.completion_ids_T], device=hidden_Nd.device)
-            base_N = passes.head.logprobs(Mixture.of(hidden_Nd), ids_N, run.sizes.chunk_positions)
-        old_N = torch.tensor([p for lesson in lessons for p in lesson.old_logprobs_T], dtype=torch.float64)
+            base = Mixture.of(hidden_states(model, rows, limits))
+            ids_N = token_ids(rows, model.device)
+            base_N = Head(model, spec.temperature).logprobs(base, ids_N, limits.chunk_positions)
+        old_N = torch.tensor([p for example in own for p in example.old_logprobs_T], dtype=torch.float64)
         log_r_N = (base_N.cpu().double() - old_N).clamp(-20, 20)
         return float((log_r_N.exp() - 1 - log_r_N).mean())
 
@@ -272,50 +248,56 @@ class LoraLearner:
 
     def _go_back(self, decision: Decision) -> None:
         """Weights of an earlier version (0: the untrained adapter), with a fresh optimizer."""
-        run, options = self._active(), self._options
+        run = self._active()
         if decision.action == "restart" or decision.version == 0:
-            parameters = self._host.shape_adapter("policy", self._shape)
-            weights = initial_weights(parameters, torch.Generator().manual_seed(run.seed))
-            average = teachers.zero_average(weights, self._teacher_shape.rank)
+            weights = self._initial_weights(torch.Generator().manual_seed(run.seed))
+            run.average = self._zero_average(weights)
         else:
-            saved = disk.read_version(run.policies_dir, decision.version, run.name)
-            weights = {name: t.to(self._host.device) for name, t in saved.weights.items()}
-            average = {name: t.to(self._host.device) for name, t in saved.teacher.items()}
-        run.optimizer = AdapterOptimizer(weights, options.lr, options.weight_decay)
-        run.average = average if self._has_average else {}
+            saved = checkpoint.read_version(run.policies_dir, decision.version, run.name)
+            weights, run.average = self._on_device(saved.weights), self._on_device(saved.teacher)
+        run.optimizer = self._optimizer(weights)
 
     def _commit(self) -> Policy:
-        """Write the state as the next version, drop versions nobody will ask for, and move on to it."""
+        """Write the state as the next version, drop versions that nothing needs, and move on to it."""
         run = self._active()
         number = run.policy.version + 1
-        facts: dict[str, Any] = {
-            "run": run.name,
+        facts = {
             "generator": bytes(run.generator.get_state().tolist()).hex(),
             "health": run.health.facts(),
             "replay": run.replay.facts(),
-            "microbatch_tokens": run.sizes.microbatch_tokens,
+            "microbatch_tokens": run.limits.microbatch_tokens,
         }
-        version = disk.Version(number, run.optimizer.weights, run.optimizer.tensors(), run.average, facts)
-        directory = disk.write_version(run.policies_dir, version, self._shape)
+        optimizer = run.optimizer
+        version = checkpoint.Version(
+            number, run.name, optimizer.weights, optimizer.moments(), run.average, facts
+        )
+        directory = checkpoint.write_version(run.policies_dir, version, self._shape)
         # The version before is needed until the journal has committed the new one.
-        disk.prune(run.policies_dir, {number, number - 1, run.health.best_version})
+        checkpoint.prune(run.policies_dir, {number, number - 1, run.health.best_version})
         run.policy = Policy(run.name, number, directory)
-        self._host.put("policy", run.policy.key, self._shape, run.optimizer.weights)
+        self._host.put("policy", run.policy.key, self._shape, optimizer.weights)
         return run.policy
 
-    # -- small things --------------------------------------------------------------------------------------
+    # -- parts ---------------------------------------------------------------------------------------------
 
-    @property
-    def _has_average(self) -> bool:
-        return self._options.teacher == "ema"
+    def _initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return initial_weights(self._host.shape_adapter("policy", self._shape), generator)
 
-    def _sizes(self, microbatch_tokens: int | None = None) -> Sizes:
-        options = self._options
-        return Sizes(
-            microbatch_tokens or options.microbatch_tokens,
-            options.checkpoint_tokens,
-            options.chunk_positions,
-        )
+    def _zero_average(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Empty where the teacher is another one."""
+        if self._options.teacher != "ema":
+            return {}
+        return teacher.zero_average(weights, self._average_shape.rank)
+
+    def _optimizer(self, weights: Mapping[str, Tensor]) -> AdapterOptimizer:
+        return AdapterOptimizer(self._on_device(weights), self._options.lr, self._options.weight_decay)
+
+    def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._host.device) for name, tensor in tensors.items()}
+
+    def _limits(self, microbatch_tokens: int | None = None) -> PassLimits:
+        o = self._options
+        return PassLimits(microbatch_tokens or o.microbatch_tokens, o.checkpoint_tokens, o.chunk_positions)
 
     def _active(self) -> _Run:
         if self._run is None:
@@ -330,7 +312,6 @@ def build(options: BaseOptions, host: AdaptedModel) -> LoraLearner:
 
 def loss_settings(options: Options) -> LossSettings:
     """The options that the loss reads."""
-    by_reward = options.teacher == "none-negative"
     return LossSettings(
         alpha=options.alpha,
         top_k=options.top_k,
@@ -338,11 +319,7 @@ def loss_settings(options: Options) -> LossSettings:
         is_clip=options.is_clip,
         advantage_clip=options.advantage_clip if options.alpha == 1 else None,
         granularity=options.granularity,
-        kl_clip=options.kl_clip,
-        entropy_weight=options.entropy_weight,
-        position_ramp_tokens=options.position_ramp_tokens,
-        grpo_weight=1.0 if by_reward else options.grpo_weight,
-        reference_kl=options.reference_kl,
+        grpo_weight=1.0 if options.teacher == "none-negative" else options.grpo_weight,
     )
 
 
@@ -354,7 +331,7 @@ def initial_weights(
     for name in sorted(parameters):
         shape, device = parameters[name].shape, parameters[name].device
         weights[name] = torch.zeros(shape, device=device)
-        if name.endswith(teachers.A):
+        if name.endswith(teacher.A):
             bound = 1 / math.sqrt(shape[1])
             drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)
             weights[name].copy_(drawn)
@@ -367,23 +344,13 @@ def account_for(examples: Sequence[Example], policy: Policy, *, replay: bool) ->
     if not examples:
         raise LearnerError("an update needs at least one attempt")
     for example in examples:
-        sample, said = example.sample, example.sample.policy
-        old = replay and said.run == policy.run and said.version < policy.version
-        if said.key != policy.key and not old:
-            raise LearnerError(f"a sample comes from policy {said.key}; the newest here is {policy.key}")
+        sample, sampled_by = example.sample, example.sample.policy
+        older = sampled_by.run == policy.run and sampled_by.version < policy.version
+        if sampled_by.key != policy.key and not (replay and older):
+            raise LearnerError(
+                f"a sample comes from policy {sampled_by.key}; the newest here is {policy.key}"
+            )
         if len(sample.logprobs_T) != len(sample.token_ids_T):
             raise LearnerError(
                 f"a sample has {len(sample.token_ids_T)} tokens and {len(sample.logprobs_T)} log-probs"
             )
-
-
-def _means(step: Step) -> dict[str, float]:
-    sums, n = step.sums, max(1, step.sums.n)
-    return {
-        "objective": sums.loss / n,
-        "entropy": sums.entropy / n,
-        "divergence": sums.divergence / n,
-        "importance_ratio": sums.ratio / n,
-        "importance_clipped_share": sums.clipped / n,
-        "logprob_gap": sums.gap / n,
-    }

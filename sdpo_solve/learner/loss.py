@@ -1,10 +1,8 @@
-"""The SDPO loss as pure tensor functions: divergences, kept tokens, weights.
+"""The SDPO loss as pure tensor functions: divergences, kept tokens, importance weights, the hybrid with GRPO.
 
 `distillation_loss` is the plain reference form over whole logits; `token_losses` is the same computation for
 any number of positions at once, which the learner calls chunk by chunk. Nothing here knows models, prompts or
-optimizers. Sources: arXiv 2601.20802 (section 3 and appendix) for divergences, kept tokens, clipped
-advantages, importance weights and the hybrid; what weighs single tokens comes from later papers, each named
-where it is computed (`_teacher_weight`, `reference_divergence`).
+optimizers. Source: arXiv 2601.20802, section 3 and appendix.
 
 Axes: `_B` sequences, `_T` completion tokens, `_N` positions in any order, `_V` vocabulary, `_K` kept buckets.
 """
@@ -35,27 +33,25 @@ class LossSettings:
     is_clip: float | None = 2.0
     advantage_clip: float | None = None
     granularity: Granularity = "logit"
-    kl_clip: float | None = None
-    entropy_weight: float = 0.0
-    position_ramp_tokens: int = 0
     grpo_weight: float = 0.0
-    reference_kl: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Positions:
     """What is known of N positions besides their logits; None stands for what the settings do not need.
 
-    `index_N`: 0-based place in the completion. `advantage_N`: the reward's advantage of the position's
-    sequence. `sequence_advantage_N`: the mean self-distillation advantage of its sequence. `has_teacher_N`: 1
-    where the teacher's logits count.
+    `advantage_N`: the reward's advantage of the position's sequence. `sequence_advantage_N`: the mean
+    self-distillation advantage of its sequence. `has_teacher_N`: 1 where the teacher's logits count, else 0.
     """
 
     old_logprobs_N: Tensor | None = None
-    index_N: Tensor | None = None
     advantage_N: Tensor | None = None
     sequence_advantage_N: Tensor | None = None
     has_teacher_N: Tensor | None = None
+
+    def __getitem__(self, span: slice) -> Positions:
+        parts = (self.old_logprobs_N, self.advantage_N, self.sequence_advantage_N, self.has_teacher_N)
+        return Positions(*(None if part_N is None else part_N[span] for part_N in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +59,20 @@ class Scores:
     """All that the loss needs of the logits at N positions; its gradient by the logits flows through these.
 
     `kept_NK`: logits of the kept tokens, all of them for the full vocabulary, none for sampled advantages.
-    `entropy_N`: nats, without gradient; needed of the teacher where its entropy weighs.
     """
 
     lse_N: Tensor
     kept_NK: Tensor
     sampled_N: Tensor
-    entropy_N: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreGradients:
+    """The gradient of a loss by each field of `Scores`."""
+
+    grad_lse_N: Tensor
+    grad_kept_NK: Tensor
+    grad_sampled_N: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +116,13 @@ def distillation_loss(
     sequence_advantage_N = None
     if granularity == "sequence":
         with torch.no_grad():
-            gap_BT = sampled_logprobs(teacher_logits_BTV, token_ids_BT) - sampled_logprobs(
-                student_logits_BTV, token_ids_BT
-            )
-            n_B = mask_BT.sum(1).clamp(min=1)
-            mean_B = (gap_BT * mask_BT).sum(1) / n_B
+            log_q_BT = sampled_logprobs(teacher_logits_BTV, token_ids_BT)
+            log_pi_BT = sampled_logprobs(student_logits_BTV, token_ids_BT)
+            mean_B = ((log_q_BT - log_pi_BT) * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
         sequence_advantage_N = mean_B[:, None].expand_as(mask_BT).reshape(-1)
     student_NV, token_ids_N = student_logits_BTV.flatten(0, 1), token_ids_BT.flatten()
     ids_NK = kept_ids(student_NV.detach(), settings)
-    found = token_losses(
+    losses = token_losses(
         scores(student_NV, ids_NK, token_ids_N),
         scores(teacher_logits_BTV.flatten(0, 1), ids_NK, token_ids_N),
         Positions(
@@ -131,7 +132,7 @@ def distillation_loss(
         settings,
     )
     mask_N = mask_BT.flatten()
-    return (found.loss_N * mask_N).sum() / mask_N.sum().clamp(min=1)
+    return (losses.loss_N * mask_N).sum() / mask_N.sum().clamp(min=1)
 
 
 def token_losses(student: Scores, teacher: Scores, at: Positions, settings: LossSettings) -> TokenLosses:
@@ -141,29 +142,33 @@ def token_losses(student: Scores, teacher: Scores, at: Positions, settings: Loss
     gradient. Raises ValueError for settings that contradict each other.
     """
     check_settings(settings)
-    logprob_N = student.sampled_N - student.lse_N
+    log_pi_N = student.sampled_N - student.lse_N
     if settings.granularity in ("sampled_token", "sequence"):
-        distil_N = _sampled_loss(logprob_N, teacher, at, settings)
+        distil_N = _sampled_loss(log_pi_N, teacher, at, settings)
         divergence_N = distil_N.detach()
     else:
         student_NK = bucket_logprobs(student, settings)
         teacher_NK = bucket_logprobs(teacher, settings).detach()
         distil_N = _distillation(student_NK, teacher_NK, settings)
         divergence_N = _divergence(student_NK.detach(), teacher_NK, settings.alpha)
-    weight_N = _teacher_weight(teacher, at, divergence_N, settings)
-    ratio_N = importance_ratio(logprob_N, at.old_logprobs_N, settings.is_clip)
-    loss_N = (1 - settings.grpo_weight) * weight_N * distil_N
+    if at.has_teacher_N is not None:
+        distil_N = at.has_teacher_N * distil_N
+    ratio_N = importance_ratio(log_pi_N, at.old_logprobs_N, settings.is_clip)
+    loss_N = (1 - settings.grpo_weight) * distil_N
     if settings.grpo_weight:
         assert at.advantage_N is not None
         # Equation 3: the reward's advantage acts on the token that was sampled.
-        loss_N = loss_N - settings.grpo_weight * at.advantage_N * logprob_N
-    return TokenLosses(ratio_N * loss_N, logprob_N.detach(), divergence_N, ratio_N)
+        loss_N = loss_N - settings.grpo_weight * at.advantage_N * log_pi_N
+    return TokenLosses(ratio_N * loss_N, log_pi_N.detach(), divergence_N, ratio_N)
 
 
-def reference_divergence(student: Scores, reference: Scores, settings: LossSettings) -> Tensor:
-    """KL(student || reference) over the kept tokens and their tail: the anchor of 2606.04036."""
-    buckets = LossSettings(top_k=settings.top_k)
-    return _kl(bucket_logprobs(student, buckets), bucket_logprobs(reference, buckets).detach())
+def score_gradients(loss: Tensor, student: Scores) -> ScoreGradients:
+    """The gradient of a scalar `loss` by the student's scores, which must be leaves; zero where unused."""
+    leaves = (student.lse_N, student.kept_NK, student.sampled_N)
+    grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return ScoreGradients(
+        *(torch.zeros_like(x) if grad is None else grad for x, grad in zip(leaves, grads, strict=True))
+    )
 
 
 def kept_ids(student_logits_NV: Tensor, settings: LossSettings) -> Tensor | None:
@@ -184,7 +189,6 @@ def scores(logits_NV: Tensor, ids_NK: Tensor | None, token_ids_N: Tensor) -> Sco
         logits_NV.logsumexp(-1),
         logits_NV if ids_NK is None else logits_NV.gather(-1, ids_NK),
         logits_NV.gather(-1, token_ids_N[:, None])[:, 0],
-        entropy(logits_NV.detach()),
     )
 
 
@@ -208,18 +212,12 @@ def sampled_logprobs(logits_xV: Tensor, token_ids_x: Tensor) -> Tensor:
     return logits_xV.gather(-1, token_ids_x[..., None])[..., 0] - logits_xV.logsumexp(-1)
 
 
-def importance_ratio(logprob_N: Tensor, old_logprob_N: Tensor | None, clip: float | None) -> Tensor:
-    """min(clip, pi_now / pi_rollout) of the sampled token, detached; ones where it is not asked for."""
+def importance_ratio(log_pi_N: Tensor, old_logprob_N: Tensor | None, clip: float | None) -> Tensor:
+    """min(clip, pi_now / pi_rollout) of the sampled token, detached; ones where it is not wanted."""
     if old_logprob_N is None or clip is None:
-        return torch.ones_like(logprob_N)
-    log_ratio_N = (logprob_N.detach() - old_logprob_N).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+        return torch.ones_like(log_pi_N)
+    log_ratio_N = (log_pi_N.detach() - old_logprob_N).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
     return log_ratio_N.exp().clamp(max=clip)
-
-
-def entropy(logits_NV: Tensor) -> Tensor:
-    """Entropy of each position in nats."""
-    lse_N = logits_NV.logsumexp(-1)
-    return lse_N - ((logits_NV - lse_N[:, None]).exp() * logits_NV).sum(-1)
 
 
 def check_settings(settings: LossSettings) -> None:
@@ -263,37 +261,14 @@ def _divergence(student_NK: Tensor, teacher_NK: Tensor, alpha: float) -> Tensor:
     return (1 - alpha) * _kl(student_NK, mixture_NK) + alpha * _kl(teacher_NK, mixture_NK)
 
 
-def _sampled_loss(logprob_N: Tensor, teacher: Scores, at: Positions, settings: LossSettings) -> Tensor:
+def _sampled_loss(log_pi_N: Tensor, teacher: Scores, at: Positions, settings: LossSettings) -> Tensor:
     """Policy-gradient form: the advantage of the sampled token, or the mean one of its sequence."""
     if settings.granularity == "sequence":
         assert at.sequence_advantage_N is not None
         advantage_N = at.sequence_advantage_N
     else:
-        advantage_N = (teacher.sampled_N - teacher.lse_N - logprob_N).detach()
+        log_q_N = teacher.sampled_N - teacher.lse_N
+        advantage_N = (log_q_N - log_pi_N).detach()
     if settings.advantage_clip is not None:
         advantage_N = advantage_N.clamp(-settings.advantage_clip, settings.advantage_clip)
-    return -advantage_N * logprob_N
-
-
-def _teacher_weight(teacher: Scores, at: Positions, divergence_N: Tensor, settings: LossSettings) -> Tensor:
-    """How much the teacher's word counts at each position, detached, at most one.
-
-    `kl_clip`: min(1, clip / KL), after the per-token KL clipping of OPSD (arXiv 2601.18734, v3), which cuts
-    the terms of single tokens of the vocabulary; here a position is scaled as a whole. `entropy_weight`:
-    exp(-beta H) of the teacher, SRPO (arXiv 2604.02288). `position_ramp_tokens`: early positions count less,
-    PW-OPSD (arXiv 2605.21606); the linear ramp over a number of tokens is ours.
-    """
-    weight_N = torch.ones_like(divergence_N)
-    if at.has_teacher_N is not None:
-        weight_N = weight_N * at.has_teacher_N
-    if settings.kl_clip is not None:
-        # Scaled down, not cut off: a token over the limit keeps its direction.
-        size_N = divergence_N.abs().clamp(min=1e-12)
-        weight_N = weight_N * (settings.kl_clip / size_N).clamp(max=1)
-    if settings.entropy_weight:
-        assert teacher.entropy_N is not None
-        weight_N = weight_N * (-settings.entropy_weight * teacher.entropy_N).exp()
-    if settings.position_ramp_tokens:
-        assert at.index_N is not None
-        weight_N = weight_N * ((at.index_N + 1) / settings.position_ramp_tokens).clamp(max=1)
-    return weight_N
+    return -advantage_N * log_pi_N

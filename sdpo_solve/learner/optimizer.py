@@ -21,25 +21,6 @@ class AdapterOptimizer:
             list(self._parameters.values()), lr=lr, weight_decay=weight_decay, foreach=False
         )
 
-    @classmethod
-    def restored(
-        cls,
-        weights: Mapping[str, Tensor],
-        state: Mapping[str, Tensor],
-        lr: float,
-        weight_decay: float,
-        device: torch.device,
-    ) -> AdapterOptimizer:
-        """From what `weights` and `tensors` gave. Raises KeyError where a moment is missing."""
-        optimizer = cls({name: t.to(device) for name, t in weights.items()}, lr, weight_decay)
-        if state:
-            for name, parameter in optimizer._parameters.items():
-                moments = {m: state[f"{m}:{name}"] for m in _MOMENTS}
-                optimizer._adamw.state[parameter] = {
-                    m: t.clone() if m == "step" else t.to(device) for m, t in moments.items()
-                }
-        return optimizer
-
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights themselves, not copies."""
@@ -52,11 +33,20 @@ class AdapterOptimizer:
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The moments by `moment:name`; empty before the first step."""
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's state by `moment:name`; empty before the first step."""
         return {
             f"{moment}:{name}": state[moment]
             for name, parameter in self._parameters.items()
             if (state := self._adamw.state.get(parameter))
             for moment in _MOMENTS
         }
+
+    def restore(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from what `moments` gave. Raises KeyError where one is missing."""
+        for name, parameter in self._parameters.items() if moments else ():
+            state = {moment: moments[f"{moment}:{name}"] for moment in _MOMENTS}
+            self._adamw.state[parameter] = {
+                moment: t.clone() if moment == "step" else t.to(parameter.device)
+                for moment, t in state.items()
+            }

@@ -4,13 +4,14 @@ A row is a prompt and a completion. The tokens that all prompts share (matched b
 once and leave their keys and values behind; then the rows' own tokens go through as one long sequence in
 which each row attends to the prefix and to itself. Linear layers see no padding and attention sees no other
 row. Gradients are exact: those that reach the prefix's keys and values are summed over micro-batches, and one
-backward pass through the prefix follows.
+backward pass through the prefix follows (`gradient.py`).
 
-Knows causal LMs that take transformers' attention interface, and no losses (see `gradient.py`).
+Knows causal LMs that take transformers' attention interface, and no losses.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +22,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
+from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.attention import KeysValues, Pass, attend
+from sdpo_solve.model.cpu import is_out_of_memory
 
 _ATTENTION = "sdpo_packed"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptCompletion:
     """Token ids of a prompt and of the completion that is scored under it."""
 
     prompt_ids: tuple[int, ...]
@@ -42,7 +45,62 @@ class Row:
         return self.prompt_ids[prefix_tokens:] + self.completion_ids_T[:-1]
 
 
-def common_prefix(rows: Sequence[Row]) -> tuple[int, ...]:
+@dataclass(slots=True)
+class PassLimits:
+    """How much goes through the model at once. `microbatch_tokens` shrinks when memory runs out.
+
+    `checkpoint_tokens`: longer passes recompute activations; `chunk_positions`: logits alive at a time.
+    """
+
+    microbatch_tokens: int
+    checkpoint_tokens: int
+    chunk_positions: int
+
+
+class MicroBatches:
+    """Consecutive rows of `limits.microbatch_tokens` tokens together at most, one row at least, in order.
+
+    Iteration yields ranges of rows; one that did not fit into memory is given back by `halve`.
+    """
+
+    def __init__(self, lengths: Sequence[int], limits: PassLimits) -> None:
+        self._limits = limits
+        self._waiting: deque[range] = deque()
+        start = total = 0
+        for i, length in enumerate(lengths):
+            if i > start and total + length > limits.microbatch_tokens:
+                self._waiting.append(range(start, i))
+                start, total = i, 0
+            total += length
+        self._waiting.append(range(start, len(lengths)))
+        self.most_tokens = max(sum(lengths[i] for i in batch) for batch in self._waiting)
+
+    def __iter__(self) -> Iterator[range]:
+        while self._waiting:
+            yield self._waiting.popleft()
+
+    def halve(self, batch: range, exc: RuntimeError) -> None:
+        """Try `batch` again as two; later micro-batches stay that small.
+
+        Raises `exc` where it is no lack of memory, and LearnerError where one row alone does not fit.
+        """
+        if not is_out_of_memory(exc):
+            raise exc
+        if len(batch) == 1:
+            raise LearnerError(
+                "out of memory with a single attempt: lower --max-tokens or learner.chunk_positions"
+            ) from None
+        self._limits.microbatch_tokens = max(1, self._limits.microbatch_tokens // 2)
+        middle = (batch.start + batch.stop) // 2
+        self._waiting.extendleft((range(middle, batch.stop), range(batch.start, middle)))
+
+
+def token_ids(rows: Sequence[PromptCompletion], device: torch.device) -> Tensor:
+    """The completions' token ids, row after row: [N]."""
+    return torch.tensor([token for row in rows for token in row.completion_ids_T], device=device)
+
+
+def common_prefix(rows: Sequence[PromptCompletion]) -> tuple[int, ...]:
     """The ids that all prompts begin with; each prompt keeps its last token for itself, to predict from."""
     first, last = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
     limit = min(len(row.prompt_ids) for row in rows) - 1
@@ -52,27 +110,18 @@ def common_prefix(rows: Sequence[Row]) -> tuple[int, ...]:
     return first[:n]
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[range]:
-    """Consecutive rows whose tokens add up to `max_tokens` at most, one row at least."""
-    batches, start, total = [], 0, 0
-    for i, length in enumerate(lengths):
-        if i > start and total + length > max_tokens:
-            batches.append(range(start, i))
-            start, total = i, 0
-        total += length
-    return [*batches, range(start, len(lengths))]
-
-
 def prefix_pass(model: Any, prefix_ids: Sequence[int]) -> KeysValues | None:
     """Keys and values of the prefix, with the graph that leads to them where gradients are on."""
     if not prefix_ids:
         return None
-    now = Pass(None, (len(prefix_ids),), store=True)
-    _run(model, prefix_ids, range(len(prefix_ids)), now)
-    return [tensor for layer in sorted(now.stored) for tensor in now.stored[layer]]
+    current = Pass(None, (len(prefix_ids),), store=True)
+    _run(model, prefix_ids, range(len(prefix_ids)), current)
+    return [tensor for layer in sorted(current.stored) for tensor in current.stored[layer]]
 
 
-def rows_pass(model: Any, rows: Sequence[Row], prefix_tokens: int, prefix: KeysValues | None) -> Tensor:
+def rows_pass(
+    model: Any, rows: Sequence[PromptCompletion], prefix_tokens: int, prefix: KeysValues | None
+) -> Tensor:
     """Hidden states [N, d] of the positions that predict the rows' completions, row after row."""
     own = [row.own_ids(prefix_tokens) for row in rows]
     ids = [token for ids in own for token in ids]
@@ -84,17 +133,45 @@ def rows_pass(model: Any, rows: Sequence[Row], prefix_tokens: int, prefix: KeysV
 
 
 @torch.no_grad()
-def hidden_states(model: Any, rows: Sequence[Row], max_tokens: int) -> Tensor:
-    """Hidden states [N, d] of all rows without gradients, in micro-batches."""
+def hidden_states(model: Any, rows: Sequence[PromptCompletion], limits: PassLimits) -> Tensor:
+    """Hidden states [N, d] of all rows without gradients, in micro-batches.
+
+    Raises LearnerError where not even a single row fits into memory.
+    """
+    parts = []
     with packed_attention(model):
         prefix_ids = common_prefix(rows)
-        prefix = prefix_pass(model, prefix_ids)
-        lengths = [len(row.own_ids(len(prefix_ids))) for row in rows]
-        parts = [
-            rows_pass(model, [rows[i] for i in batch], len(prefix_ids), prefix)
-            for batch in micro_batches(lengths, max_tokens)
-        ]
+        with question_fits():
+            prefix = prefix_pass(model, prefix_ids)
+        batches = MicroBatches([len(row.own_ids(len(prefix_ids))) for row in rows], limits)
+        for batch in batches:
+            part_Nd = None
+            try:
+                part_Nd = rows_pass(model, [rows[i] for i in batch], len(prefix_ids), prefix)
+            except RuntimeError as exc:
+                batches.halve(batch, exc)
+            if part_Nd is None:  # only now is what the failed pass held let go, with its traceback
+                release_memory()
+            else:
+                parts.append(part_Nd)
     return torch.cat(parts)
+
+
+@contextmanager
+def question_fits() -> Iterator[None]:
+    """Raises LearnerError where memory runs out in a pass over the prefix, which cannot be halved."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not is_out_of_memory(exc):
+            raise
+        raise LearnerError("out of memory in the pass over the question itself") from None
+
+
+def release_memory() -> None:
+    """Hand what torch keeps for later back to the accelerator, so that smaller pieces find room."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -124,7 +201,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return partial(checkpoint_layer, forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def _run(model: Any, ids: Sequence[int], positions: Sequence[int], now: Pass) -> Tensor:
+def _run(model: Any, ids: Sequence[int], positions: Sequence[int], current: Pass) -> Tensor:
     """The model's body, without its head: [1, S, d]."""
     device = model.device
     body = model.get_decoder()
@@ -132,6 +209,6 @@ def _run(model: Any, ids: Sequence[int], positions: Sequence[int], now: Pass) ->
         input_ids=torch.tensor([ids], device=device),
         position_ids=torch.tensor([list(positions)], device=device),
         use_cache=False,
-        packed=now,
+        packed=current,
     ).last_hidden_state
     return hidden

@@ -11,29 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.loss import LossSettings, distillation_loss
-from sdpo_solve.learner.packing import Row
+from sdpo_solve.learner.packing import PromptCompletion
 from sdpo_solve.model.adapted import AdaptedModel
 
 
 def plain_gradient(
-    host: AdaptedModel, key: str, lessons: Sequence[Lesson], settings: LossSettings, temperature: float
+    host: AdaptedModel,
+    key: str,
+    examples: Sequence[TokenizedExample],
+    settings: LossSettings,
+    temperature: float,
 ) -> dict[str, Tensor]:
     """The gradient of the mean loss against the frozen teacher, by parameter of the `policy` slot."""
     parameters: Mapping[str, torch.nn.Parameter] = host.parameters("policy")
-    width = max(lesson.student.n_targets for lesson in lessons)
+    width = max(example.student.n_targets for example in examples)
     with host.base_active() as model, torch.no_grad():
-        teachers = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
+        teachers = [example.teacher for example in examples if example.teacher is not None]
         teacher_BTV = _logits(model, teachers, width) / temperature
     with host.slot_active("policy", key) as model, torch.enable_grad():
-        student_BTV = _logits(model, [lesson.student for lesson in lessons], width) / temperature
+        student_BTV = _logits(model, [example.student for example in examples], width) / temperature
         loss = distillation_loss(
             student_BTV,
             teacher_BTV,
-            _padded([lesson.student.completion_ids_T for lesson in lessons], width, 0).to(host.device),
-            _padded([[1] * lesson.student.n_targets for lesson in lessons], width, 0).to(host.device),
-            old_logprobs_BT=_padded([lesson.old_logprobs_T for lesson in lessons], width, 0.0).to(
+            _padded([example.student.completion_ids_T for example in examples], width, 0).to(host.device),
+            _padded([[1] * example.student.n_targets for example in examples], width, 0).to(host.device),
+            old_logprobs_BT=_padded([example.old_logprobs_T for example in examples], width, 0.0).to(
                 host.device
             ),
             alpha=settings.alpha,
@@ -47,7 +51,7 @@ def plain_gradient(
     return dict(zip(parameters, gradients, strict=True))
 
 
-def _logits(model: Any, rows: Sequence[Row], width: int) -> Tensor:
+def _logits(model: Any, rows: Sequence[PromptCompletion], width: int) -> Tensor:
     """Logits [B, T, V] at the positions that predict the completions, float32; rubbish behind a row's end."""
     ids = [row.prompt_ids + row.completion_ids_T for row in rows]
     longest = max(len(row_ids) for row_ids in ids)

@@ -1,4 +1,4 @@
-"""Whose word counts: the self-teachers, and the average of weights behind one of them.
+"""The self-teachers, and the running average of weights behind one of them.
 
 A teacher is the student's own model under a longer prompt; it generates nothing and gets no gradient. The
 running average is taken of the weights, that is of the product BA and never of the factors apart: the average
@@ -13,67 +13,75 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Mixture
-from sdpo_solve.learner.options import Options
-from sdpo_solve.learner.packing import Row, hidden_states
-from sdpo_solve.model.adapted import AdaptedModel
+from sdpo_solve.learner.options import TRUST_RATE, Options
+from sdpo_solve.learner.packing import PassLimits, PromptCompletion, hidden_states
+from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
 MAX_ERROR = 1e-3
-"""Relative error that bringing the average back to its rank may have; more of it is said."""
+"""Relative error that bringing the average back to its rank may have; an update with more has a notice."""
 
 
-def teacher_word(
-    host: AdaptedModel, options: Options, lessons: Sequence[Lesson], key: str, max_tokens: int
+def teacher_mixture(
+    host: AdaptedModel, options: Options, examples: Sequence[TokenizedExample], key: str, limits: PassLimits
 ) -> Mixture:
-    """The teacher at the student's N positions, zero where a lesson has no teacher.
+    """The teacher at the student's N positions, zero where an example has no teacher.
 
     `key`: the version, under which the slots `policy` and (for the average) `teacher` must stand.
     """
-    rows = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
-    found = _regularised(host, options, rows, key, max_tokens)
+    rows = [example.teacher for example in examples if example.teacher is not None]
+    mixture = _regularised(host, options, rows, key, limits)
     if options.teacher_mix < 1:
         # beta-OPSD (arXiv 2607.28582): logits mixed with those of the question alone.
-        students = [lesson.student for lesson in lessons if lesson.teacher is not None]
+        students = [example.student for example in examples if example.teacher is not None]
         with host.base_active() as model:
-            base = Mixture.of(hidden_states(model, students, max_tokens))
-        found = base.with_share(found, options.teacher_mix)
-    return found if len(rows) == len(lessons) else found.map(lambda part_Md: _spread(part_Md, lessons))
+            base = Mixture.of(hidden_states(model, students, limits))
+        mixture = base.with_share(mixture, options.teacher_mix)
+    if len(rows) == len(examples):
+        return mixture
+    return mixture.map(lambda part_Md: _at_all_positions(part_Md, examples))
 
 
 def _regularised(
-    host: AdaptedModel, options: Options, rows: Sequence[Row], key: str, max_tokens: int
+    host: AdaptedModel, options: Options, rows: Sequence[PromptCompletion], key: str, limits: PassLimits
 ) -> Mixture:
     if options.teacher == "ema":
         with host.slot_active("teacher", key) as model:
-            return Mixture.of(hidden_states(model, rows, max_tokens))
+            return Mixture.of(hidden_states(model, rows, limits))
     if options.teacher == "live":
         with host.slot_active("policy", key) as model:
-            return Mixture.of(hidden_states(model, rows, max_tokens))
+            return Mixture.of(hidden_states(model, rows, limits))
     with host.base_active() as model:
-        initial = Mixture.of(hidden_states(model, rows, max_tokens))
+        initial = Mixture.of(hidden_states(model, rows, limits))
     if options.teacher == "frozen":
         return initial
     with host.slot_active("policy", key) as model:
-        today = Mixture.of(hidden_states(model, rows, max_tokens))
-    return initial.with_share(today, options.trust_rate_used)
+        current = Mixture.of(hidden_states(model, rows, limits))
+    return initial.with_share(current, options.trust_rate or TRUST_RATE)
 
 
-def _spread(found_Md: Tensor, lessons: Sequence[Lesson]) -> Tensor:
+def _at_all_positions(hidden_Md: Tensor, examples: Sequence[TokenizedExample]) -> Tensor:
     """[M, d] at the positions that have a teacher -> [N, d] at all, zero elsewhere."""
-    parts = iter(found_Md.split([lesson.teacher.n_targets for lesson in lessons if lesson.teacher]))
-    zero_1d = found_Md.new_zeros(1, found_Md.shape[1])
+    parts = iter(hidden_Md.split([example.teacher.n_targets for example in examples if example.teacher]))
+    zero_1d = hidden_Md.new_zeros(1, hidden_Md.shape[1])
     return torch.cat(
         [
-            next(parts) if lesson.teacher else zero_1d.expand(lesson.student.n_targets, -1)
-            for lesson in lessons
+            next(parts) if example.teacher else zero_1d.expand(example.student.n_targets, -1)
+            for example in examples
         ]
     )
 
 
 # -- the running average -------------------------------------------------------------------------------------
+
+
+def average_shape(options: Options) -> AdapterShape:
+    """The averaged adapter: four ranks wide by default, which holds the error under `MAX_ERROR`."""
+    rank = options.ema_rank or 4 * options.lora_rank
+    return AdapterShape(rank, options.lora_alpha / options.lora_rank * rank, TARGETS[options.lora_targets])
 
 
 def zero_average(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from sdpo_solve.run.identity import write_config
 from sdpo_solve.run.journal import Journal
 from tests.cli.test_main import WRONG, Place, one_line
 from tests.helpers.tiny_model import save_tiny_model
-from tests.learner.test_learner import SPEC, group, learner
+from tests.helpers.updates import SPEC, group, learner
 
 Disk = Callable[[str], Path]
 

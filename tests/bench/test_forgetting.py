@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sdpo_solve.bench.forgetting import Found, Row, page
+from sdpo_solve.bench.forgetting import Figures, ProblemRates, page
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.statistics import Interval
@@ -61,9 +61,9 @@ def test_a_version_whose_weights_are_gone_names_those_that_are_there(learned: Pa
 
 
 def test_the_page_gives_rates_and_the_problems_that_changed_most() -> None:
-    rows = (Row("kept", 4, 4), Row("lost", 8, 2), Row("won", 0, 3))
+    rows = (ProblemRates("kept", 4, 4), ProblemRates("lost", 8, 2), ProblemRates("won", 0, 3))
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(page(Found("p/sdpo/seed-0", 5, 8, rows, -0.125, Interval(-0.5, 0.25), 16, 16)))
+    console.print(page(Figures("p/sdpo/seed-0", 5, 8, rows, -0.125, Interval(-0.5, 0.25), 16, 16)))
     text = console.file.getvalue()
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["lost", "won", "kept"]
     assert "solved without the adapter 50.0%, with it 37.5%; change -12.5 points" in text

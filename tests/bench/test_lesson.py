@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sdpo_solve.bench.lesson import Effect, Found, Lesson, page, settings_of
+from sdpo_solve.bench.lesson import Effect, Figures, InContext, page, settings_of
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import ConfigError
 from tests.helpers.tiny_model import save_tiny_model
@@ -52,9 +52,9 @@ def test_every_setting_starts_from_the_base_and_a_larger_rate_moves_further(samp
     assert abs(still["gain"]) < 1e-3
     assert still["drift"] < 1e-6 < some["drift"] < more["drift"]
     assert abs(some["gain"]) < abs(more["gain"])
-    (lesson,) = said["lessons"]
-    assert (lesson["problem"], lesson["of_reference"], lesson["n_right"]) == ("letter-tally", True, 1)
-    assert lesson["told_right"] != lesson["told_wrong"]
+    (row,) = said["in_context"]
+    assert (row["problem"], row["of_reference"], row["n_right"]) == ("letter-tally", True, 1)
+    assert row["right"] != row["wrong"]
 
 
 def test_the_same_setting_twice_gives_the_same_figures(sampled: str) -> None:
@@ -97,13 +97,13 @@ def test_each_varied_value_stands_alone_in_its_place() -> None:
 
 
 def test_the_page_gives_means_over_problems_and_counts_those_that_were_helped() -> None:
-    lessons = (Lesson("a", 3, False, 4.0, 1.5), Lesson("b", 1, True, -1.0, -4.0))
+    in_context = (InContext("a", 3, False, 4.0, 1.5), InContext("b", 1, True, -1.0, -4.0))
     effects = (
         Effect("a", "lr=1e-3", 2.0, -1.0, 0.02, ()),
         Effect("b", "lr=1e-3", -1.0, -3.0, 0.04, ("update skipped",)),
     )
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(page(Found("m", 8, 3, lessons, effects)))
+    console.print(page(Figures("m", 8, 3, in_context, effects)))
     lines = console.file.getvalue().splitlines()
     assert lines[1].split() == ["a", "3", "of", "the", "runs", "+4.00", "+1.50", "+2.50"]
     assert lines[2].split() == ["b", "its", "reference", "-1.00", "-4.00", "+3.00"]

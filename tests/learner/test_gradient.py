@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from sdpo_solve.errors import LearnerError
-from sdpo_solve.learner.gradient import Lesson, Passes, Sizes, Step, Targets
+from sdpo_solve.learner.examples import TokenizedExample
+from sdpo_solve.learner.gradient import Step, StudentPasses
 from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.loss import LossSettings
-from sdpo_solve.learner.packing import Row, common_prefix, hidden_states, micro_batches
+from sdpo_solve.learner.packing import (
+    MicroBatches,
+    PassLimits,
+    PromptCompletion,
+    common_prefix,
+    hidden_states,
+)
 from sdpo_solve.learner.plain import plain_gradient
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from tests.helpers.tiny_model import save_tiny_model
@@ -30,7 +37,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> AdaptedModel:
     return found
 
 
-def lessons(seed: int = 0) -> list[Lesson]:
+def attempts(seed: int = 0) -> list[TokenizedExample]:
     """Five answers of different lengths to one question; feedbacks of different lengths behind it."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -41,28 +48,45 @@ def lessons(seed: int = 0) -> list[Lesson]:
     for n in (7, 1, 12, 5, 9):
         answer = ids(n)
         old = tuple((-5 * torch.rand(n, generator=generator)).tolist())
-        made.append(Lesson(Row(question, answer), Row(question[:15] + ids(4 + n), answer), old))
+        student = PromptCompletion(question, answer)
+        teacher = PromptCompletion(question[:15] + ids(4 + n), answer)
+        made.append(TokenizedExample(student, teacher, old))
     return made
 
 
-def longer(lesson: Lesson) -> Lesson:
+def longer(example: TokenizedExample) -> TokenizedExample:
     """The answer six times over."""
-    answer = 6 * lesson.student.completion_ids_T
-    assert lesson.teacher is not None
-    told = Row(lesson.teacher.prompt_ids, answer)
-    return Lesson(Row(lesson.student.prompt_ids, answer), told, 6 * lesson.old_logprobs_T)
+    answer = 6 * example.student.completion_ids_T
+    assert example.teacher is not None
+    teacher = PromptCompletion(example.teacher.prompt_ids, answer)
+    student = PromptCompletion(example.student.prompt_ids, answer)
+    return TokenizedExample(student, teacher, 6 * example.old_logprobs_T)
 
 
 def packed(
-    host: AdaptedModel, given: list[Lesson], settings: LossSettings, temperature: float = 1.0, **sizes: int
+    host: AdaptedModel,
+    given: list[TokenizedExample],
+    settings: LossSettings,
+    temperature: float = 1.0,
+    **sizes: int,
 ) -> Step:
-    size = Sizes(**{"microbatch_tokens": 4096, "checkpoint_tokens": 4096, "chunk_positions": 8, **sizes})
+    defaults = {"microbatch_tokens": 4096, "checkpoint_tokens": 4096, "chunk_positions": 8}
+    return with_limits(host, given, settings, PassLimits(**{**defaults, **sizes}), temperature)
+
+
+def with_limits(
+    host: AdaptedModel,
+    given: list[TokenizedExample],
+    settings: LossSettings,
+    limits: PassLimits,
+    temperature: float = 1.0,
+) -> Step:
     with host.base_active() as model:
-        teacher_Nd = hidden_states(model, [lesson.teacher for lesson in given if lesson.teacher], 64)
+        rows = [example.teacher for example in given if example.teacher]
+        teacher = Mixture.of(hidden_states(model, rows, PassLimits(64, 4096, 8)))
     with host.slot_active("policy", "key") as model:
-        return Passes(model, host.parameters("policy"), settings, size, temperature).gradient(
-            given, Targets(Mixture.of(teacher_Nd))
-        )
+        passes = StudentPasses(model, host.parameters("policy"), settings, limits, temperature)
+        return passes.gradient(given, teacher)
 
 
 def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
@@ -87,7 +111,7 @@ def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tenso
     ids=lambda s: f"{s.granularity}-alpha{s.alpha}-top{s.top_k}-{s.advantage_clip}",
 )
 def test_equals_the_plain_form(host: AdaptedModel, settings: LossSettings) -> None:
-    given = lessons()
+    given = attempts()
     wanted = plain_gradient(host, "key", given, settings, 0.7)
     assert relative_error(packed(host, given, settings, 0.7).gradients, wanted) < 1e-4
 
@@ -98,9 +122,9 @@ def test_equals_the_plain_form(host: AdaptedModel, settings: LossSettings) -> No
     ids=str,
 )
 def test_sizes_change_nothing(host: AdaptedModel, sizes: dict[str, int]) -> None:
-    whole, other = (packed(host, lessons(), LossSettings(), **given) for given in ({}, sizes))
+    whole, other = (packed(host, attempts(), LossSettings(), **given) for given in ({}, sizes))
     assert relative_error(other.gradients, whole.gradients) < 1e-5
-    assert other.sums.loss == pytest.approx(whole.sums.loss, rel=1e-5)
+    assert other.sums.objective == pytest.approx(whole.sums.objective, rel=1e-5)
     assert other.sums.n == whole.sums.n == 34
 
 
@@ -111,11 +135,11 @@ def test_long_rows_take_torchs_kernels_to_the_same_gradient(
     """Answers both shorter and longer than the question: behind a mask, and as a square without one."""
     from sdpo_solve.learner import attention
 
-    short = packed(host, lessons(), LossSettings())
+    short = packed(host, attempts(), LossSettings())
     monkeypatch.setattr(attention, "_SHORT_SCORES", 0)
     monkeypatch.setattr(attention, "_MASK_SCORES", mask_scores)
-    assert relative_error(packed(host, lessons(), LossSettings()).gradients, short.gradients) < 1e-5
-    long = [longer(lesson) for lesson in lessons()]
+    assert relative_error(packed(host, attempts(), LossSettings()).gradients, short.gradients) < 1e-5
+    long = [longer(example) for example in attempts()]
     wanted = plain_gradient(host, "key", long, LossSettings(), 1.0)
     assert relative_error(packed(host, long, LossSettings()).gradients, wanted) < 1e-4
 
@@ -127,56 +151,55 @@ def test_rows_that_attend_in_one_call_have_the_same_gradient(
     """Answers of 1 to 12 tokens in one call, padded, where that is allowed."""
     from sdpo_solve.learner import attention
 
-    apart = packed(host, lessons(), LossSettings())
+    apart = packed(host, attempts(), LossSettings())
     monkeypatch.setattr(attention, "_TOGETHER_ON", {"cpu"})
     monkeypatch.setattr(attention, "_MOST_PADDING", most_padding)
-    for given in (lessons(), [*lessons(0)[:2], *lessons(1)[:2]]):  # the second: no common prefix
+    for given in (attempts(), [*attempts(0)[:2], *attempts(1)[:2]]):  # the second: no common prefix
         wanted = (
-            apart.gradients if given == lessons() else plain_gradient(host, "key", given, LossSettings(), 1.0)
+            apart.gradients
+            if given == attempts()
+            else plain_gradient(host, "key", given, LossSettings(), 1.0)
         )
         assert relative_error(packed(host, given, LossSettings()).gradients, wanted) < 1e-4
 
 
 def test_attempts_that_share_nothing(host: AdaptedModel) -> None:
-    first, second = lessons(0)[:1], lessons(1)[:1]
+    first, second = attempts(0)[:1], attempts(1)[:1]
     wanted = plain_gradient(host, "key", first + second, LossSettings(), 1.0)
     assert relative_error(packed(host, first + second, LossSettings()).gradients, wanted) < 1e-4
 
 
 def test_the_prefix_is_matched_by_ids_and_leaves_a_token_to_predict_from() -> None:
-    rows = [Row((1, 2, 3, 4), (9,)), Row((1, 2, 3, 5, 6), (9,))]
+    rows = [PromptCompletion((1, 2, 3, 4), (9,)), PromptCompletion((1, 2, 3, 5, 6), (9,))]
     assert common_prefix(rows) == (1, 2, 3)
     assert common_prefix(rows[:1]) == (1, 2, 3)
-    assert common_prefix([*rows, Row((7, 2, 3), (9,))]) == ()
+    assert common_prefix([*rows, PromptCompletion((7, 2, 3), (9,))]) == ()
 
 
 def test_micro_batches_are_filled_in_order() -> None:
-    assert micro_batches([3, 3, 5, 9, 1], 6) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
+    batches = MicroBatches([3, 3, 5, 9, 1], PassLimits(6, 0, 1))
+    assert batches.most_tokens == 9
+    assert list(batches) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
 
 
 def test_halves_itself_when_memory_runs_out_and_stays_halved(
     host: AdaptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that holds two attempts at a time, by its own word."""
-    whole = packed(host, lessons(), LossSettings())
-    micro_batch, tried = Passes._micro_batch, []
+    whole = packed(host, attempts(), LossSettings())
+    micro_batch, tried = StudentPasses._micro_batch, []
 
-    def small(self: Passes, rows: list[Row], *rest: Any) -> Any:
+    def small(self: StudentPasses, rows: list[PromptCompletion], *rest: Any) -> Any:
         tried.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return micro_batch(self, rows, *rest)
 
-    monkeypatch.setattr(Passes, "_micro_batch", small)
-    size = Sizes(microbatch_tokens=64, checkpoint_tokens=4096, chunk_positions=8)
-    with host.base_active() as model:
-        teacher_Nd = hidden_states(model, [lesson.teacher for lesson in lessons() if lesson.teacher], 64)
-        targets = Targets(Mixture.of(teacher_Nd))
-    with host.slot_active("policy", "key") as model:
-        passes = Passes(model, host.parameters("policy"), LossSettings(), size, 1.0)
-        step = passes.gradient(lessons(), targets)
+    monkeypatch.setattr(StudentPasses, "_micro_batch", small)
+    limits = PassLimits(microbatch_tokens=64, checkpoint_tokens=4096, chunk_positions=8)
+    step = with_limits(host, attempts(), LossSettings(), limits)
     assert tried == [5, 2, 3, 1, 2]
-    assert size.microbatch_tokens == 16
+    assert limits.microbatch_tokens == 16
     assert relative_error(step.gradients, whole.gradients) < 1e-5
 
 
@@ -186,9 +209,9 @@ def test_a_single_attempt_that_does_not_fit_is_a_clear_error(
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Passes, "_micro_batch", full)
+    monkeypatch.setattr(StudentPasses, "_micro_batch", full)
     with pytest.raises(LearnerError, match="out of memory with a single attempt"):
-        packed(host, lessons(), LossSettings())
+        packed(host, attempts(), LossSettings())
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
@@ -197,6 +220,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(Passes, "_micro_batch", broken)
+    monkeypatch.setattr(StudentPasses, "_micro_batch", broken)
     with pytest.raises(RuntimeError, match="mat1"):
-        packed(host, lessons(), LossSettings())
+        packed(host, attempts(), LossSettings())

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from sdpo_solve.learner.examples import Lessons, Replay, reward_advantages
+from sdpo_solve.learner.examples import Replay, TokenizedGroup, reward_advantages, tokenize
 from sdpo_solve.learner.health import Health, group_vitals, repetition
 from sdpo_solve.learner.options import Options
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.types import Example, Finish, Message, Policy, Prompt, Sample
 from tests.helpers.tiny_model import save_tiny_model
-from tests.learner.test_learner import SPEC, group, learner
+from tests.helpers.updates import SPEC, group, learner
 
 WELL = {
     "mean_length_tokens": 40.0, "repetition": 0.05, "kl_to_base": 0.02, "entropy_sampled": 0.5, "mean_reward": 0.0,
 }  # fmt: skip
-TOLD = Prompt((Message("user", "q\n\nWrong Answer"),))
+TEACHER = Prompt((Message("user", "q\n\nWrong Answer"),))
 
 
 def health(**options: Any) -> tuple[Health, Options]:
@@ -29,10 +29,10 @@ def health(**options: Any) -> tuple[Health, Options]:
     return found, chosen
 
 
-def example(reward: float = 0.0, *, tokens: int = 3, told: bool = True, version: int = 0) -> Example:
+def example(reward: float = 0.0, *, tokens: int = 3, with_teacher: bool = True, version: int = 0) -> Example:
     ids = tuple(range(tokens))
     sample = Sample(Prompt(()), (1, 2), ids, (-0.5,) * tokens, "x", Finish.STOP, Policy("run", version))
-    return Example(sample, TOLD if told else None, reward)
+    return Example(sample, TEACHER if with_teacher else None, reward)
 
 
 # -- rules -------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_freezing_lasts() -> None:
     assert decision.action == "freeze"
     assert decision.notice.endswith("; no more updates")
     assert found.decide(2, WELL, options).action == "rest"
-    assert Health.from_facts(found.facts()).decide(3, WELL, options).action == "rest", "through a resume"
+    assert Health(**found.facts()).decide(3, WELL, options).action == "rest", "through a resume"
 
 
 def test_restart_and_ignore() -> None:
@@ -86,7 +86,7 @@ def test_restart_and_ignore() -> None:
     found, options = health(on_collapse="ignore")
     decision = found.decide(1, {**WELL, "repetition": 0.9}, options)
     assert decision.action == "step"
-    assert "going on as asked" in decision.notice
+    assert "learner.on_collapse" in decision.notice
 
 
 def test_the_fourth_collapse_freezes() -> None:
@@ -110,7 +110,7 @@ def test_gradients_that_explode_are_skipped(norm: float, said: str) -> None:
 def test_idle_groups_are_said_every_third_time_in_a_row() -> None:
     found, _ = health()
     counts = {"n_without_teacher": 4.0}
-    said = [found.note_lessons(n, counts) for n in (0, 0, 5, 0, 0, 0, 0, 0, 0)]
+    said = [found.note_examples(n, counts) for n in (0, 0, 5, 0, 0, 0, 0, 0, 0)]
     assert [bool(text) for text in said] == [False] * 5 + [True, False, False, True]
     assert said[-1] == "nothing could be learned for 6 groups; attempts of the last: 4 without a teacher"
 
@@ -118,26 +118,31 @@ def test_idle_groups_are_said_every_third_time_in_a_row() -> None:
 @pytest.mark.parametrize(
     ("group_G", "options", "reason"),
     [
-        (lambda: [example(told=False)] * 4, {}, "4 without a teacher"),
+        (lambda: [example(with_teacher=False)] * 4, {}, "4 without a teacher"),
         (lambda: [example(tokens=0)] * 4, {}, "4 empty"),
         (lambda: [example(tokens=7)] * 4, {}, "4 with a teacher's prompt that is too long"),
         (lambda: [example()] * 4, {"grpo_weight": 1.0}, "4 without an advantage in reward"),
         (lambda: [example(1.0)] * 4, {"teacher": "none-negative"}, "4 without an advantage in reward"),
         (
-            lambda: [example(tokens=0), example(tokens=7), example(1.0, told=False), example(tokens=0)],
+            lambda: [
+                example(tokens=0),
+                example(tokens=7),
+                example(1.0, with_teacher=False),
+                example(tokens=0),
+            ],
             {},
             "2 empty, 1 without a teacher, 1 with a teacher's prompt that is too long",
         ),
-        (lambda: [example(told=False)] * 3, {"grpo_weight": 0.5}, "3 without a teacher"),
+        (lambda: [example(with_teacher=False)] * 3, {"grpo_weight": 0.5}, "3 without a teacher"),
     ],
 )
 def test_the_reason_of_an_idle_group_is_that_of_its_counts(
     group_G: Callable[[], list[Example]], options: dict[str, Any], reason: str
 ) -> None:
     found, _ = health()
-    idle = lessons(group_G(), **options)
-    assert idle.lessons == []
-    said = [found.note_lessons(0, idle.metrics) for _ in range(3)]
+    idle = tokenized(group_G(), **options)
+    assert idle.examples == []
+    said = [found.note_examples(0, idle.metrics) for _ in range(3)]
     assert said == ["", "", f"nothing could be learned for 3 groups; attempts of the last: {reason}"]
 
 
@@ -202,11 +207,12 @@ def test_every_update_records_the_canaries(host: AdaptedModel, tmp_path: Path) -
     assert canaries <= update.metrics.keys()
 
 
-# -- lessons -----------------------------------------------------------------------------------------------
+# -- examples ----------------------------------------------------------------------------------------------
 
 
-def lessons(group_G: list[Example], replayed: tuple[Example, ...] = (), **options: Any) -> Lessons:
-    return Lessons.of(group_G, replayed, Options(**options), encode=lambda prompt: [9] * 5, context_tokens=11)
+def tokenized(group_G: list[Example], replayed: tuple[Example, ...] = (), **options: Any) -> TokenizedGroup:
+    encode = {"encode": lambda prompt: [9] * 5, "context_tokens": 11}
+    return tokenize(group_G, replayed, Options(**options), **encode)
 
 
 def test_rewards_count_against_the_mean_of_the_group() -> None:
@@ -218,22 +224,22 @@ def test_rewards_count_against_the_mean_of_the_group() -> None:
 
 
 def test_who_teaches_and_why_not() -> None:
-    group_G = [example(), example(1.0, told=False), example(tokens=0), example(tokens=7)]
-    found = lessons(group_G)
-    assert len(found.lessons) == 1
+    group_G = [example(), example(1.0, with_teacher=False), example(tokens=0), example(tokens=7)]
+    found = tokenized(group_G)
+    assert len(found.examples) == 1
     counts = {"n_empty": 1, "n_without_teacher": 2, "n_teacher_too_long": 1}
     assert found.metrics == counts
-    by_reward = lessons(group_G, grpo_weight=0.5)
-    assert [lesson.teacher is None for lesson in by_reward.lessons] == [False, True, True]
-    control = lessons(group_G, teacher="none-negative")
-    assert [lesson.advantage for lesson in control.lessons] == [-1.0, -1.0]
-    assert all(lesson.teacher is None for lesson in control.lessons)
+    by_reward = tokenized(group_G, grpo_weight=0.5)
+    assert [one.teacher is None for one in by_reward.examples] == [False, True, True]
+    control = tokenized(group_G, teacher="none-negative")
+    assert [one.advantage for one in control.examples] == [-1.0, -1.0]
+    assert all(one.teacher is None for one in control.examples)
 
 
 def test_replay_draws_distinct_earlier_attempts_that_had_a_teacher_and_survives_a_resume() -> None:
     memory = Replay()
     assert memory.draw(4, torch.Generator().manual_seed(0)) == []
-    memory.add([example(tokens=n, told=n != 4, version=1) for n in range(1, 7)])
+    memory.add([example(tokens=n, with_teacher=n != 4, version=1) for n in range(1, 7)])
     assert len(memory.examples) == 5
     drawn = memory.draw(3, torch.Generator().manual_seed(0))
     assert len({len(e.sample.token_ids_T) for e in drawn}) == 3
@@ -245,9 +251,9 @@ def test_replay_draws_distinct_earlier_attempts_that_had_a_teacher_and_survives_
         assert (old.teacher_prompt, old.reward, old.sample.policy.key) == (
             new.teacher_prompt, new.reward, new.sample.policy.key,
         )  # fmt: skip
-    found = lessons([example()], tuple(drawn))
+    found = tokenized([example()], tuple(drawn))
     assert found.metrics["n_replayed"] == 3
-    assert len(found.lessons) == 4
+    assert len(found.examples) == 4
 
 
 def test_replay_forgets_the_oldest() -> None:

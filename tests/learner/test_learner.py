@@ -12,13 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from sdpo_solve.errors import EngineError, LearnerError
-from sdpo_solve.learner.learner import AdaptedModel, LoraLearner, Options, build
-from sdpo_solve.model.chat import encode_chat
-from sdpo_solve.types import Example, Finish, Message, Policy, Prompt, Sample, SamplingSpec
+from sdpo_solve.model.adapted import AdaptedModel
+from sdpo_solve.types import Example, Policy
 from tests.helpers.tiny_model import save_tiny_model
-
-SPEC = SamplingSpec(max_tokens=32)
-QUESTION = Prompt((Message("user", "Reverse a list."),))
+from tests.helpers.updates import SPEC, group, learner, prompt, run_updates, same, weights
 
 
 @pytest.fixture(scope="session")
@@ -31,66 +28,10 @@ def host(tiny_dir: Path) -> AdaptedModel:
     return AdaptedModel.load(tiny_dir, "cpu", torch.float32)
 
 
-def prompt(text: str) -> Prompt:
-    return Prompt((Message("user", text),))
-
-
 def logits(host: AdaptedModel, policy: Policy) -> torch.Tensor:
     with host.policy_active(policy) as model, torch.no_grad():
         found: torch.Tensor = model(torch.tensor([[70, 71, 72, 73]])).logits
         return found
-
-
-def group(
-    host: AdaptedModel, policy: Policy, *, size: int = 4, seed: int = 0, feedback: str = "No."
-) -> list[Example]:
-    """Answers of the policy's own, sampled token by token; every other one with a feedback of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    prompt_ids = tuple(encode_chat(host.tokenizer, QUESTION))
-    examples = []
-    for g in range(size):
-        ids, logprobs = sample(host, policy, prompt_ids, 6 + 3 * g, generator)
-        drawn = Sample(QUESTION, prompt_ids, ids, logprobs, f"answer {g}", Finish.STOP, policy)
-        teacher = prompt(f"Reverse a list.\n\n{feedback} {g % 2}")
-        examples.append(Example(drawn, teacher, reward=0.0))
-    return examples
-
-
-def sample(
-    host: AdaptedModel, policy: Policy, prompt_ids: Sequence[int], n: int, generator: torch.Generator
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    ids, logprobs = list(prompt_ids), []
-    with host.policy_active(policy) as model, torch.no_grad():
-        for _ in range(n):
-            logprobs_V = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
-            token = int(torch.multinomial(logprobs_V.exp(), 1, generator=generator))
-            ids.append(token)
-            logprobs.append(float(logprobs_V[token]))
-    return tuple(ids[len(prompt_ids) :]), tuple(logprobs)
-
-
-def learner(host: AdaptedModel, **options: Any) -> LoraLearner:
-    return build(Options(**{"lr": 1e-3, "on_collapse": "ignore", **options}), host)
-
-
-def run_updates(
-    host: AdaptedModel, policies: Path, n: int, **options: Any
-) -> tuple[LoraLearner, list[Policy]]:
-    found = learner(host, **options)
-    policy = found.start("run", policies, seed=0)
-    chain = [policy]
-    for step in range(n):
-        policy = found.learn(group(host, policy, seed=step), SPEC).policy
-        chain.append(policy)
-    return found, chain
-
-
-def weights(policies: Path, version: int) -> dict[str, torch.Tensor]:
-    return load_file(policies / f"{version:04d}" / "adapter_model.safetensors")
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # -- policies ----------------------------------------------------------------------------------------------
@@ -327,7 +268,7 @@ def test_learners_with_other_targets_share_a_host(host: AdaptedModel, tmp_path: 
     assert same(weights(tmp_path / "alone", 1), weights(tmp_path / "narrow", 1))
 
 
-def test_a_teacher_that_does_not_fit_is_asked_about_fewer_attempts(
+def test_a_teacher_that_does_not_fit_scores_fewer_attempts_at_a_time(
     host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that holds two rows at a time, in passes without gradients too; the step is the same."""
@@ -342,15 +283,15 @@ def test_a_teacher_that_does_not_fit_is_asked_about_fewer_attempts(
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         return rows_pass(model, rows, *rest)
 
-    for room in (gradient, packing):
-        monkeypatch.setattr(room, "rows_pass", small)
+    for module in (gradient, packing):
+        monkeypatch.setattr(module, "rows_pass", small)
     found, _ = run_updates(host, tmp_path / "small", 2)
-    assert found._active().sizes.microbatch_tokens < 4096
+    assert found._active().limits.microbatch_tokens < 4096
     first, second = (weights(tmp_path / d, 2) for d in ("whole", "small"))
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=2e-4, rtol=0)
     facts = json.loads((tmp_path / "small" / "0002" / "state.json").read_text())["facts"]
-    assert facts["microbatch_tokens"] == found._active().sizes.microbatch_tokens, "through a resume"
+    assert facts["microbatch_tokens"] == found._active().limits.microbatch_tokens, "through a resume"
 
 
 def test_a_question_that_does_not_fit_is_a_clear_error(
@@ -363,7 +304,7 @@ def test_a_question_that_does_not_fit_is_a_clear_error(
 
     found = learner(host)
     policy = found.start("run", tmp_path / "policies", 0)
-    for room in (gradient, packing):
-        monkeypatch.setattr(room, "prefix_pass", full)
-    with pytest.raises(LearnerError, match="out of memory"):
+    for module in (gradient, packing):
+        monkeypatch.setattr(module, "prefix_pass", full)
+    with pytest.raises(LearnerError, match="the question itself"):
         found.learn(group(host, policy), SPEC)

@@ -12,7 +12,7 @@ from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Example, Finish, Message, Prompt, Sample
 from tests.helpers.tiny_model import save_tiny_model
-from tests.learner.test_learner import SPEC, learner
+from tests.helpers.updates import SPEC, learner
 
 ANSWER_TOKENS, VOCABULARY = 8192, 4096
 WHOLE_BYTES = 4 * ANSWER_TOKENS * VOCABULARY

@@ -9,16 +9,17 @@ import torch
 from safetensors.torch import load_file
 
 from sdpo_solve.learner import teacher as teachers
-from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head
 from sdpo_solve.learner.options import Options
-from sdpo_solve.learner.packing import Row
+from sdpo_solve.learner.packing import PassLimits, PromptCompletion
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from tests.helpers.tiny_model import save_tiny_model
-from tests.learner.test_learner import SPEC, group, learner, run_updates
+from tests.helpers.updates import SPEC, group, learner, run_updates
 
 STUDENT, TEACHER, ANSWER = (5, 6, 7), (5, 6, 8, 9), (70, 71, 72, 73)
-LESSON = Lesson(Row(STUDENT, ANSWER), Row(TEACHER, ANSWER), (-1.0,) * 4)
+EXAMPLE = TokenizedExample(PromptCompletion(STUDENT, ANSWER), PromptCompletion(TEACHER, ANSWER), (-1.0,) * 4)
+LIMITS = PassLimits(64, 4096, 256)
 
 
 def drawn(parameters: dict[str, Any], seed: int, size: float) -> dict[str, torch.Tensor]:
@@ -51,19 +52,27 @@ def logprobs(model: Any, prompt: tuple[int, ...]) -> torch.Tensor:
     return found[len(prompt) - 1 : -1].log_softmax(-1)
 
 
-def said(host: AdaptedModel, **options: Any) -> torch.Tensor:
-    word = teachers.teacher_word(host, Options(**options), [LESSON], "now", 64)
-    return Head(host.model, 1.0).all_logprobs(word)
+def teacher_logprobs(host: AdaptedModel, **options: Any) -> torch.Tensor:
+    mixture = teachers.teacher_mixture(host, Options(**options), [EXAMPLE], "now", LIMITS)
+    return Head(host.model, 1.0).all_logprobs(mixture)
 
 
 def test_frozen_ema_and_live_are_three_models_under_the_same_prompt(host: AdaptedModel) -> None:
     with host.base_active() as model:
-        torch.testing.assert_close(said(host, teacher="frozen"), logprobs(model, TEACHER), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            teacher_logprobs(host, teacher="frozen"), logprobs(model, TEACHER), atol=1e-4, rtol=0
+        )
     with host.slot_active("teacher", "now") as model:
-        torch.testing.assert_close(said(host, teacher="ema"), logprobs(model, TEACHER), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            teacher_logprobs(host, teacher="ema"), logprobs(model, TEACHER), atol=1e-4, rtol=0
+        )
     with host.slot_active("policy", "now") as model:
-        torch.testing.assert_close(said(host, teacher="live"), logprobs(model, TEACHER), atol=1e-4, rtol=0)
-    assert (said(host, teacher="live") - said(host, teacher="frozen")).abs().max() > 0.1
+        torch.testing.assert_close(
+            teacher_logprobs(host, teacher="live"), logprobs(model, TEACHER), atol=1e-4, rtol=0
+        )
+    assert (
+        teacher_logprobs(host, teacher="live") - teacher_logprobs(host, teacher="frozen")
+    ).abs().max() > 0.1
 
 
 def test_trust_region_mixes_log_probs_and_renormalises(host: AdaptedModel) -> None:
@@ -73,7 +82,7 @@ def test_trust_region_mixes_log_probs_and_renormalises(host: AdaptedModel) -> No
     with host.slot_active("policy", "now") as model:
         now = logprobs(model, TEACHER)
     wanted = (0.7 * initial + 0.3 * now).log_softmax(-1)
-    found = said(host, teacher="trust-region", trust_rate=0.3)
+    found = teacher_logprobs(host, teacher="trust-region", trust_rate=0.3)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
     assert found.exp().sum(-1).sub(1).abs().max() < 1e-5
 
@@ -82,7 +91,7 @@ def test_a_mix_with_the_base_uses_the_question_without_feedback(host: AdaptedMod
     with host.base_active() as model:
         alone, told = logprobs(model, STUDENT), logprobs(model, TEACHER)
     wanted = (0.75 * alone + 0.25 * told).log_softmax(-1)
-    found = said(host, teacher="frozen", teacher_mix=0.25)
+    found = teacher_logprobs(host, teacher="frozen", teacher_mix=0.25)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
@@ -90,44 +99,39 @@ def test_a_mix_with_the_base_uses_the_question_without_feedback(host: AdaptedMod
 def test_a_small_share_is_not_lost_in_bfloat16(model_dir: Path, share: float) -> None:
     """What a hundredth of today's model moves lies under the rounding of a hidden state; it is kept whole."""
     host = with_slots(AdaptedModel.load(model_dir, "cpu", torch.bfloat16), 0.03)  # as after some updates
-    initial, today = said(host, teacher="frozen"), said(host, teacher="live")
+    initial, today = teacher_logprobs(host, teacher="frozen"), teacher_logprobs(host, teacher="live")
     wanted = ((1 - share) * initial + share * today).log_softmax(-1)
-    found = said(host, teacher="trust-region", trust_rate=share)
+    found = teacher_logprobs(host, teacher="trust-region", trust_rate=share)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     moved, asked = found - initial, wanted - initial
     assert float((moved * asked).sum() / asked.square().sum()) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("entropy", [False, True])
-def test_the_scores_of_a_mixture_are_those_of_its_log_probs(
-    model_dir: Path, dtype: torch.dtype, entropy: bool
-) -> None:
-    """What the loss takes of it, in blocks of the vocabulary: kept and sampled tokens, entropy; T = 0.7."""
+def test_the_scores_of_a_mixture_are_those_of_its_log_probs(model_dir: Path, dtype: torch.dtype) -> None:
+    """What the loss takes of it, in blocks of the vocabulary: kept and sampled tokens; T = 0.7."""
     host = with_slots(AdaptedModel.load(model_dir, "cpu", dtype))
     options = Options(teacher="trust-region", trust_rate=0.2, teacher_mix=0.6)
-    word = teachers.teacher_word(host, options, [LESSON], "now", 64)
+    mixture = teachers.teacher_mixture(host, options, [EXAMPLE], "now", LIMITS)
     head, ids_T = Head(host.model, 0.7), torch.tensor(ANSWER)
-    logprobs_TV = head.all_logprobs(word)
+    logprobs_TV = head.all_logprobs(mixture)
     kept_TK = torch.tensor([[1, 2, 3]] * 4)
-    found = head.scores(word, kept_TK, ids_T, entropy=entropy)
+    found = head.scores(mixture, kept_TK, ids_T)
     lse_T1 = found.lse_N[:, None]
     close = {"atol": 1e-4, "rtol": 0}
     torch.testing.assert_close(found.kept_NK - lse_T1, logprobs_TV.gather(1, kept_TK), **close)
     sampled_T = logprobs_TV.gather(1, ids_T[:, None])[:, 0]
     torch.testing.assert_close(found.sampled_N - found.lse_N, sampled_T, **close)
-    torch.testing.assert_close(head.logprobs(word, ids_T, 3), sampled_T, **close)
-    if entropy:
-        torch.testing.assert_close(found.entropy_N, -(logprobs_TV.exp() * logprobs_TV).sum(-1), **close)
+    torch.testing.assert_close(head.logprobs(mixture, ids_T, 3), sampled_T, **close)
 
 
-def test_lessons_without_a_teacher_leave_a_gap_of_their_length(host: AdaptedModel) -> None:
-    silent = Lesson(Row(STUDENT, ANSWER[:3]), None, (-1.0,) * 3)
+def test_examples_without_a_teacher_leave_a_gap_of_their_length(host: AdaptedModel) -> None:
+    silent = TokenizedExample(PromptCompletion(STUDENT, ANSWER[:3]), None, (-1.0,) * 3)
     for options in (Options(), Options(teacher="trust-region", teacher_mix=0.5)):
-        word = teachers.teacher_word(host, options, [silent, LESSON, silent], "now", 64)
-        alone = teachers.teacher_word(host, options, [LESSON], "now", 64)
-        assert len(word.hidden_Nd) == (1 if options.teacher == "frozen" else 3)
-        for hidden_Nd, alone_Nd in zip(word.hidden_Nd, alone.hidden_Nd, strict=True):
+        mixture = teachers.teacher_mixture(host, options, [silent, EXAMPLE, silent], "now", LIMITS)
+        alone = teachers.teacher_mixture(host, options, [EXAMPLE], "now", LIMITS)
+        assert len(mixture.hidden_Nd) == (1 if options.teacher == "frozen" else 3)
+        for hidden_Nd, alone_Nd in zip(mixture.hidden_Nd, alone.hidden_Nd, strict=True):
             assert hidden_Nd.shape[0] == 10
             assert not hidden_Nd[:3].any()
             assert not hidden_Nd[7:].any()

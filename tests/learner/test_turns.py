@@ -17,7 +17,7 @@ from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.types import Policy
 from tests.helpers.tiny_model import save_tiny_model
-from tests.learner.test_learner import run_updates, same, weights
+from tests.helpers.updates import run_updates, same, weights
 
 _N_UPDATES = 6
 

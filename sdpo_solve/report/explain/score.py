@@ -18,13 +18,13 @@ from sdpo_solve.config import Options, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.checkpoint import TEACHER_FILE
-from sdpo_solve.learner.gradient import Lesson
+from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.options import Options as LearnerOptions
-from sdpo_solve.learner.packing import Row, hidden_states
+from sdpo_solve.learner.packing import PassLimits, PromptCompletion, hidden_states
 from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape, read_tensors
+from sdpo_solve.model.adapted import AdaptedModel, read_tensors
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.report.explain.records import Alternative, Signal, Token, pieces
 from sdpo_solve.run.events import FILE_NAME, State, read_state
@@ -60,12 +60,13 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
     sample = attempt.sample
     if not sample.token_ids_T:
         raise ConfigError(f"attempt {index} has no tokens")
-    student = Row(sample.prompt_ids, sample.token_ids_T)
-    teacher = Row(tuple(encode_chat(host.tokenizer, prompt)), sample.token_ids_T)
-    lesson = Lesson(student, teacher, sample.logprobs_T)
+    student = PromptCompletion(sample.prompt_ids, sample.token_ids_T)
+    teacher = PromptCompletion(tuple(encode_chat(host.tokenizer, prompt)), sample.token_ids_T)
+    example = TokenizedExample(student, teacher, sample.logprobs_T)
+    limits = PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
     head = Head(host.model, temperature)
-    teacher_T = _teacher(host, options, lesson, sample.policy)
-    student_T = _student(host, student, sample.policy, options.microbatch_tokens)
+    teacher_T = _teacher(host, options, example, sample.policy, limits)
+    student_T = _student(host, student, sample.policy, limits)
     return Signal(
         attempt=index,
         version=sample.policy.version,
@@ -115,7 +116,13 @@ def recorded_example(
 # -- passes --------------------------------------------------------------------------------------------------
 
 
-def _teacher(host: AdaptedModel, options: LearnerOptions, lesson: Lesson, policy: Policy) -> Mixture:
+def _teacher(
+    host: AdaptedModel,
+    options: LearnerOptions,
+    example: TokenizedExample,
+    policy: Policy,
+    limits: PassLimits,
+) -> Mixture:
     """The teacher at T positions; at version 0 every teacher is the initial model."""
     if options.teacher == "none-negative":
         raise ConfigError("this run had no teacher (learner.teacher=none-negative)")
@@ -130,20 +137,18 @@ def _teacher(host: AdaptedModel, options: LearnerOptions, lesson: Lesson, policy
         with host.policy_active(policy):
             pass  # the slot `policy` now holds it
         if options.teacher == "ema" and policy.adapter_dir is not None:
-            rank = options.ema_rank_used
-            alpha = options.lora_alpha / options.lora_rank * rank
-            shape = AdapterShape(rank, alpha, TARGETS[options.lora_targets])
-            host.put("teacher", policy.key, shape, read_tensors(policy.adapter_dir / TEACHER_FILE))
-    return teachers.teacher_word(host, options, [lesson], policy.key, options.microbatch_tokens)
+            average = read_tensors(policy.adapter_dir / TEACHER_FILE)
+            host.put("teacher", policy.key, teachers.average_shape(options), average)
+    return teachers.teacher_mixture(host, options, [example], policy.key, limits)
 
 
-def _student(host: AdaptedModel, row: Row, policy: Policy, max_tokens: int) -> Mixture | None:
+def _student(host: AdaptedModel, row: PromptCompletion, policy: Policy, limits: PassLimits) -> Mixture | None:
     """The policy that sampled, at T positions; None where its weights are pruned."""
     if policy.adapter_dir is not None and policy.version > 0 and not _on_disk(policy):
         return None
     base = Policy(policy.run, policy.version)
     with host.policy_active(base if policy.version == 0 else policy) as model:
-        return Mixture.of(hidden_states(model, [row], max_tokens))
+        return Mixture.of(hidden_states(model, [row], limits))
 
 
 def _on_disk(policy: Policy) -> bool:
