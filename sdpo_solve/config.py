@@ -159,9 +159,7 @@ class SamplingOptions(PartOptions):
     feedback_mode: Annotated[FeedbackMode, GRADING] = Field(
         "public", description="tests that feedback may quote"
     )
-    language: Annotated[Literal["python", "cpp"], GRADING] = Field(
-        "python", description="language of the programs"
-    )
+    language: Annotated[str, GRADING] = Field("python", description="language of the programs: python or cpp")
     extract: Annotated[ExtractionRule, GRADING] = Field(
         "program",
         description="which part of an answer is graded: the last whole program, or LiveCodeBench's rule",

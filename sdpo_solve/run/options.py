@@ -16,6 +16,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.learner import options as learner_options
 from sdpo_solve.methods import MethodPlugin
+from sdpo_solve.sandboxes import languages
 
 
 def has_weights(options: SamplingOptions) -> bool:
@@ -54,6 +55,7 @@ def make_plan(
 
     Raises ConfigError for an unknown name or option, and for one that this run would not use.
     """
+    languages.get(options.language)  # raises for an unknown one
     options = _with_sandbox(options)
     types: dict[str, type[Any]] = {"judge": judge.Options}
     if options.sandbox != "auto":
