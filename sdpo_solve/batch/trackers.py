@@ -1,6 +1,6 @@
 """Figures of a batch for TensorBoard, W&B or trackio: off by default, never required, one small interface.
 
-The journals stay the record; a tracker only shows. Packages are imported when a tracker is asked for.
+The journals stay the record; a tracker only shows. Packages are imported when a tracker is made.
 """
 
 from __future__ import annotations

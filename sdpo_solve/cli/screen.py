@@ -71,7 +71,7 @@ def screen(flags: Mapping[str, Any]) -> None:
         spec, spec.batch.screening, rule, own.round_size, own.total, own.teacher, own.seed
     )
     console = Console(stderr=own.as_json, highlight=False)
-    with live_screening.make_screen_view(console, live_screening.ScreenProgress(rule)) as view:
+    with live_screening.ScreenView(console, rule) as view:
         ended = screening.run(asked, view)
     live_screening.print_table(console, ended.problems, asked.out, stopped=ended.stopped)
     if own.as_json:

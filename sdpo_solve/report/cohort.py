@@ -102,6 +102,12 @@ def _learns(method: str) -> bool:
     return plugin is not None and plugin.learns
 
 
+def _is_independent(run: RunRecord) -> bool:
+    """Whether the attempts of the run are independent draws from one policy."""
+    method = methods.REGISTRY.find(run.method)
+    return method is not None and method.independent
+
+
 def observation(run: RunRecord, axis: Axis) -> Observation | None:
     """The run on one axis; None before its first group is graded.
 
@@ -116,10 +122,7 @@ def observation(run: RunRecord, axis: Axis) -> Observation | None:
         spent = float(sum(a.n_tokens for a in run.attempts if a.index <= last.index))
     else:
         spent = last.elapsed_s
-    method = methods.REGISTRY.find(run.method)
-    independent = (
-        axis is Axis.ATTEMPTS and run.header.keep_going and method is not None and method.independent
-    )
+    independent = axis is Axis.ATTEMPTS and _is_independent(run) and run.header.keep_going
     tries = len(run.attempts) if independent else 0
     successes = sum(attempt.solved for attempt in run.attempts) if independent else 0
     return Observation(run.seed, spent, run.first is not None, tries, successes)
@@ -200,7 +203,7 @@ def _refuse_options(part: str, runs: Sequence[RunRecord]) -> None:
     """Raises ConfigError where an option of the part differs that changes answers or verdicts.
 
     An option that one engine does not have is unset there. Limits of a sandbox always have a value: where a
-    journal names none it is older than the option, and nothing can be told.
+    journal names none it is older than the option, and nothing is known.
     """
     given = [(run, run.header.parts.get(part) or {}) for run in runs]
     for key in sorted({key for _, options in given for key in options} - _FREE[part]):
@@ -249,7 +252,8 @@ def _settings(run: RunRecord) -> dict[str, Any]:
         if part not in ("judge", "engine", "sandbox")
         for key, value in options.items()
     }
-    flat.pop("best-of-k.group_size", None)  # changes speed, not results
+    if _is_independent(run):
+        flat.pop(f"{run.method}.group_size", None)  # changes speed, not results
     return flat
 
 

@@ -61,7 +61,7 @@ def compare(
 
 
 def sentence(found: Comparison) -> str:
-    """What the comparison comes to, in words; says so when the data is too little to tell."""
+    """What the comparison comes to, in one sentence; undecided where the data is too little."""
     of, unit = f"{found.reference} and {found.baseline}", found.axis.value
     data = f"{plural(found.n_problems, 'problem')}, {plural(found.n_seeds, 'seed')} each"
     if not found.rows:
@@ -74,18 +74,18 @@ def sentence(found: Comparison) -> str:
     if few or not decided:
         # One run each has no interval worth printing.
         single = found.n_problems == found.n_seeds == 1
-        said = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]
-        band = "" if single else f"; 90 % interval of the ratio from {said[0]} to {said[1]}"
-        return f"Too little data to tell which of {of} needs fewer {unit} ({data}{band})."
+        ends = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]
+        band = "" if single else f"; 90 % interval of the ratio from {ends[0]} to {ends[1]}"
+        return f"Too little data to say which of {of} needs fewer {unit} ({data}{band})."
     quick, slow = (found.reference, found.baseline) if low > 1 else (found.baseline, found.reference)
-    ends = (row.ratio, low, high) if low > 1 else tuple(_inverse(r) for r in (row.ratio, high, low))
+    ratios = (row.ratio, low, high) if low > 1 else tuple(_inverse(r) for r in (row.ratio, high, low))
     scope = "" if found.n_problems >= MIN_UNITS else f" on {plural(found.n_problems, 'problem')} alone"
     rate = f"{100 * row.level:.0f} %"
-    if math.isinf(ends[0]):
+    if math.isinf(ratios[0]):
         return f"{quick} reaches {rate} discovery, {slow} does not in {_x(found.limit)} {unit}{scope}."
     return (
-        f"{quick} needs {_times(ends[0])} fewer {unit} than {slow} to reach {rate} discovery{scope} "
-        f"(90 % interval {_times(ends[1])} to {_end(ends[2], quick, slow)}; {data})."
+        f"{quick} needs {_times(ratios[0])} fewer {unit} than {slow} to reach {rate} discovery{scope} "
+        f"(90 % interval {_times(ratios[1])} to {_end(ratios[2], quick, slow)}; {data})."
     )
 
 

@@ -27,13 +27,13 @@ class ReportOptions:
     axis: Axis = Axis.ATTEMPTS
     at: tuple[float, ...] | None = None
     reference: str | None = None
-    """The arm that is compared with each other one; None: sdpo where there is one, else the first."""
+    """The arm that is compared with each other one; None: the first that learns, else the first."""
     common: bool = False
     """Only problems and seeds that every arm has."""
     n_replicates: int = 1000
     seed: int = 0
     marks: Marks | None = None
-    """How hard a screening found the problems; None: told from the runs, where they can tell."""
+    """How hard a screening found the problems; None: by the runs, where they sampled enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def _chosen_points(arms: Mapping[str, Sequence[RunRecord]], axis: Axis) -> tuple
     return tuple(sorted({*powers[-5:], *ends}))
 
 
-# -- what has to be said -------------------------------------------------------------------------------------
+# -- notices -------------------------------------------------------------------------------------------------
 
 
 def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[str]:
@@ -262,7 +262,7 @@ def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[st
         notices.append("Engines differ between runs: seconds are not comparable.")
     problems = {run.problem for run in cohort.runs}
     if len(problems) == 1:
-        notices.append("One problem: intervals cover its seeds, and nothing is said about other problems.")
+        notices.append("One problem: intervals cover its seeds, other problems may differ.")
     elif all(len({run.seed for run in runs}) == 1 for runs in arms.values()):
         notices.append("One seed: intervals cover the choice of problems, not the luck of a run.")
     return notices

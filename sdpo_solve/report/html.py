@@ -32,14 +32,14 @@ def render(template: str, script: str = "", **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cut"] = middle_cut
-    sheet = (_FOLDER / "page.css").read_text(encoding="utf-8") + style.css()
+    css = (_FOLDER / "page.css").read_text(encoding="utf-8") + style.css()
     code = (_FOLDER / script).read_text(encoding="utf-8") if script else ""
     policy = (
-        f"default-src 'none'; style-src '{_hash(sheet)}'; script-src '{_hash(code)}'; base-uri 'none'; "
+        f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(code)}'; base-uri 'none'; "
         "form-action 'none'"
     )
     page = environment.get_template(template)
-    return page.render(css=Markup(sheet), script=Markup(code), policy=policy, **values)
+    return page.render(css=Markup(css), script=Markup(code), policy=policy, **values)
 
 
 def write(path: Path, text: str) -> None:

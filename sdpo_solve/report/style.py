@@ -1,6 +1,6 @@
 """How the arms of a report look: the same colour, dash and marker in terminal, page and picture.
 
-Colours are apart for every kind of colour vision (after Okabe and Ito); dashes and markers tell arms apart in
+Colours are apart for every kind of colour vision (after Okabe and Ito); dashes and markers part arms in
 print and without colour. No two of 24 arms have the same colour and dash, no two of 12 the same marker.
 """
 

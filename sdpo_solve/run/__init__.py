@@ -1,6 +1,7 @@
 """One run: from names to objects, and its files on disk.
 
 May import `grading`, `methods`, `learner`, `engines`, `model`, `sandboxes` and the ground. Read `options.py`
-(every part's options, checked), `build.py` (engine, sandbox, learner and method from them), `journal.py` (the
-record that is written), `events.py` (the record that is read), `identity.py` (what makes a run the same run).
+(every part's options, checked), `build.py` (engine, sandbox, learner and method from them), `journal.py`
+(the journal that is written), `records.py` and `events.py` (the one reader of journals), `identity.py` (what
+makes a run the same run).
 """

@@ -51,7 +51,7 @@ class State:
     prompts: dict[str, tuple[Prompt, tuple[int, ...]]] = field(default_factory=dict)
     learned: bool = True
     failures: list[str] = field(default_factory=list)
-    """What each failure said, oldest first; a run may have gone on since."""
+    """The message of each failure, oldest first; a run may have gone on since."""
 
 
 def read_events(

@@ -1,6 +1,7 @@
 """What is seen of a screening: counts by mark, the frame at 80 columns, a table without its easy rows."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,8 @@ from rich.console import Console
 from sdpo_solve.batch.difficulty import Counts, Rule, Screened
 from sdpo_solve.batch.screening_file import Screening
 from sdpo_solve.cli.live_screening import (
-    PlainScreenView,
-    ScreenProgress,
+    ScreenView,
     as_record,
-    frame,
     marks_line,
     print_table,
 )
@@ -27,8 +26,10 @@ SCREENED = {
 RULE = Rule(group=16, most=512)
 
 
-def progress() -> ScreenProgress:
-    return ScreenProgress(RULE, dict(SCREENED))
+def view_of(screened: Mapping[str, Screened], console: Console | None = None) -> ScreenView:
+    view = ScreenView(console or Console(file=io.StringIO(), width=80), RULE)
+    view.on_start(screened, {})
+    return view
 
 
 def drawn(thing: object, width: int = 80) -> str:
@@ -39,13 +40,13 @@ def drawn(thing: object, width: int = 80) -> str:
 
 def test_problems_never_looked_at_are_no_undecided_ones() -> None:
     assert marks_line(SCREENED) == "1 not hard · 1 undecided · 1 hard, very hard undecided · 1 not looked at"
-    assert progress().n_settled == 2
+    assert view_of(SCREENED).n_settled == 2
 
 
 def test_the_frame_fits_80_columns_and_shows_the_hardest_first() -> None:
-    now = progress()
+    now = view_of(SCREENED)
     now.phase = "sampling 64 of 9 problems: 12 ended, 1,034 tokens"
-    text = drawn(frame(now))
+    text = drawn(now.frame())
     assert max(len(line) for line in text.splitlines()) <= 80
     lines = [line.split() for line in text.splitlines()]
     assert ["hardest", "hard", "0/300", "hard,", "very", "hard", "undecided"] in lines
@@ -54,13 +55,13 @@ def test_the_frame_fits_80_columns_and_shows_the_hardest_first() -> None:
 
 
 def test_names_cannot_colour_the_terminal() -> None:
-    now = ScreenProgress(RULE, {"a\x1b[31mb": Screened("a\x1b[31mb", Counts(16, 0))})
-    assert "\x1b" not in drawn(frame(now))
+    now = view_of({"a\x1b[31mb": Screened("a\x1b[31mb", Counts(16, 0))})
+    assert "\x1b" not in drawn(now.frame())
 
 
 def test_a_round_that_changed_nothing_says_nothing() -> None:
     said = io.StringIO()
-    view = PlainScreenView(Console(file=said, width=80), progress())
+    view = view_of(SCREENED, Console(file=said, width=80))
     view.on_round()
     assert said.getvalue() == ""
     view.on_look(Screened("new", Counts(4, 0), tokens=120), 4)

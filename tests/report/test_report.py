@@ -227,7 +227,7 @@ def arms_of(tmp_path: Path, quick: int, slow: int | None, problems: int, seeds: 
 
 def test_one_problem_and_one_seed_are_too_little_to_tell(tmp_path: Path) -> None:
     found = arms_of(tmp_path, 2, 8, problems=1)
-    assert found.comparisons[0].sentence.startswith("Too little data to tell which of sdpo and best-of-k")
+    assert found.comparisons[0].sentence.startswith("Too little data to say which of sdpo and best-of-k")
     assert any(notice.startswith("One problem") for notice in found.notices)
 
 
@@ -246,7 +246,7 @@ def test_one_solved_problem_of_six_decides_nothing(tmp_path: Path) -> None:
     comparison = report_of(tmp_path).comparisons[0]
     assert comparison.rows[0].ratio == 4
     assert comparison.rows[0].p_faster < 0.95
-    assert comparison.sentence.startswith("Too little data to tell")
+    assert comparison.sentence.startswith("Too little data to say")
 
 
 def test_a_slower_sdpo_is_called_slower(tmp_path: Path) -> None:

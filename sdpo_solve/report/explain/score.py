@@ -53,7 +53,7 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
     attempt = next((a for a in state.history if a.index == index), None)
     if attempt is None:
         raise ConfigError(f"{run_dir} has no attempt {index}; it has {len(state.history)}")
-    prompt, said = teacher_prompt(state, attempt)
+    prompt, feedback = teacher_prompt(state, attempt)
     config = state.header["config"]
     options = read_options(LearnerOptions, config["parts"].get("learner", {}), "learner")
     temperature = float(config["options"]["temperature"])
@@ -71,7 +71,7 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
         attempt=index,
         version=sample.policy.version,
         teacher=options.teacher,
-        feedback=said,
+        feedback=feedback,
         tokens=_tokens(host, head, attempt, teacher_T, student_T),
         recorded=student_T is None,
         drift_nats=_drift(head, attempt, student_T),
@@ -93,7 +93,7 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
     question = attempt.sample.prompt.messages[-1].content
     prompt = recorded_example(state, attempt, method, options, learned_with).teacher_prompt
     if prompt is None:
-        why = "it solved the problem" if attempt.verdict.solved else "there was nothing to tell it"
+        why = "it solved the problem" if attempt.verdict.solved else "there was no feedback for it"
         raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
     return prompt, prompt.messages[-1].content.removeprefix(question).strip()
 

@@ -24,7 +24,7 @@ N_STRONGEST = 8
 # From slightly to strongly: the shade of a token by |log ratio| in nats.
 LEVELS = (0.1, 0.5, STRONG_NATS, 3.0)
 _UP = ("", "on color(194)", "on color(157)", "on color(114)", "on color(71)")
-# Underlined where the teacher objects strongly, so that red and green need not be told apart.
+# Underlined where the teacher objects strongly, so that nothing depends on red and green.
 _DOWN = ("", "on color(224)", "on color(217)", "underline on color(210)", "underline on color(203)")
 
 
