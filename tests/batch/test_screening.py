@@ -14,7 +14,7 @@ from sdpo_solve.batch.screening import ScreenSpec, _Pipeline
 from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
 from sdpo_solve.batch.stop import StopSignal
-from sdpo_solve.cli.live_screening import PlainScreenView, ScreenProgress
+from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import EngineError
 from sdpo_solve.grading import feedback
@@ -60,7 +60,7 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
     }
     spec = make_spec({}, {"sources": "problems", "methods": "best-of-k", "engine": "hf"})
     options = {"rule": RULE, "round_size": 32, "total": None, "teacher": False, "seed": 0, **asked}
-    view = PlainScreenView(Console(quiet=True), ScreenProgress(options["rule"]))
+    view = ScreenView(Console(quiet=True), options["rule"])
     known = read_screening(out).problems
     before = {name: known.get(name, Screened(name)) for name in problems}
     view.on_start(before, {})
