@@ -79,10 +79,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """How an answer is compared (see `checkers.py`); `tolerance` 0 compares numbers exactly."""
+    """How an answer is compared (see `grading/checkers.py`).
 
-    name: Literal["exact", "tokens", "float", "livecodebench", "python", "set", "not-none"] = "exact"
+    `tolerance`: for numbers expected as decimals, relative or absolute; 0 compares exactly. `ignore_case`: of
+    tokens. `program`: the source of the checker `program`, written in `language`.
+    """
+
+    name: Literal["exact", "tokens", "float", "livecodebench", "python", "set", "not-none", "program"] = (
+        "exact"
+    )
     tolerance: float = 0.0
+    ignore_case: bool = False
+    program: str = ""
+    language: str = "python"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ long. It works on syntax trees; the split of an assert is in `asserts.py`.
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import operator
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -19,8 +21,11 @@ from sdpo_solve.sandboxes.wire_values import check_spread
 
 MAX_DEPTH = 100
 _MAX_ITEMS = 1_000_000
-_MAX_BITS = 1 << 17
+_MAX_BITS = 1 << 19
 _SHOWN_CHARS = 60
+_MAX_FORMAT_CHARS = 10_000
+# Conversions whose widths have three digits at most, and no names or `*`.
+_CONVERSION = re.compile(r"%(?:%|[-#0 +]*\d{0,3}(?:\.\d{0,3})?[diouxXeEfFgGcrs])")
 # Nodes that are nothing but their operands; the others are looked at one by one in `check_form`.
 _NODES = (ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.BoolOp, ast.Subscript, ast.Slice)
 
@@ -71,6 +76,8 @@ def check_form(node: ast.AST) -> None:
                 )
                 if isinstance(op, (ast.Is, ast.IsNot)) and not singleton:
                     raise Refused("`is` with something else than None, True or False")
+        case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Mod()):
+            _check_format(text)
         case ast.BinOp(op=op) if type(op) in _BINARY:
             return
         case _ if not isinstance(node, _NODES):
@@ -87,15 +94,15 @@ def dotted(node: ast.AST) -> str:
 
 
 class Evaluator:
-    """Evaluates a checked expression; `results` holds what each call of the entry point returned."""
+    """Evaluates a checked expression; `results` holds known values: those of the calls of the entry point."""
 
-    def __init__(self, results: Mapping[ast.Call, object]) -> None:
+    def __init__(self, results: Mapping[ast.expr, object]) -> None:
         self._results = results
 
     def value(self, node: ast.expr) -> Any:
+        if node in self._results:
+            return self._results[node]
         match node:
-            case ast.Call() if node in self._results:
-                return self._results[node]
             case ast.Constant(value=value):
                 return value
             case ast.Name() | ast.Attribute():
@@ -157,10 +164,10 @@ def _weight(value: object, limit: int) -> int:
     if isinstance(value, (str, bytes)):
         return len(value)
     if not isinstance(value, (list, tuple, deque)):
-        return 1
-    weight = 1
+        return 0
+    weight = 0
     for item in value:
-        weight += _weight(item, limit - weight)
+        weight += 1 + _weight(item, limit - weight)
         if weight > limit:
             break
     return weight
@@ -192,10 +199,23 @@ def _shift_left(a: Any, b: Any) -> Any:
     return a << b
 
 
+def _check_format(text: str) -> None:
+    """Raises Refused for a %-format whose output is not bounded by its text and values."""
+    if len(text) > _MAX_FORMAT_CHARS or "%" in _CONVERSION.sub("", text):
+        raise Refused("a %-format with other than plain conversions")
+
+
+def _modulo(a: Any, b: Any) -> Any:
+    if isinstance(a, str):
+        _check_format(a)
+        return a % b
+    return _divide_with(operator.mod)(a, b)
+
+
 def _divide_with(divide: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def bounded(a: Any, b: Any) -> Any:
         if isinstance(a, (str, bytes)):
-            raise Refused("formatting a text with %")  # its widths are unbounded
+            raise Refused("a quotient of texts")
         if _bits(a) > _MAX_BITS or _bits(b) > _MAX_BITS:
             raise Refused("a quotient that is too large")
         return divide(a, b)
@@ -216,11 +236,16 @@ def _range(*args: Any) -> range:
     return numbers
 
 
-def _sum(items: Any) -> Any:
+def _sum(items: Any, start: Any = 0) -> Any:
+    if isinstance(start, (list, tuple)):  # sum(lists, []) joins them
+        parts = [*items]
+        if any(type(part) is not type(start) for part in parts):
+            raise TypeError("lists and other values in one sum")
+        return type(start)(itertools.chain(start, *parts))
     numbers = list(items)
-    if any(not isinstance(number, (int, float, complex)) or _bits(number) > _MAX_BITS for number in numbers):
+    if any(not isinstance(n, (int, float, complex)) or _bits(n) > _MAX_BITS for n in [*numbers, start]):
         raise Refused("a sum of something else than plain numbers")
-    return sum(numbers)
+    return sum(numbers, start)
 
 
 def _spread(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -271,6 +296,7 @@ _KEYWORDS: dict[str, tuple[str, ...]] = {
     "isclose": ("rel_tol", "abs_tol"),
     "sorted": ("reverse",),
     "round": ("ndigits",),
+    "sum": ("start",),
     "max": ("default",),
     "min": ("default",),
 }
@@ -286,7 +312,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: _multiply,
     ast.Div: _divide_with(operator.truediv),
     ast.FloorDiv: _divide_with(operator.floordiv),
-    ast.Mod: _divide_with(operator.mod),
+    ast.Mod: _modulo,
     ast.Pow: _power,
     ast.LShift: _shift_left,
     ast.RShift: operator.rshift,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdpo_solve.errors import ProblemError
@@ -22,7 +22,7 @@ from sdpo_solve.grading.assert_eval import (
     dotted,
     operands,
 )
-from sdpo_solve.sandboxes.wire_values import encode
+from sdpo_solve.sandboxes.wire_values import NotPlain, encode
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Call
 
@@ -35,12 +35,17 @@ class ParsedAssert:
     """One assert: the calls for the box, and the rest of the expression for the host."""
 
     calls: tuple[Call, ...]
+    expected_bytes: int
+    """Length of the constants that results are compared with, in wire form."""
     _test: ast.expr
-    _numbers: Mapping[ast.Call, int]
+    _numbers: Mapping[ast.expr, int]
+    _constants: Mapping[ast.expr, object]
 
     def holds(self, values: Sequence[object]) -> bool:
         """Whether the assert passes where the calls returned `values`; one that raises does not."""
-        evaluator = Evaluator({call: values[number] for call, number in self._numbers.items()})
+        evaluator = Evaluator(
+            {**self._constants, **{call: values[number] for call, number in self._numbers.items()}}
+        )
         try:
             return bool(evaluator.value(self._test))
         except (ArithmeticError, TypeError, ValueError, LookupError, RecursionError, MemoryError):
@@ -58,8 +63,13 @@ def parse(text: str, entry_point: str) -> ParsedAssert:
         collector.visit(test, 0)
         if not collector.calls:
             raise Refused(f"it never calls {entry_point}")
+        constants = _constants(test, collector.nodes)
         return ParsedAssert(
-            tuple(collector.calls), test, {node: number for number, node in enumerate(collector.nodes)}
+            calls=tuple(collector.calls),
+            expected_bytes=sum(map(wire_bytes, constants.values())),
+            _test=test,
+            _numbers={node: number for number, node in enumerate(collector.nodes)},
+            _constants=constants,
         )
     except (Refused, SyntaxError, ArithmeticError, TypeError, ValueError, LookupError) as exc:
         reason = exc.msg if isinstance(exc, SyntaxError) else str(exc)
@@ -79,6 +89,31 @@ def _single_assert(text: str) -> ast.expr:
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         raise Refused("it is not one assert statement")
     return body[0].test
+
+
+def _constants(test: ast.expr, calls: Sequence[ast.Call]) -> dict[ast.expr, object]:
+    """The values of the largest parts that hold no call: what cannot be evaluated is refused at load."""
+    known: dict[ast.expr, object] = {}
+    waiting: list[ast.AST] = [test]
+    while waiting:
+        node = waiting.pop()
+        if node in calls:
+            continue
+        if any(inner in calls for inner in ast.walk(node)):
+            waiting += operands(node)
+        elif isinstance(node, ast.expr):
+            value = Evaluator({}).value(node)
+            if not isinstance(value, Iterator):  # an iterator can be used once only
+                known[node] = value
+    return known
+
+
+def wire_bytes(value: object) -> int:
+    """Length of a value in wire form; 0 for one that has none."""
+    try:
+        return len(encode(value))
+    except (NotPlain, RecursionError):
+        return 0
 
 
 class _Collector:

@@ -1,62 +1,58 @@
-"""Checkers: pure comparisons of a program's answer with the expected one.
+"""Checkers: pure comparisons of a program's answer with the expected one. The README has them as a table.
 
 Both sides may be hostile in size and shape (megabytes, nan, 1e400, monster integers), so every rule here is
-linear in the texts and never raises for an answer. Independent of problems, boxes and verdicts.
-
-Texts (stdin problems)
-    exact          equal after dropping white space at line ends and newlines at the end
-    tokens         equal when split at white space
-    float          equal token by token, numbers within the tolerance
-    livecodebench  LiveCodeBench's rule: stripped lines, a line of numbers compared as decimals, exactly (a
-                   tolerance is given for the few rows whose statement grants one)
-Values (function problems)
-    exact          equal at every depth: a tuple is a list (JSON has no tuples), 1 equals 1.0, True is not 1,
-                   nan equals nan, keys of a dict as in Python
-    tokens         the same as exact: values have no tokens
-    float          the same, numbers within the tolerance
-    livecodebench  Python's ==, a tuple at the top counting as a list
-    python         EvalPlus's rule: Python's ==, or floats within the tolerance (1e-6 where floats are due)
-    set            EvalPlus's rule for eight problems: the same items, whatever their order and number
-    not-none       EvalPlus's rule for three problems: whether the value is None
-`python`, `set` and `not-none` compare texts as `exact` does.
+linear in the texts and never raises for an answer. Independent of problems, boxes and verdicts. Checkers that
+are programs are in `checker_program.py`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from sdpo_solve.sandboxes.wire_values import NotPlain, check_spread
 from sdpo_solve.types import Checker
 
+_NUMBERS = (int, float, Fraction, Decimal)
 # A longer token is compared as text: no honest number is so long, and reading one is not linear.
 _NUMBER_CHARS = 400
+# Numbers inside a token such as `(0.5,` or `x=1e-3;`; letters beside one make it part of a word.
+_GLUED = re.compile(
+    r"(?<![\w.])[-+]?(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?\d++)?+(?![\w.])|(?<!\w)[-+]?(?:inf|nan)(?!\w)", re.I
+)
 
 
-def texts_match(checker: Checker, expected: str, output: str) -> bool:
-    """Whether the text `output` is an answer where `expected` is one."""
+def texts_match(checker: Checker, expected: object, output: str) -> bool:
+    """Whether the text `output` is an answer where `expected` is one, or a list of several right ones."""
+    if isinstance(expected, (list, tuple)):
+        return any(texts_match(checker, text, output) for text in expected)
+    wanted_text = str(expected)
     match checker.name:
-        case "exact" | "python" | "set" | "not-none":
-            return _normalise(expected) == _normalise(output)
         case "tokens":
-            return expected.split() == output.split()
+            if checker.ignore_case:
+                wanted_text, output = wanted_text.casefold(), output.casefold()
+            return wanted_text.split() == output.split()
         case "float":
-            wanted, given = expected.split(), output.split()
+            wanted, given = wanted_text.split(), output.split()
             return len(wanted) == len(given) and all(
                 _tokens_close(w, g, checker.tolerance) for w, g in zip(wanted, given, strict=True)
             )
         case "livecodebench":
             if checker.tolerance and texts_match(Checker("float", checker.tolerance), expected, output):
                 return True
-            wanted, given = _stripped_lines(expected), _stripped_lines(output)
+            wanted, given = _stripped_lines(wanted_text), _stripped_lines(output)
             return len(wanted) == len(given) and all(
                 w == g or _same_decimals(w, g) for w, g in zip(wanted, given, strict=True)
             )
+        case _:
+            return _normalise(wanted_text) == _normalise(output)
 
 
 def values_match(checker: Checker, expected: object, value: object) -> bool:
-    """Whether the plain value `value` (see `values.py`) is an answer where `expected` is one."""
+    """Whether the plain value `value` (see `wire_values.py`) is an answer where `expected` is one."""
     match checker.name:
         case "livecodebench":
             if checker.tolerance and _same(expected, value, checker.tolerance):
@@ -70,7 +66,7 @@ def values_match(checker: Checker, expected: object, value: object) -> bool:
             return expected == (value if isinstance(value, bool) else value is not None)
         case "float":
             return _same(expected, value, checker.tolerance)
-        case "exact" | "tokens":
+        case _:
             return _same(expected, value, None)
 
 
@@ -90,7 +86,7 @@ def _number(token: str) -> float | None:
     return None if overflowed else number
 
 
-def _close(expected: float, given: float, tolerance: float) -> bool:
+def _close(expected: float, given: float | Fraction | Decimal, tolerance: float) -> bool:
     """Within `tolerance`, relative or absolute; nan and infinities only where just they are expected."""
     if expected != expected or given != given:
         return expected != expected and given != given
@@ -101,10 +97,24 @@ def _close(expected: float, given: float, tolerance: float) -> bool:
 
 
 def _tokens_close(expected: str, given: str, tolerance: float) -> bool:
+    """Equal, or the same token but for numbers: decimals within the tolerance, integers exactly."""
     if expected == given:
         return True
+    if _number(expected) is not None:
+        return _numbers_close(expected, given, tolerance)
+    if _GLUED.sub("0", expected) != _GLUED.sub("0", given):
+        return False
+    numbers = zip(_GLUED.findall(expected), _GLUED.findall(given), strict=True)
+    return all(_numbers_close(wanted, number, tolerance) for wanted, number in numbers)
+
+
+def _numbers_close(expected: str, given: str, tolerance: float) -> bool:
     wanted, number = _number(expected), _number(given)
-    return wanted is not None and number is not None and _close(wanted, number, tolerance)
+    if wanted is None or number is None:
+        return False
+    if re.fullmatch(r"[-+]?\d+", expected):  # an integer is exact, and may be written as 3.0
+        return _same_decimals(expected, given)
+    return _close(wanted, number, tolerance)
 
 
 def _stripped_lines(text: str) -> list[str]:
@@ -135,11 +145,9 @@ def _same(expected: object, value: object, tolerance: float | None) -> bool:
         )
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(expected, bool) and isinstance(value, bool) and expected is value
-    if isinstance(expected, (int, float)) and isinstance(value, (int, float)):
-        if expected == value or tolerance is None:
-            return expected == value or (expected != expected and value != value)
+    if tolerance is not None and isinstance(expected, float) and isinstance(value, _NUMBERS):
         return _close(expected, value, tolerance)
-    return bool(expected == value)
+    return bool(expected == value) or (expected != expected and value != value)
 
 
 def _same_items(expected: object, value: object) -> bool:

@@ -17,9 +17,11 @@ from pydantic import Field
 from sdpo_solve.config import ExtractionRule, FeedbackMode
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
-from sdpo_solve.grading.asserts import ParsedAssert, parse
+from sdpo_solve.grading.asserts import ParsedAssert, parse, wire_bytes
 from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.grading.extract import extract
+from sdpo_solve.grading.python_source import entry_name, functions
+from sdpo_solve.grading.python_source import parse as parse_source
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
@@ -136,7 +138,7 @@ class Judge:
         if code is None:
             cases = [Case(n, Status.NO_CODE, test.visible) for n, test in enumerate(problem.tests)]
             return Verdict(tuple(cases), self._quoted_half)
-        program = Program(code, problem.entry_point, problem.preamble, self._language)
+        program = Program(code, _entry_point(problem, code), problem.preamble, self._language)
         for tries_left in range(self._options.retries, -1, -1):
             try:
                 cases = self._run(problem, plan, program, thorough)
@@ -177,6 +179,14 @@ class Judge:
         return cases
 
 
+def _entry_point(problem: Problem, code: str) -> str | None:
+    """The entry point as the program defines it, bare or in a class (as LiveCodeBench decides it)."""
+    tree = parse_source(code) if problem.entry_point is not None else None
+    if problem.entry_point is None or tree is None:
+        return problem.entry_point
+    return entry_name(problem.entry_point, functions(tree)) or problem.entry_point
+
+
 # -- one test ------------------------------------------------------------------------------------------
 
 
@@ -198,11 +208,14 @@ def _plan(problem: Problem) -> list[_Planned]:
 
 def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
     if problem.kind is Kind.STDIN:
-        return _Planned(index, test, BoxInput(stdin=test.input))
+        texts = test.expected if isinstance(test.expected, (list, tuple)) else [test.expected]
+        n_bytes = max(len(text.encode(errors="replace")) for text in texts)
+        return _Planned(index, test, BoxInput(stdin=test.input, output_bytes=n_bytes))
     if problem.kind is Kind.FUNCTION:
-        return _Planned(index, test, BoxInput(calls=(Call(tuple(test.input)),)))
+        n_bytes = wire_bytes(test.expected)
+        return _Planned(index, test, BoxInput(calls=(Call(tuple(test.input)),), output_bytes=n_bytes))
     rest = parse(test.input, problem.entry_point or "")
-    return _Planned(index, test, BoxInput(calls=rest.calls), rest)
+    return _Planned(index, test, BoxInput(calls=rest.calls, output_bytes=rest.expected_bytes), rest)
 
 
 def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:

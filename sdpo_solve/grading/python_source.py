@@ -69,7 +69,7 @@ def facts(tree: ast.Module) -> SourceFacts:
             (ast.Call, ast.Assign, ast.AugAssign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),
         )
     return SourceFacts(
-        functions=frozenset(_functions(tree)),
+        functions=functions(tree),
         binds=frozenset(binds),
         imports=frozenset(imports),
         uses=frozenset(loads - binds - imports - _BUILTINS),
@@ -88,11 +88,11 @@ def entry_name(entry_point: str, functions: frozenset[str]) -> str | None:
     return next((name for name in names if name in functions), None)
 
 
-def _functions(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            yield from (f"{node.name}.{name}" for name in _defined(node.body))
-    yield from _defined(tree.body)
+def functions(tree: ast.Module) -> frozenset[str]:
+    """The functions that `tree` defines at its top level, and `Class.method` for those of its classes."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    methods = (f"{node.name}.{name}" for node in classes for name in _defined(node.body))
+    return frozenset((*_defined(tree.body), *methods))
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[str]:

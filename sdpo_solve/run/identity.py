@@ -23,7 +23,7 @@ from sdpo_solve.config import Options, RunOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
 from sdpo_solve.run.options import Plan
-from sdpo_solve.types import Problem, SamplingSpec
+from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # Recorded, and free to change: they decide no result.
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
@@ -64,6 +64,9 @@ def problem_digest(problem: Problem) -> str:
     """A digest of all that is asked and tested, the metadata left out."""
     content = asdict(problem)
     content.pop("meta")
+    for name in ("ignore_case", "program", "language"):  # digests of before there were such checkers stay
+        if content["checker"][name] == getattr(Checker(), name):
+            del content["checker"][name]
     return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
 
 

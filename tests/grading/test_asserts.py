@@ -38,6 +38,14 @@ from sdpo_solve.types import Call
         ),
         ("assert Counter(f('ab')) == Counter('ab')", [Call(("ab",))], [["b", "a"]], [["b"]]),
         ("assert type(f(1)) == int", [Call((1,))], [1], [True]),
+        ('assert "%.2f" % f() == "0.33"', [Call()], [1 / 3], [0.5]),
+        ('assert "%d of %s" % (f(), [1]) == "3 of [1]"', [Call()], [3], ["x"]),
+        ("assert sum(f(), 0) == 3", [Call()], [[1, 2]], [[1]]),
+        ("assert sum(f(), start=1) == 3", [Call()], [[2]], [[1]]),
+        ("assert sum(f(), []) == [1, 2]", [Call()], [[[1], [2]]], [[(1, 2)]]),
+        ("assert f() == [0] * 600000", [Call()], [[0] * 600_000], [[0]]),
+        ("assert f() == 10**50000", [Call()], [10**50000], [1]),
+        ("assert dict(zip(f(), range(2))) == {'a': 0, 'b': 1}", [Call()], ["ab"], ["ba"]),
     ],
 )
 def test_calls_go_to_the_box_and_the_rest_stays(
@@ -80,6 +88,13 @@ def test_a_method_is_called_on_a_fresh_object() -> None:
         "assert f(9**9**9) == 1",
         "assert f([0] * 10**9) == 1",
         "assert f('%1000000000d' % 1) == 1",
+        "assert '%1000000000d' % f() == '1'",
+        "assert '%*d' % (9, f()) == '1'",
+        "assert f() == 10**1000000",
+        "assert f() == [0] * 2000000",
+        "assert f() == 1 / 0",
+        "assert f() == round(1.5, 500)",
+        "assert f() == range(10**9)",
         "assert f(1 << 10**12) == 1",
         "assert (x := f(1)) == 1",
         "assert f(1",
@@ -167,3 +182,13 @@ def test_values_made_to_collide_are_refused_at_once(text: str) -> None:
 )
 def test_results_of_standard_types(text: str, wire: str, right: bool) -> None:
     assert parse(text, "f").holds([decode(wire)]) is right
+
+
+def test_an_assert_holds_as_often_as_it_is_evaluated() -> None:
+    parsed = parse("assert list(zip(f(), [1, 2])) == [(3, 1), (4, 2)]", "f")
+    assert [parsed.holds([[3, 4]]) for _ in range(3)] == [True] * 3
+
+
+def test_the_length_of_what_is_expected_is_known() -> None:
+    assert parse("assert f() == [0] * 600000", "f").expected_bytes > 1_200_000
+    assert parse("assert f() == 3", "f").expected_bytes < 100

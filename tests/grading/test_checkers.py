@@ -2,6 +2,8 @@
 
 import math
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -43,10 +45,29 @@ def test_tokens_ignores_all_white_space(expected: str, output: str, same: bool) 
     [
         ("0.333333", "0.3333334", True),
         ("0.3333", "0.3334", False),
-        ("1000000", "1000000.5", True),  # 1e-6 of a million is one
-        ("1000000", "1000002", False),
-        ("0", "-1e-7", True),
-        ("x = 1", "x = 1.0000001", True),
+        ("1000000.0", "1000000.5", True),  # 1e-6 of a million is one
+        ("1000000.0", "1000002", False),
+        ("1000000", "1000000.5", False),  # an integer is exact
+        ("3 1000001 0.5", "3 1000000 0.5", False),
+        ("1000001", "1000001.0", True),
+        ("-7", "-7.00", True),
+        ("9007199254740993", "9007199254740992", False),
+        ("0.0", "-1e-7", True),
+        ("0", "-1e-7", False),
+        ("1e6", "1000000.5", True),
+        ("x = 1.0", "x = 1.0000001", True),
+        ("(0.5, 0.25)", "(0.50000001, 0.2499999999)", True),
+        ("(0.5, 0.25)", "(0.5, 0.26)", False),
+        ("(0.5,3)", "(0.5,3.0)", True),
+        ("(0.5,3)", "(0.5,3.0000001)", False),
+        ("[[0.5,1],[2.25]]", "[[0.5000000001,1],[2.25]]", True),
+        ("[0.5]", "(0.5)", False),
+        ("x=0.5;", "x=.5;", True),
+        ("x1", "x1.0", False),
+        ("v1.5.2", "v1.5.20000001", False),
+        ("50.0%", "50.00000001%", True),
+        ("$0.5", "$0.5000000001", True),
+        ("0.5s", "0.50000001s", False),
         ("x = 1", "y = 1", False),
         ("1 2", "1", False),
         ("nan", "NaN", True),
@@ -114,7 +135,12 @@ def test_exact_values(expected: object, value: object, same: bool) -> None:
 @pytest.mark.parametrize(
     ("expected", "value", "same"),
     [
-        ([1.0, {"a": 2}], (1.0000001, {"a": 2.0000001}), True),
+        ([1.0, {"a": 2.0}], (1.0000001, {"a": 2.0000001}), True),
+        ([1.0, {"a": 2}], (1.0000001, {"a": 2.0000001}), False),
+        ([3, 1000001, 0.5], [3, 1000000, 0.5], False),
+        (3, 3.0, True),
+        ([[0.5, [1.25]]], [[Decimal("0.5"), [Fraction(5, 4)]]], True),
+        (0.3333333, Fraction(1, 3), True),
         (1.0, 1.1, False),
         (1.0, "1.0", False),
         (1.0, True, False),
@@ -195,3 +221,27 @@ def test_megabytes_compare_in_linear_time(checker: Checker) -> None:
     assert not texts_match(checker, "9" * 3_000_000, "9" * 3_000_000 + "8")
     assert texts_match(checker, "x", "x" + "\n" * 3_000_000)
     assert time.process_time() - started < 20  # a quadratic rule needs hours
+
+
+def test_one_of_several_right_outputs_is_right() -> None:
+    for checker in (EXACT, TOKENS, LCB, FLOAT):
+        assert texts_match(checker, ["3\n", "5\n"], "5")
+        assert not texts_match(checker, ["3\n", "5\n"], "4")
+
+
+def test_tokens_may_ignore_case() -> None:
+    lenient = Checker("tokens", ignore_case=True)
+    assert texts_match(lenient, "YES\nNO", "Yes no")
+    assert texts_match(lenient, "Straße", "STRASSE")
+    assert not texts_match(lenient, "YES", "NO")
+    assert not texts_match(TOKENS, "YES", "Yes")
+
+
+def test_numbers_glued_to_text_are_compared_in_linear_time() -> None:
+    text = "(" + "1.5," * 100_000 + ")"
+    started = time.process_time()
+    assert not texts_match(FLOAT, text, text[:-1] + "]")
+    assert texts_match(FLOAT, text, text.replace("1.5", "1.50000001"))
+    for piece in ("1", "1.", "-", "e1", ".", "1e", "1.1."):
+        assert not texts_match(FLOAT, "(" + piece * 200_000 + "x", "(" + piece * 200_000 + "y")
+    assert time.process_time() - started < 5

@@ -237,3 +237,35 @@ def test_the_checker_of_the_problem_decides() -> None:
     box = Box(lambda program, given: prints("0.3333333"))
     assert not Judge(box).grade(problem, ["code"])[0].solved
     assert Judge(box).grade(replace(problem, checker=Checker("float", 1e-6)), ["code"])[0].solved
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "code", "called"),
+    [
+        ("Solution.add", "def add(a, b): return a + b", "add"),
+        ("Solution.add", "class Solution:\n    def add(self, a, b): return a + b", "Solution.add"),
+        ("add", "class Solution:\n    def add(self, a, b): return a + b", "Solution.add"),
+        ("add", "def add(a, b): return a + b", "add"),
+        ("add", "def add(a, b: return", "add"),
+        ("Solution.add", "x = 1", "Solution.add"),
+        ("Solution.add", "class Other:\n    def add(self): pass", "Solution.add"),
+    ],
+)
+def test_the_program_decides_whether_a_class_or_a_function_is_called(
+    entry_point: str, code: str, called: str
+) -> None:
+    entries: list[str | None] = []
+
+    def note(program: Program, given: BoxInput) -> Execution:
+        entries.append(program.entry_point)
+        return Execution(ExecutionStatus.OK, values=("3",))
+
+    problem = Problem("p", "s", Kind.FUNCTION, (TestCase([1, 2], 3, True),), entry_point)
+    Judge(Box(note)).grade(problem, [code])
+    assert entries == [called]
+
+
+def test_the_box_knows_how_long_a_right_answer_is() -> None:
+    box = Box(echo)
+    Judge(box).grade(stdin_problem(("a", "b" * 5000, True)), ["1"])
+    assert box.inputs[0].output_bytes == 5000
