@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdpo_solve.batch.batch import Batch, Executor, RunsOnDisk
 from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
+from sdpo_solve.batch.runner import Sink
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import sampling_spec
@@ -22,20 +23,29 @@ def unmeasured(batch: Batch) -> list[str]:
     return [arm for arm, cost in batch.on_disk.costs.items() if not cost.attempts]
 
 
-def measure(batch: Batch, execute: Executor, stop: StopSignal) -> dict[str, Cost]:
+def measure(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> dict[str, Cost]:
     """What each arm costs here: from its runs on disk, else from a short run on the first problem.
 
-    The short runs lie beside the results, where Ray's workers see them too, and are removed afterwards. An
-    arm that fails costs nothing.
+    `sink` receives the events of the short runs, as those of a batch. They lie beside the results, where
+    Ray's workers see them too, and are removed afterwards. An arm that fails costs nothing.
     """
     costs, arms = dict(batch.on_disk.costs), unmeasured(batch)
     if not arms:
         return costs
     place = next(path for path in batch.out.absolute().parents if path.exists())
-    with tempfile.TemporaryDirectory(prefix=".sdpo-solve-measure-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=".sdpo-solve-measure-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
         short = _short(batch, Path(folder))
         keys = [RunKey(0, next(iter(batch.problems)), arm) for arm in arms]
-        execute(short, keys, lambda event: None, stop)
+        sink({"event": "batch_started", "runs": len(keys), "methods": arms, "out": folder})
+        sink(
+            {
+                "event": "notice",
+                "text": f"measuring {2 * _GROUP} attempts of each method on {keys[0].problem}",
+            }
+        )
+        execute(short, keys, sink, stop)
         return costs | {key.arm: cost_of([short.out / key.name]) for key in keys}
 
 

@@ -6,11 +6,13 @@ import hashlib
 import importlib
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import Field
@@ -25,7 +27,7 @@ from sdpo_solve.batch.local_executor import local_executor
 from sdpo_solve.batch.locks import busy_line
 from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
 from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
-from sdpo_solve.batch.stop import StopSignal, stop_on_signals
+from sdpo_solve.batch.stop import THREAD_NAMES, StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.config import Flag, SharedOptions
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from sdpo_solve.batch.batch import Executor
 
 _SHOWN_FAILED = 20
-_MEASURING = "measuring two small groups of each method (--no-measure leaves the estimate out) ..."
 INTERRUPTED = 130
 SOME_FAILED = 4
 
@@ -47,7 +48,9 @@ class Shown(WithFile):
     """What is done with a batch, besides its own options."""
 
     panel = "Output"
-    no_measure: bool = Field(False, description="print no estimate where nothing was measured yet")
+    measure: bool = Field(
+        False, description="first run two small groups of each method, to say how long the batch may take"
+    )
     dry_run: bool = Field(False, description="print the plan and stop")
     as_json: Annotated[bool, Flag(name="json")] = Field(
         False, description="events as JSON lines on standard output, all else on standard error"
@@ -74,16 +77,27 @@ def batch(flags: Mapping[str, Any]) -> None:
     console = Console(stderr=shown.as_json, highlight=False)
     try:
         code = _run(spec, shown, console)
-    except KeyboardInterrupt:
-        # A thread in the middle of a gradient step cannot be ended, and an interpreter that shuts down around
-        # one aborts; boxes and files are closed by now.
+    except (KeyboardInterrupt, SystemExit) as exc:
+        if isinstance(exc, SystemExit) and exc.code != 128 + signal.SIGTERM:
+            raise
         console.print(Text("ended at once; the same command goes on from the last whole groups"))
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _end_process(code)
+    raise typer.Exit(code)
+
+
+def _end_process(code: int) -> NoReturn:
+    """End with this code now, boxes and files being closed.
+
+    A thread in the middle of a gradient step, or of loading weights, cannot be ended, and an interpreter that
+    shuts down around one aborts.
+    """
+    if any(thread.daemon and thread.name.startswith(THREAD_NAMES) for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
-    if code == INTERRUPTED:
-        raise SystemExit(code)  # it has said the way on
-    raise typer.Exit(code)
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
@@ -97,15 +111,14 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     stop = StopSignal()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
-        known = not unmeasured(batch)
-        if not (known or shown.no_measure):
-            console.print(Text(_MEASURING, style="dim"))
-        costs = measure(batch, _for_measuring(executor, spec), stop) if known or not shown.no_measure else {}
-        print_plan(console, batch, left_to_spend(batch, costs) if costs else None)
+        print_plan(console, batch)
+        if shown.measure and unmeasured(batch):
+            with BatchView(console) as view:
+                costs = measure(batch, _for_measuring(executor, spec), view.on_event, stop)
+            _print_rows(console, _cost_rows(left_to_spend(batch, costs), batch))
         if shown.dry_run:
             return 0
-        view = BatchView(console)
-        stack.enter_context(view)
+        view = stack.enter_context(BatchView(console))
         sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
         if shown.as_json:
             sink.add(json_lines(typer.echo))
@@ -157,35 +170,39 @@ def _for_measuring(executor: Executor, spec: BatchSpec) -> Executor:
 # -- pages ---------------------------------------------------------------------------------------------------
 
 
-def print_plan(console: Console, batch: Batch, cost: Estimate | None) -> None:
-    """What will be run, what is there already, and what it may cost at most."""
-    spec, done = batch.spec, batch.on_disk
-    n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
+def _print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", min_width=9)
     table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_plan(console: Console, batch: Batch) -> None:
+    """What will be run, what is there already, and what it may cost at most."""
+    spec, done = batch.spec, batch.on_disk
+    n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
     counts = (
         f"{len(batch.keys)} = {_count(n_problems, 'problem')} × {_count(n_methods, 'method')} × "
         f"{_count(n_seeds, 'seed')}"
     )
-    table.add_row("runs", counts)
+    rows = [("runs", counts)]
     if done.finished or done.begun:
-        table.add_row("", f"{len(done.finished)} finished, {len(done.begun)} begun")
-    table.add_row("methods", ", ".join(spec.batch.methods))
+        rows.append(("", f"{len(done.finished)} finished, {len(done.begun)} begun"))
+    rows.append(("methods", ", ".join(spec.batch.methods)))
     if n_methods > 1:
         pairs = n_problems * n_seeds
         visible = _module("report.statistics").visible_speed_up(pairs)
         least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
-        table.add_row("", f"{least} with 80 % power, if all are solved")
-    table.add_row("problems", clean(_few(list(batch.problems))))
+        rows.append(("", f"{least} with 80 % power, if all are solved"))
+    rows.append(("problems", clean(_few(list(batch.problems)))))
     if batch.left_out:
-        table.add_row("", clean(describe_left_out(batch.left_out)))
-    table.add_row("budget", _budget(spec))
-    table.add_row("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
-    for row in _cost_rows(cost, batch):
-        table.add_row(*row)
-    table.add_row("out", clean(str(batch.out)))
-    console.print(table)
+        rows.append(("", clean(describe_left_out(batch.left_out))))
+    rows.append(("budget", _budget(spec)))
+    rows.append(("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}")))
+    rows += _cost_rows(left_to_spend(batch, batch.on_disk.costs), batch)
+    _print_rows(console, [*rows, ("out", clean(str(batch.out)))])
 
 
 def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
@@ -198,7 +215,10 @@ def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
         if not most.attempts:
             return [("cost", "nothing left to do")]
         return [
-            ("cost", f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time was not measured"),
+            (
+                "cost",
+                f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time not known (--measure)",
+            ),
             ("disk", f"{_size(free_bytes)} free"),
         ]
     if not cost.attempts:

@@ -13,7 +13,7 @@ from tests.helpers.batches import journals, make_problems, start, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
-FLAGS = ("--attempts", "8", "--in-flight", "2", "--no-measure")
+FLAGS = ("--attempts", "8", "--in-flight", "2")
 WAIT_S = 240
 
 
@@ -59,3 +59,30 @@ def test_other_options_do_not_mix_with_runs_on_disk(folder: Path, monkeypatch: p
     prepare(make_spec({}, flags), folder / "whole")
     with pytest.raises(ConfigError, match=r"options.temperature = 1.0, now it is 0.7"):
         prepare(make_spec({}, {**flags, "temperature": 0.7}), folder / "whole")
+
+
+SLOW_LOAD = """
+import time
+from sdpo_solve.model.adapted import AdaptedModel
+AdaptedModel.load = classmethod(lambda cls, *given: (print("loading", flush=True), time.sleep(60)))
+from sdpo_solve.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("flags", [("--measure", "--dry-run"), ()], ids=["measuring", "running"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_weights_are_loaded_ends_the_batch_at_once(
+    folder: Path, number: int, flags: tuple[str, ...]
+) -> None:
+    process = start(
+        folder, *FLAGS, *flags, "--out", "never", code=SLOW_LOAD, log=f"load-{number}-{len(flags)}"
+    )
+    log = folder / f"load-{number}-{len(flags)}"
+    until(process, lambda: "loading" in log.read_text(), WAIT_S)
+    process.send_signal(number)
+    sent_s = time.monotonic()
+    assert process.wait(WAIT_S) == 130
+    assert time.monotonic() - sent_s < 5  # two on a quiet machine
+    assert "the same command goes on" in log.read_text()
+    assert not list(folder.glob(".sdpo-solve-measure-*"))

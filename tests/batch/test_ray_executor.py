@@ -11,7 +11,7 @@ from tests.helpers.batches import journals, make_problems, start, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.docker]
 
-FLAGS = ("--attempts", "24", "--in-flight", "1", "--no-measure")
+FLAGS = ("--attempts", "24", "--in-flight", "1")
 WAIT_S = 400
 
 
@@ -59,9 +59,11 @@ def test_two_workers_give_the_runs_of_one_process(folder: Path) -> None:
 
 def test_a_plan_for_ray_is_measured_on_one_of_its_workers(folder: Path) -> None:
     """The short runs lie beside the results for a while, where every worker sees them."""
-    flags = ("--attempts", "24", "--methods", "sdpo", "--executor", "ray", "--workers", "2", "--dry-run")
+    flags = ("--attempts", "24", "--methods", "sdpo", "--executor", "ray", "--workers", "2")
     before = (folder / "said").read_text()
-    assert start(folder, *flags, "--out", "plan").wait(WAIT_S) == 0, (folder / "said").read_text()
+    assert start(folder, *flags, "--dry-run", "--measure", "--out", "plan").wait(WAIT_S) == 0, (
+        folder / "said"
+    ).read_text()
     said = " ".join((folder / "said").read_text().removeprefix(before).split())
     assert "on one worker" in said
     assert "(by 8 measured attempts" in said

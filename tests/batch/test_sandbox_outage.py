@@ -148,7 +148,7 @@ def test_a_batch_waits_for_an_engine_that_is_gone(tmp_path: Path) -> None:
     wire = Wire(tmp_path / "engine.sock")
     said = tmp_path / "said"
     given = ["batch", "problems", "--engine", "scripted", "--replies", "replies", "--sandbox", "docker"]
-    given += ["--methods", "best-of-k", "--attempts", "24", "--group-size", "3", "--no-measure"]
+    given += ["--methods", "best-of-k", "--attempts", "24", "--group-size", "3"]
     with said.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, *given, "--out", "runs"],

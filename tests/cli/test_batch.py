@@ -35,7 +35,9 @@ def invoke(*given: str) -> Result:
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(folder: Path) -> None:
-    result = invoke("batch", "problems", "--seeds", "5", "--attempts", "6", "--dry-run", "--out", "runs")
+    result = invoke(
+        "batch", "problems", "--seeds", "5", "--attempts", "6", "--dry-run", "--out", "runs", "--measure"
+    )
     assert result.exit_code == 0
     said = " ".join(result.stdout.split())
     assert "30 = 2 problems × 3 methods × 5 seeds" in said
@@ -45,9 +47,9 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(folder: Path) -> None:
 
 
 def test_what_was_not_measured_has_a_bound_all_the_same(folder: Path) -> None:
-    flags = ("batch", "problems", "--attempts", "6", "--no-measure", "--dry-run", "--out", "runs")
+    flags = ("batch", "problems", "--attempts", "6", "--dry-run", "--out", "runs")
     said = " ".join(invoke(*flags).stdout.split())
-    assert "at most 36 attempts and 18,432 tokens; time was not measured" in said  # 2 x 3 x 6, 512 each
+    assert "at most 36 attempts and 18,432 tokens; time not known (--measure)" in said  # 2 x 3 x 6, 512 each
     assert "disk" in said
     assert "and 600 tokens" in " ".join(invoke(*flags, "--tokens", "100").stdout.split())
     assert not (folder / "runs").exists()
@@ -58,23 +60,23 @@ def test_a_plan_for_ray_notices_that_it_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PrerequisiteError, match=r"pip install 'sdpo-solve\[ray\]'"):
-        invoke("batch", "problems", "--attempts", "6", "--executor", "ray", "--no-measure", "--dry-run")
+        invoke("batch", "problems", "--attempts", "6", "--executor", "ray", "--dry-run")
 
 
 def test_a_file_of_options_runs_and_goes_on_and_what_was_found_is_exported(folder: Path) -> None:
     (folder / "b.toml").write_text(
         'sources = "problems"\nmethods = ["best-of-k"]\nattempts = 9\nout = "runs"\n'
     )
-    first = invoke("batch", "--file", "b.toml", "--group-size", "3", "--no-measure")
+    first = invoke("batch", "--file", "b.toml", "--group-size", "3")
     assert first.exit_code == 0
     assert "1 solved · 1 not solved · 0 failed · 0 stopped of 2 runs" in first.stdout
     record = json.loads((folder / "runs" / "batch.json").read_text())
     assert (record["run"]["attempts"], record["run"]["group_size"]) == (9, 3)
     assert record["problems"] == ["say-0", "say-1"]
-    again = invoke("batch", "--file", "b.toml", "--group-size", "3", "--no-measure")
+    again = invoke("batch", "--file", "b.toml", "--group-size", "3")
     assert "of 2 runs (2 kept)" in again.stdout
     with pytest.raises(ConfigError, match=r"options.group_size = 3, now it is 2"):
-        invoke("batch", "--file", "b.toml", "--group-size", "2", "--no-measure")
+        invoke("batch", "--file", "b.toml", "--group-size", "2")
     found = json.loads(invoke("export", "runs").stdout)
     assert found[1] == {"question_id": "say-1", "code_list": ["print(1)"]}
 
@@ -88,7 +90,6 @@ def test_runs_of_another_grader_are_not_added_to_a_batch(folder: Path) -> None:
         "best-of-k",
         "--attempts",
         "3",
-        "--no-measure",
         "--out",
         "runs",
     )
@@ -105,14 +106,14 @@ def test_problems_that_the_language_cannot_state_are_refused_first(folder: Path)
                "tests": [{"input": [], "expected": 1, "visible": True}]}  # fmt: skip
     (folder / "problems" / "f.json").write_text(json.dumps(problem))
     with pytest.raises(ConfigError, match="f is a problem of kind function, which needs --language python"):
-        invoke("batch", "problems", "--language", "cpp", "--no-measure", "--out", "runs")
+        invoke("batch", "problems", "--language", "cpp", "--out", "runs")
     assert not (folder / "runs").exists()
 
 
 def test_failed_runs_exit_4_and_are_listed_with_what_to_do(folder: Path) -> None:
     (folder / "replies").write_text(json.dumps({"text": "no code"}) + "\n")
     flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "2", "--group-size", "2")
-    result = invoke(*flags, "--no-measure", "--out", "runs")
+    result = invoke(*flags, "--out", "runs")
     assert result.exit_code == 4
     assert "failed: say-0/best-of-k/seed-0" in result.stdout
     assert "larger --tries" in result.stdout
@@ -120,7 +121,7 @@ def test_failed_runs_exit_4_and_are_listed_with_what_to_do(folder: Path) -> None
 
 @pytest.mark.slow
 def test_json_lines_tell_the_whole_batch(folder: Path) -> None:
-    flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "6", "--no-measure", "--json")
+    flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "6", "--json")
     lines = [json.loads(line) for line in invoke(*flags, "--out", "runs").stdout.splitlines()]
     assert [line["event"] for line in lines][:1] == ["batch_started"]
     assert lines[-1]["event"] == "batch_finished"
@@ -143,7 +144,7 @@ def test_a_screening_stops_at_its_total_and_goes_on(folder: Path) -> None:
     assert not list((folder / "marks").rglob("journal.jsonl"))
     with pytest.raises(ConfigError, match=r"screened with system = None, now it is 'Be brief.'"):
         invoke(*flags, "--system", "Be brief.")
-    only = ("batch", "problems", "--screening", "marks", "--no-measure", "--dry-run", "--only")
+    only = ("batch", "problems", "--screening", "marks", "--dry-run", "--only")
     with pytest.raises(ConfigError, match=r"marks was screened with system = None, here it is 'Be brief.'"):
         invoke(*only, "0.9", "--system", "Be brief.")
     assert "say-0" in invoke(*only, "0.9").stdout
@@ -164,9 +165,9 @@ def test_a_paper_mode_batch_is_screened_by_its_file(folder: Path) -> None:
     found = read_screening(folder / "marks")
     assert found.config["feedback_mode"] == "paper"
     assert (found.problems["say-0"].base, found.problems["say-1"].base) == (Counts(3, 0), Counts(3, 1))
-    assert "say-0" in invoke("batch", "--file", "b.toml", "--no-measure", "--dry-run").stdout
+    assert "say-0" in invoke("batch", "--file", "b.toml", "--dry-run").stdout
     with pytest.raises(ConfigError, match="feedback_mode = 'paper', here it is 'public or all'"):
-        invoke("batch", "--file", "b.toml", "--feedback-mode", "public", "--no-measure", "--dry-run")
+        invoke("batch", "--file", "b.toml", "--feedback-mode", "public", "--dry-run")
 
 
 @pytest.mark.slow

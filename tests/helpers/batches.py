@@ -26,15 +26,15 @@ def make_problems(folder: Path, n: int) -> Path:
     return folder
 
 
-def start(folder: Path, *flags: str) -> subprocess.Popen:
-    """The batch command in `folder`, which holds `problems` and the model `tiny`; it writes to `said`."""
+def start(folder: Path, *flags: str, code: str = COMMAND, log: str = "said") -> subprocess.Popen:
+    """The batch command in `folder`, which holds `problems` and the model `tiny`; it writes to `log`."""
     if not (folder / "tiny").exists():
         save_tiny_model(folder / "tiny")
     given = ["batch", "problems", "--model", "tiny", "--max-tokens", "32", "--group-size", "4", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-    with (folder / "said").open("a") as said:
+    with (folder / log).open("a") as said:
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *given],
+            [sys.executable, "-c", code, *given],
             cwd=folder,
             stdout=said,
             stderr=subprocess.STDOUT,
