@@ -1,14 +1,15 @@
-"""The loop: sample, grade, tell, learn, until solved or spent. Every arrow of the design is one call here.
+"""The loop of a run: sample, grade, give feedback, learn, until solved or spent.
 
-It prints nothing (a display listens to the journal), knows no method, engine or sandbox by name, and catches
-nothing: an error of a part ends the run, and repeating the command goes on from the journal.
+Each arrow of the design is one call here. Nothing is printed (a display listens to the journal), no method,
+engine or sandbox is known by name, and nothing is caught: an error of a part ends the run, and repeating the
+command goes on from the journal.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections.abc import Sequence
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
@@ -18,7 +19,7 @@ from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy
 
 
 def solve(run: Run) -> Outcome:
-    """Run to its end, or on from where its journal ends (arXiv 2601.20802, section 5, Algorithm 1).
+    """A run from where its journal ends to its end (arXiv 2601.20802, section 5, Algorithm 1).
 
     Raises RunError when a part fails; the journal then ends with the last whole group or update.
     """
@@ -26,20 +27,26 @@ def solve(run: Run) -> Outcome:
     if journal.state.outcome is not None:
         return journal.state.outcome
     policy = run.method.start(run.problem, journal.last_policy)
-    group: Sequence[Attempt] = journal.unlearned_group
+    group = journal.unlearned_group
     while not ended(run):
-        if group:  # learning comes after the check above: no update is paid for that nobody will use
-            journal.note("learning", size=len(group))
-            update = run.method.learn(run.problem, journal.history, group)
-            if update is not None:
-                policy = update.policy
-                journal.append_update(update)
+        if group:  # behind the check above: no update is paid for that nobody will use
+            policy = learn(run, policy, group)
         group = next_group(run, policy)
     return journal.finish(outcome(run))
 
 
+def learn(run: Run, policy: Policy, group: list[Attempt]) -> Policy:
+    """The policy after learning from a group: `policy` itself where the method makes no update."""
+    run.journal.note("learning", size=len(group))
+    update = run.method.learn(run.problem, run.journal.history, group)
+    if update is None:
+        return policy
+    run.journal.append_update(update)
+    return update.policy
+
+
 def next_group(run: Run, policy: Policy) -> list[Attempt]:
-    """Sample, grade and record one group; its attempts carry the feedback the model will hear."""
+    """The next group, sampled, graded and recorded; each attempt with the feedback on it."""
     journal, problem = run.journal, run.problem
     prompts_G = run.method.propose(problem, journal.history, attempts_left(run))
     first = len(journal.history) + 1
@@ -61,57 +68,55 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
 
 
 def write_solution(run: Run) -> None:
-    """`solution.py` (or `.cpp`) beside the journal: the program of the first success.
+    """Write the program of the first success beside the journal, as `solution.py` in Python.
 
     Raises JournalError where it cannot be written.
     """
-    first = next((attempt for attempt in run.journal.history if attempt.verdict.solved), None)
-    if first is not None and first.code is not None:
-        text = first.code.encode("utf-8", "replace")
-        path = run.journal.run_dir / languages.get(run.language).source
-        try:
-            path.write_bytes(text + b"\n")
-        except OSError as exc:
-            raise JournalError(
-                f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat"
-            ) from None
+    first = first_success(run)
+    if first is None or first.code is None:
+        return
+    path = run.journal.run_dir / languages.get(run.language).source
+    try:
+        path.write_bytes(first.code.encode("utf-8", "replace") + b"\n")
+    except OSError as exc:
+        raise JournalError(f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat") from None
+
+
+def first_success(run: Run) -> Attempt | None:
+    """The first attempt that solved the problem, by `Verdict.solved`."""
+    return next((attempt for attempt in run.journal.history if attempt.verdict.solved), None)
 
 
 def ended(run: Run) -> bool:
-    """Solved (where the first success stops the run), or something of the budget is spent."""
-    journal, budget = run.journal, run.budget
-    if run.stop_at_first and any(attempt.verdict.solved for attempt in journal.history):
+    """Whether the run is solved (where the first success stops it), or something of the budget is spent."""
+    if run.stop_at_first and first_success(run) is not None:
         return True
-    return (
-        (budget.attempts is not None and len(journal.history) >= budget.attempts)
-        or (budget.tokens is not None and tokens_spent(run) >= budget.tokens)
-        or (budget.wall_s is not None and journal.elapsed_s >= budget.wall_s)
-    )
+    return run.budget.is_spent(len(run.journal.history), tokens_spent(run), run.journal.elapsed_s)
 
 
 def outcome(run: Run) -> Outcome:
     """The outcome of a run that has ended."""
-    history = run.journal.history
-    first = next((attempt for attempt in history if attempt.verdict.solved), None)
+    first = first_success(run)
     unconfirmed = False if run.problem.has_hidden else None
     return Outcome(
         status=OutcomeStatus.SOLVED if first else OutcomeStatus.BUDGET_SPENT,
         discovery_time=first.index if first else None,
         confirmed=first.verdict.confirmed if first else unconfirmed,
-        attempts=len(history),
+        attempts=len(run.journal.history),
         tokens=tokens_spent(run),
-        wall_s=round(run.journal.elapsed_s, 3),
+        wall_s=math.ceil(run.journal.elapsed_s * 1000) / 1000,  # never below a budget that it spent
     )
 
 
 def attempts_left(run: Run) -> int:
-    """How many attempts the budget leaves; a large number where attempts are not limited."""
+    """How many attempts the budget leaves; a large number where they are not limited."""
     if run.budget.attempts is None:
         return 2**31
     return run.budget.attempts - len(run.journal.history)
 
 
 def tokens_spent(run: Run) -> int:
+    """Tokens generated so far."""
     return sum(len(attempt.sample.token_ids_T) for attempt in run.journal.history)
 
 

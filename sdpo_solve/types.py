@@ -363,6 +363,13 @@ class Budget:
     tokens: int | None = None
     wall_s: float | None = None
 
+    def is_spent(self, attempts: int, tokens: int, wall_s: float) -> bool:
+        """Whether these use up any of the limits."""
+        return any(
+            limit is not None and used >= limit
+            for limit, used in ((self.attempts, attempts), (self.tokens, tokens), (self.wall_s, wall_s))
+        )
+
 
 class OutcomeStatus(StrEnum):
     """How a run ended."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import EngineError
+from sdpo_solve.report.runs import RunStatus, read_run
 from sdpo_solve.solve import attempt_seed, solve
 from sdpo_solve.types import Budget, OutcomeStatus, Policy
 from tests.helpers.parts import SayEngine, answer, make_run
@@ -126,6 +127,29 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     engine = always("wrong")
     assert solve(make_run(tmp_path, engine)) == first
     assert engine.calls == []
+
+
+def test_a_spent_budget_may_grow_and_the_run_goes_on(tmp_path: Path) -> None:
+    def reply(seed: int, policy: Policy, n: int) -> str:
+        return answer("right" if seed == attempt_seed(0, "inc", 7) else f"wrong {seed} {policy.version}")
+
+    small, large = Budget(4), Budget(16)
+    run = make_run(tmp_path / "grown", SayEngine(reply), size=2, budget=small)
+    assert solve(run).status is OutcomeStatus.BUDGET_SPENT
+    run.journal.close()
+    grown = make_run(tmp_path / "grown", SayEngine(reply), size=2, budget=large)
+    outcome = solve(grown)
+    assert (outcome.status, outcome.discovery_time, outcome.attempts) == (OutcomeStatus.SOLVED, 7, 8)
+    grown.journal.close()
+    solve(make_run(tmp_path / "whole", SayEngine(reply), size=2, budget=large))
+    kinds = [event["event"] for event in events(tmp_path / "grown")]
+    assert (kinds.count("run_started"), kinds.count("run_finished"), kinds[-1]) == (2, 2, "run_finished")
+    both = [strip(events(tmp_path / name)) for name in ("grown", "whole")]
+    groups, whole = ([e for e in found if e["event"] in ("attempt", "group", "update")] for found in both)
+    assert groups == whole
+    again = make_run(tmp_path / "grown", always("wrong"), size=2, budget=large)
+    assert solve(again) == outcome
+    assert read_run(tmp_path / "grown").status is RunStatus.SOLVED
 
 
 def strip(lines: list[dict]) -> list[dict]:

@@ -158,7 +158,7 @@ def _read_runs(batch: Batch) -> RunsOnDisk:
         run_dir = batch.out / key.name
         if not (run_dir / FILE_NAME).exists():
             continue
-        summary = kept_summary(batch.out, key)
+        summary = kept_summary(batch.out, key, batch.spec.run)
         if summary is not None:
             finished[key] = summary
         else:

@@ -20,6 +20,7 @@ from sdpo_solve.batch.merged_sampling import MergingEngine
 from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import Stopped
+from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import JournalError, PrerequisiteError, RunError, UserError
 from sdpo_solve.run.build import Run
 from sdpo_solve.run.events import FILE_NAME, last_record
@@ -139,10 +140,16 @@ class Runner:
         return RunError(f"{type(exc).__name__}: {exc} (batch.log holds the traceback)")
 
 
-def kept_summary(out: Path, key: RunKey) -> RunSummary | None:
-    """The summary of a run that ended before; only the end of its journal is read."""
+def kept_summary(out: Path, key: RunKey, options: RunOptions) -> RunSummary | None:
+    """The summary of a run that ended before; only the end of its journal is read.
+
+    None where it goes on: it broke off, or the budget of `options` is larger than the one that it spent.
+    """
     end = last_record(out / key.name / FILE_NAME)
     if not isinstance(end, RunFinished):
+        return None
+    solved = end.status is OutcomeStatus.SOLVED and not options.keep_going
+    if not (solved or options.budget.is_spent(end.attempts, end.tokens, end.wall_s)):
         return None
     outcome = Outcome(**{name: getattr(end, name) for name in Outcome.__dataclass_fields__})
     return replace(finished_summary(key, outcome), kept=True)

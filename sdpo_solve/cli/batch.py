@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import shutil
@@ -11,7 +10,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -33,7 +31,7 @@ from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.config import Flag, SharedOptions
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.report.table import clock
-from sdpo_solve.run.identity import check_out
+from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.sanitize import clean
 
 if TYPE_CHECKING:
@@ -105,7 +103,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     trackers = _module("batch.trackers") if spec.batch.track else None
     if trackers:
         trackers.check(spec.batch.track)
-    out = spec.batch.out or default_out(spec)
+    out = spec.batch.out or default_out(spec.run, "batch")
     check_out(out)
     batch = prepare(spec, out)
     stop = StopSignal()
@@ -132,15 +130,6 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     if result.stopped:
         return INTERRUPTED
     return SOME_FAILED if result.failed else 0
-
-
-def default_out(spec: BatchSpec) -> Path:
-    """`runs/batch-<digest>`, named after the options of the runs, so that the same command finds them again.
-
-    Problems, methods and seeds are left out: more of them extend a batch.
-    """
-    options = spec.run.model_dump_json(exclude={"method", "arm", "seed"})
-    return Path("runs") / f"batch-{hashlib.sha256(options.encode()).hexdigest()[:6]}"
 
 
 def _executor(batch: Batch, stack: ExitStack) -> Executor:

@@ -75,7 +75,7 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
     """
     options = given.narrow(RunOptions)
     plan = make_plan(options)
-    out = given.out or default_out(options)
+    out = given.out or default_out(options, options.engine)
     check_out(out)
     view = live_run.RunView(console)
 

@@ -204,8 +204,8 @@ def read_run(run_dir: Path) -> RunRecord | None:
         last = record
         elapsed_s = elapsed_s if record.elapsed_s is None else record.elapsed_s
         error = record.error if isinstance(record, RunFailed) else None  # else it was taken up again
-        if isinstance(record, RunStarted):
-            header = record
+        if isinstance(record, RunStarted):  # again where the budget of a finished run grew
+            header, status = record, RunStatus.UNFINISHED
         elif isinstance(record, GroupEvent):
             attempts += [AttemptRow.of(attempt, elapsed_s) for attempt in group]
             group = []

@@ -172,8 +172,9 @@ def not_of_this_version(path: Path, number: int, exc: Exception) -> JournalError
 
 def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: Path) -> None:
     kind = event["event"]
-    if kind == "run_started":
+    if kind == "run_started":  # again where the budget grew: the run is not finished any more
         state.header = {key: value for key, value in event.items() if key not in ("event", "time")}
+        state.outcome = None
     elif kind == "group":
         if len(group) != event["size"]:
             raise ValueError(f"the group says {event['size']} attempts and has {len(group)}")

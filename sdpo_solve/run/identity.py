@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve import __version__
-from sdpo_solve.config import Options, RunOptions
+from sdpo_solve.config import Options, RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
 from sdpo_solve.run.options import Plan
@@ -27,6 +27,13 @@ from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # Recorded, and free to change: they decide no result.
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
+_BUDGET = ("attempts", "tokens", "wall_seconds")
+_NOT_NAMED_BY = {"method", "arm", "seed", *_BUDGET}
+# What earlier versions named a directory by, in the order that their digest depends on.
+_NAMED_BY = (
+    *("engine", "sandbox", "model", "attempts", "tokens", "wall_seconds", "group_size", "max_tokens"),
+    *("temperature", "keep_going", "feedback_mode", "language", "system", "thinking", "threads", "settings"),
+)
 _VERSIONED = ("torch", "transformers", "peft", "docker", "vllm")
 
 
@@ -35,11 +42,25 @@ def run_name(problem: Problem, options: RunOptions) -> str:
     return f"{problem.id}/{options.arm_name}/seed-{options.seed}"
 
 
-def default_out(options: RunOptions) -> Path:
-    """`runs/<name>`, named after the options, so that the same command finds its run again."""
-    text = options.model_dump_json(exclude={"method", "arm", "seed"})
-    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return Path("runs") / f"{options.engine}-{digest}"
+def default_out(options: SharedOptions, prefix: str) -> Path:
+    """`runs/<prefix>-<digest>`, named after the options, so that the same command finds its runs again.
+
+    The budget is left out, so that a run goes on where it grew. A directory with the name that an earlier
+    version would have given is used on.
+    """
+    values = options.model_dump(mode="json")
+    older = Path("runs") / f"{prefix}-{_digest({name: values[name] for name in _NAMED_BY})}"
+    if older.exists():
+        return older
+    given = {name: value for name, value in values.items() if name not in _NOT_NAMED_BY}
+    defaults = type(options)().model_dump(mode="json")
+    changed = {name: value for name, value in sorted(given.items()) if value != defaults[name]}
+    return Path("runs") / f"{prefix}-{_digest(changed)}"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def check_out(out: Path) -> None:
@@ -146,7 +167,7 @@ def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any
 
 
 def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
-    """Refuse to go on with a run that was begun with other options, model or grader.
+    """Refuse to go on with a run that was begun with other options, model or grader; its budget may grow.
 
     A `config` without `grader` says nothing of it, and neither did the files of early versions. A run begun
     before there was an option had the value that is its default. Raises ConfigError naming the first
@@ -162,8 +183,14 @@ def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
     if not ("grader" in before and "grader" in config):
         ignored.append("grader.")
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(tuple(ignored)):
+        if not key.startswith(tuple(ignored)) and not _grew(key, old.get(key), new.get(key)):
             _refuse_difference(run_dir, key, old.get(key), new.get(key))
+
+
+def _grew(key: str, old: Any, new: Any) -> bool:
+    """Whether this is a budget (None: no limit) that is larger now."""
+    is_budget = key in {f"options.{name}" for name in _BUDGET}
+    return is_budget and old is not None and (new is None or new > old)
 
 
 def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -197,13 +224,17 @@ def _refuse_difference(run_dir: Path, key: str, old: Any, new: Any) -> None:
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.json` whole or not at all, once.
+    """Write `config.json` whole or not at all, where it is not there or the budget grew.
 
     Raises JournalError where the disk is full or the directory cannot be written.
     """
     path = run_dir / "config.json"
-    if path.exists():
-        return
+    before = read_config(run_dir)
+    if before is not None:
+        budget = {name: config["options"][name] for name in _BUDGET}
+        if {name: before["options"].get(name) for name in _BUDGET} == budget:
+            return
+        config = {**before, "options": {**before["options"], **budget}}
     temporary = path.with_name(".config.json.writing")
     try:
         temporary.write_text(json.dumps(config, indent=2) + "\n")

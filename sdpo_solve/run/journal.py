@@ -60,7 +60,7 @@ class Journal:
             raise
         self._clock_start_s = time.monotonic() - self.state.elapsed_s
 
-    # -- what the loop asks --------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> list[Attempt]:
@@ -81,17 +81,26 @@ class Journal:
         """Seconds that this run has taken, the pauses between its processes left out."""
         return time.monotonic() - self._clock_start_s
 
-    # -- what the loop tells -------------------------------------------------------------------------------
+    # -- events of the loop --------------------------------------------------------------------------------
 
     def start(self, header: Mapping[str, Any]) -> None:
-        """Write `run_started`; on a resume only announce it: the header stays as it was first written."""
+        """Write `run_started`; on a resume only announce it, unless the budget grew.
+
+        The header stays as it was first written but for a larger budget, which is written as a header of its
+        own: an outcome before it holds no more.
+        """
         if self.state.header:
             self.note("run_resumed", attempts=len(self.history), updates=len(self.state.updates))
-            self._tell({"event": "run_started", **self.state.header})
+            if self.state.header.get("budget", header["budget"]) == header["budget"]:
+                self._notify({"event": "run_started", **self.state.header})
+            else:
+                self.state.header |= {"budget": header["budget"], "config": header["config"]}
+                self.state.outcome = None
+                self._write([{"event": "run_started", **self.state.header}])
             for event in replayed(self.state):
-                self._tell(event)
+                self._notify(event)
             if self.state.outcome is not None:
-                self._tell(self._finished(self.state.outcome))
+                self._notify(self._finished(self.state.outcome))
             return
         self.state.header = dict(header)
         self._write([{"event": "run_started", **header}])
@@ -129,7 +138,7 @@ class Journal:
         return outcome
 
     def fail(self, error: RunError) -> None:
-        """Record that the run broke off here; it may be taken up again. A broken journal says nothing."""
+        """Record that the run broke off here; it may be taken up again. Nothing where the journal broke."""
         if not isinstance(error, JournalError):
             kind = type(error).__name__
             self._write(
@@ -145,8 +154,8 @@ class Journal:
             self.state.failures.append(str(error))
 
     def note(self, event: str, **data: Any) -> None:
-        """Tell the listeners something that is not part of the record (a phase, a count on the way)."""
-        self._tell({"event": event, **data})
+        """Pass an event to the listeners alone: a phase, a count on the way."""
+        self._notify({"event": event, **data})
 
     def close(self) -> None:
         self._file.close()
@@ -188,8 +197,8 @@ class Journal:
                 f"cannot write {self.path}: {exc.strerror or exc}; free the disk and repeat"
             ) from None
         for event in stamped:
-            self._tell(event)
+            self._notify(event)
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)

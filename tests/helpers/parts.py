@@ -1,6 +1,7 @@
 """Small parts for tests of logic: an engine that says what it is told, a grader that reads the code, no box."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sdpo_solve.grading import feedback
@@ -119,7 +120,8 @@ def make_run(
     problem: Problem = PROBLEM,
 ) -> Run:
     journal = Journal(run_dir, "test/inc", listeners)
-    journal.start({"problem": problem.id, "method": "count", "seed": 0, "budget": {"attempts": 64}})
+    header = {"problem": problem.id, "method": "count", "seed": 0, "config": {}}
+    journal.start({**header, "budget": asdict(budget or Budget(64))})
     return Run(
         problem=problem,
         method=CountMethod(size, "test/inc", learns),

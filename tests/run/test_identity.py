@@ -9,7 +9,14 @@ import pytest
 from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import ConfigError, UserError
 from sdpo_solve.run.build import sampling_spec
-from sdpo_solve.run.identity import check_config, check_grader, check_out, config_of, write_config
+from sdpo_solve.run.identity import (
+    check_config,
+    check_grader,
+    check_out,
+    config_of,
+    default_out,
+    write_config,
+)
 from sdpo_solve.run.options import Plan, make_plan
 from tests.helpers.parts import PROBLEM
 
@@ -86,6 +93,26 @@ def test_a_run_of_before_an_option_was_there_had_its_default(tmp_path: Path) -> 
     other = planned({"judge": {"retries": 3}})
     with pytest.raises(ConfigError, match=r"parts\.judge\.retries = 2, now it is 3"):
         check_config(tmp_path, config(other), other)
+
+
+def test_a_budget_may_grow_and_not_shrink(tmp_path: Path) -> None:
+    small, large = planned(attempts=4, tokens=100), planned(attempts=8)
+    begun(tmp_path, small)
+    check_config(tmp_path, config(large), large)
+    write_config(tmp_path, config(large))
+    assert json.loads((tmp_path / "config.json").read_text())["options"]["attempts"] == 8
+    with pytest.raises(ConfigError, match=r"options\.attempts = 8, now it is 4"):
+        check_config(tmp_path, config(small), small)
+
+
+def test_the_default_directory_depends_on_the_options_and_not_on_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_out(RunOptions(), "hf") == default_out(RunOptions(attempts=8, method="best-of-k"), "hf")
+    assert default_out(RunOptions(), "hf") != default_out(RunOptions(temperature=0.5), "hf")
+    (tmp_path / "runs" / "hf-ddf683").mkdir(parents=True)
+    assert default_out(RunOptions(), "hf") == Path("runs/hf-ddf683")  # as an earlier version named it
 
 
 def test_an_option_goes_by_the_name_that_it_had_when_the_run_was_begun(tmp_path: Path) -> None:

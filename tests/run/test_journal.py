@@ -106,7 +106,8 @@ def test_listeners_hear_every_event_and_a_resume_tells_them_the_past(tmp_path: P
         "run_started", "sampling", "grading", "prompt", "attempt", "attempt", "group", "run_finished",
     ]  # fmt: skip
     again: list[str] = []
-    make_run(tmp_path, SayEngine(lambda *_: ""), listeners=[lambda event: again.append(event["event"])])
+    listeners = [lambda event: again.append(event["event"])]
+    make_run(tmp_path, SayEngine(lambda *_: ""), budget=Budget(2), listeners=listeners)
     assert again == ["run_resumed", "run_started", "attempt", "attempt", "run_finished"]
 
 
