@@ -7,6 +7,7 @@ SdpoSolveError
 ├── PrerequisiteError    exit 3: no sandbox, image or weights; the message says what to run
 └── RunError             exit 4: ends one run, a batch goes on
     ├── EngineError      sampling failed
+    ├── PromptError      exit 2: the model's chat template cannot say these messages
     ├── SandboxError     the box broke: infrastructure, never a verdict
     ├── LearnerError     the update failed or its state on disk is not what it must be
     └── JournalError     the run's journal cannot be written, or is not one of this run; to a command that
@@ -40,6 +41,10 @@ class RunError(SdpoSolveError):
 
 class EngineError(RunError):
     """Sampling failed, or the engine does not hold the policy that was asked for."""
+
+
+class PromptError(RunError):
+    """The model's chat template refuses the messages of a prompt, or leaves some of them out."""
 
 
 class SandboxError(RunError):

@@ -18,6 +18,7 @@ from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, RunO
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import selfcheck
 from sdpo_solve.model import memory, names
+from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
@@ -105,9 +106,22 @@ def examine(model: str, console: Console) -> bool:
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
     path = names.config_dir(model)
-    if path is not None:
-        _print_memory(model, path, console)
-    return all(check.ok or not check.needed for check in checks)
+    supported = path is None or _print_model(model, path, console)
+    return supported and all(check.ok or not check.needed for check in checks)
+
+
+def _print_model(name: str, path: Path, console: Console) -> bool:
+    """What can be done with the model, and what it takes in memory; false where it is not supported."""
+    can = capability_of(read_config(path))
+    console.print(
+        Text(f"\n{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")), soft_wrap=True
+    )
+    for note in can.notes:
+        console.print(Text(f"  {note}"), soft_wrap=True)
+    if can.level is Level.NONE:
+        return False
+    _print_memory(name, path, console)
+    return True
 
 
 def _print_memory(name: str, path: Path, console: Console) -> None:

@@ -17,7 +17,7 @@ import typer
 
 from sdpo_solve import __version__
 from sdpo_solve.cli import batch, bench, explain, export, grade, machine, report, run, screen, show
-from sdpo_solve.errors import PrerequisiteError, RunError, SdpoSolveError, UserError
+from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import share_freed_memory
 from sdpo_solve.sanitize import clean
 
@@ -73,7 +73,7 @@ app = _make_app()
 
 def exit_code(exc: SdpoSolveError) -> Literal[2, 3, 4]:
     """The exit code that an error stands for."""
-    if isinstance(exc, UserError):
+    if isinstance(exc, UserError | PromptError):
         return 2
     return 3 if isinstance(exc, PrerequisiteError) else 4
 

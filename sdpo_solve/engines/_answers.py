@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdpo_solve.errors import EngineError
-from sdpo_solve.model.chat import encode_chat
+from sdpo_solve.model.chat import encode_chat, end_of_turn
 from sdpo_solve.types import Prompt
 
 
@@ -27,14 +27,16 @@ def require_text(prompt: Prompt) -> None:
 
 
 def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer, by the model's generation config or by its tokenizer.
+    """Every token that ends an answer, by generation config, tokenizer or, where neither does, chat template.
 
     Nothing else of a generation config is used: with its top-p, top-k and penalties log-probs were not those
     of the distribution sampled.
     """
     configured = getattr(generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    eos = frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    by_template = end_of_turn(tokenizer, eos)
+    return eos if by_template is None else eos | {by_template}
 
 
 def answer_text(tokenizer: Any, token_ids_T: Sequence[int], eos: frozenset[int]) -> str:

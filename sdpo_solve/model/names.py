@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError
 from sdpo_solve.model import wheels
+from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, is_whole, weight_files
 from sdpo_solve.model.wheels import Notify, disk_errors
 
@@ -117,6 +118,12 @@ def pull(name: str, notify: Notify) -> ModelDir:
         _require_hub_id(name)
         notify(f"downloading {name} from the hub")
         path = _download(name, SMALL_FILES)
+        can = capability_of(read_config(path))
+        line = f"{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")
+        if can.level is Level.NONE:
+            raise ConfigError(line)
+        for text in (line, *can.notes):
+            notify(text)
         try:
             path = _download(name, (*SMALL_FILES, *weight_files(path)))
         except ValueError as exc:
