@@ -6,10 +6,12 @@ One event at a time, whichever thread it comes from. The events of the runs carr
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -128,13 +130,16 @@ class Broadcast:
 class LogFile:
     """`batch.log` in the directory of a batch, a line an event, added to by every command.
 
-    Raises UserError where it cannot be opened. A context manager.
+    Locked (shared) as long as it is open, by which `show --follow` knows that the batch goes on. Raises
+    UserError where it cannot be opened. A context manager.
     """
 
     def __init__(self, out: Path) -> None:
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = (out / LOG_NAME).open("a", encoding="utf-8", errors="replace")
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(self._file, fcntl.LOCK_SH)
         except OSError as exc:
             raise UserError(f"cannot write {out / LOG_NAME}: {exc.strerror or exc}") from None
 

@@ -19,7 +19,7 @@ class ShowCommand(Options):
     )
     attempt: int | None = Field(None, ge=1, description="one attempt of a run instead of its whole story")
     follow: bool = Field(
-        False, description="the live view, until no run goes on; Ctrl-C leaves the runs alone"
+        False, description="the live view, until neither runs nor a batch go on; Ctrl-C leaves them alone"
     )
 
 

@@ -1,7 +1,7 @@
 """The live view of runs that were started elsewhere: one run as `run` shows it, several as a table.
 
 Follows journals and draws; starts, stops and changes nothing. A run that nobody writes any more is called
-stopped, one whose journal is damaged is named and left alone, and the view ends when no run goes on.
+stopped, one whose journal is damaged is named and left alone. It ends when neither a run nor a batch goes on.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from sdpo_solve.batch.event_bus import LOG_NAME
 from sdpo_solve.cli import live_run
 from sdpo_solve.cli.live_view import View
 from sdpo_solve.errors import JournalError
-from sdpo_solve.report.follow import Follower, being_written
+from sdpo_solve.report.follow import Follower, locked
 from sdpo_solve.report.runs import find_run_dirs
 from sdpo_solve.report.table import AlignedTable, clock
 from sdpo_solve.run.events import FILE_NAME
@@ -51,6 +52,7 @@ class Watch(View):
         self.followers: dict[Path, Follower] = {}
         self.damaged: dict[Path, JournalError] = {}
         self.running: set[Path] | None = None
+        self.batch_goes_on = False
         self._scanned_s = -_RESCAN_S
 
     def poll(self) -> list[News]:
@@ -64,8 +66,7 @@ class Watch(View):
                 for run_dir in find_run_dirs([self.source]):
                     if run_dir not in self.damaged:
                         self.followers.setdefault(run_dir, Follower(run_dir))
-            written = being_written([run_dir / FILE_NAME for run_dir in self.followers])
-            self.running = None if written is None else {path.parent for path in written}
+            self.running, self.batch_goes_on = self._locks()
             news = [
                 News(follower, record)
                 for follower in [*self.followers.values()]
@@ -74,6 +75,16 @@ class Watch(View):
             if self.damaged and not self.followers:
                 raise next(iter(self.damaged.values()))
             return news
+
+    def _locks(self) -> tuple[set[Path] | None, bool]:
+        """The runs that are being written, None where unknown; whether a batch that holds them goes on."""
+        folders = {folder for run_dir in self.followers for folder in run_dir.parents[:3]}
+        inside = {folder for folder in folders if folder.is_relative_to(self.source)}
+        logs = {folder / LOG_NAME for folder in inside | {self.source}}
+        held = locked([*logs, *(run_dir / FILE_NAME for run_dir in self.followers)])
+        if held is None:
+            return None, False
+        return {path.parent for path in held - logs}, not held.isdisjoint(logs)
 
     def _new_records(self, follower: Follower) -> list[Record]:
         """What is new in one run; a run whose journal proves damaged is put aside."""
@@ -99,8 +110,8 @@ class Watch(View):
 
     @property
     def going_on(self) -> bool:
-        """Some run is being written, or may be."""
-        return any(self.state(follower) in _GOING_ON for follower in self.followers.values())
+        """Some run is being written, or may be, or the batch is between two runs."""
+        return self.batch_goes_on or any(self.state(f) in _GOING_ON for f in self.followers.values())
 
     def frame(self) -> RenderableType:
         """One run as the command that runs it shows it; several as counts by arm and a list."""
@@ -133,7 +144,7 @@ class Watch(View):
         for follower in going[:_SHOWN_RUNS]:
             progress = follower.progress
             table.add([_name(follower), _spent(follower), progress.phase, "".join(progress.marks[-16:])])
-        parts: list[RenderableType] = [table] if going else [Text("no run goes on", style="dim")]
+        parts: list[RenderableType] = [table] if going else [Text(self._idle(), style="dim")]
         if going[_SHOWN_RUNS:]:
             parts.append(Text(f"and {len(going) - _SHOWN_RUNS} more", style="dim"))
         solved = [(f.progress.discovery.time, f) for f in self.followers.values() if f.progress.discovery]
@@ -141,6 +152,9 @@ class Watch(View):
             parts.append(Text(clean(self.summary(follower)), style="green"))
         errors = [Text(clean(error.short), style="red", overflow="fold") for error in self.damaged.values()]
         return [*parts, *errors]
+
+    def _idle(self) -> str:
+        return "between two runs" if self.batch_goes_on else "no run goes on"
 
     def summary(self, follower: Follower) -> str:
         """One line: the run and what has become of it."""
@@ -156,18 +170,15 @@ class Watch(View):
         return f"{_name(follower)}: {outcome}"
 
 
-def watch(source: Path, console: Console, *, once: bool = False) -> None:
-    """Show the runs under `source` until none goes on; `once`: their state now.
+def watch(source: Path, console: Console) -> None:
+    """Show the runs under `source` until none goes on, nor a batch that holds them.
 
     A live view on a terminal, lines elsewhere. Raises ConfigError and JournalError as `Watch.poll` does.
     """
     view = Watch(source, console)
     view.poll()
-    if not view.followers:
+    if not view.followers and not view.going_on:
         console.print(Text(f"no run under {source}"), soft_wrap=True)
-        return
-    if once:
-        console.print(view.frame())
         return
     for follower in view.followers.values():
         view.print_line(view.summary(follower))

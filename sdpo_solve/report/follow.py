@@ -1,7 +1,7 @@
 """Journals read while something else writes them: each poll gives what has been closed since the last one.
 
 Folds the records of every run into a `Progress`. Reads only; whether a process still writes a journal comes
-from the kernel's list of locks, without taking a lock. Draws nothing.
+from the kernel's list of locks, without taking one. Draws nothing.
 """
 
 from __future__ import annotations
@@ -45,18 +45,21 @@ class Follower:
         return new
 
 
-def being_written(paths: Iterable[Path]) -> set[Path] | None:
-    """Those of the journals that a process of this machine holds open for writing; None where unknown."""
+def locked(paths: Iterable[Path]) -> set[Path] | None:
+    """Those of the files that a process of this machine holds a lock on; None where unknown.
+
+    Journals are locked while a run writes them, the log of a batch while the batch goes on.
+    """
     try:
         lines = _LOCKS.read_text().splitlines()
     except OSError:
         return None
-    locked = set()
+    inodes = set()
     for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF
         parts = line.split()
-        if "FLOCK" in parts and "WRITE" in parts and len(parts) >= 6:
-            locked.add(int(parts[5].rpartition(":")[2]))
-    return {path for path in paths if _inode(path) in locked}
+        if "FLOCK" in parts and "->" not in parts and len(parts) >= 6:  # an arrow: it waits for the lock
+            inodes.add(int(parts[5].rpartition(":")[2]))
+    return {path for path in paths if _inode(path) in inodes}
 
 
 def _inode(path: Path) -> int | None:

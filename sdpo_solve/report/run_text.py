@@ -19,7 +19,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve.report.follow import being_written
+from sdpo_solve.report.follow import locked
 from sdpo_solve.report.marks import LEGEND, strip
 from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt, read_attempts
 from sdpo_solve.report.table import AlignedTable, clock, labelled
@@ -42,7 +42,7 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
     if not found.runs and not found.damaged:
         return Text(f"no runs under {root}")
     table = AlignedTable(("run", "status", "attempts", "time", "last event"), names=("status",))
-    written = being_written(run.run_dir / FILE_NAME for run in found.runs) or set()
+    written = locked(run.run_dir / FILE_NAME for run in found.runs) or set()
     for run in found.runs:
         limit, n = run.header.attempts_limit, len(run.attempts)
         status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))

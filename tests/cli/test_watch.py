@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sdpo_solve.batch.event_bus import LogFile
 from sdpo_solve.cli.watch import Watch, watch
 from sdpo_solve.errors import JournalError
-from sdpo_solve.report.follow import Follower, being_written
+from sdpo_solve.report.follow import Follower, locked
 from sdpo_solve.run.journal import Journal
 from sdpo_solve.types import Outcome, OutcomeStatus
 from tests.helpers.journals import Made, attempt, damage, header, make
@@ -21,6 +22,15 @@ from tests.helpers.journals import Made, attempt, damage, header, make
 
 def text_console(width: int = 80) -> Console:
     return Console(file=io.StringIO(), width=width, highlight=False)
+
+
+def now(source: Path, width: int = 80) -> str:
+    """The frame of these runs as they stand."""
+    console = text_console(width)
+    view = Watch(source, console)
+    view.poll()
+    console.print(view.frame())
+    return console.file.getvalue()
 
 
 def test_a_group_is_seen_when_it_is_closed_and_only_once(tmp_path: Path) -> None:
@@ -70,10 +80,10 @@ def test_damage_further_on_is_named_by_its_line_and_what_came_before_is_kept(tmp
 def test_a_damaged_run_is_named_and_the_others_are_watched(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(2,)))
     place = damage(make(tmp_path, Made(seed=1)), 4)
-    for once in (True, False):
-        console = text_console(width=200)
-        watch(tmp_path, console, once=once)
-        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    console = text_console(width=200)
+    watch(tmp_path, console)
+    for shown in (console.file.getvalue(), now(tmp_path, width=200)):
+        lines = [line.rstrip() for line in shown.splitlines()]
         assert f"damaged: {place}" in lines
         assert any(line.startswith("inc/sdpo/seed-0: solved at attempt 2") for line in lines)
         assert not any("seed-1:" in line for line in lines)
@@ -111,7 +121,7 @@ def test_states_tell_running_from_stopped_failed_and_ended(tmp_path: Path) -> No
     assert not seen.going_on
 
 
-def test_a_journal_is_being_written_as_long_as_another_process_holds_it(tmp_path: Path) -> None:
+def test_a_journal_is_locked_as_long_as_another_process_holds_it(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from sdpo_solve.run.journal import Journal;"
         "j = Journal(Path(sys.argv[1]), 'x'); print('held', flush=True); sys.stdin.read()"
@@ -121,9 +131,9 @@ def test_a_journal_is_being_written_as_long_as_another_process_holds_it(tmp_path
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         process.stdout.readline()
-        assert being_written([path]) == {path}
+        assert locked([path]) == {path}
         process.communicate()
-    assert being_written([path]) == set()
+    assert locked([path]) == set()
 
 
 def test_a_watched_run_is_told_line_by_line_to_its_end(tmp_path: Path) -> None:
@@ -147,13 +157,26 @@ def test_a_watched_run_is_told_line_by_line_to_its_end(tmp_path: Path) -> None:
     assert lines[-1].startswith("inc/sdpo/seed-0: solved at attempt 6 (8/8 attempts, 80 tokens")
 
 
+def test_a_batch_between_two_runs_is_followed_to_its_end(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(2,)))
+    with LogFile(tmp_path):
+        view = Watch(tmp_path, text_console())
+        view.poll()
+        assert view.going_on
+        alone = Watch(tmp_path / "inc" / "sdpo" / "seed-0", text_console())
+        alone.poll()
+        assert not alone.going_on  # the run has ended, whatever the batch does
+        make(tmp_path, Made(seed=1))
+        assert "between two runs" in now(tmp_path)
+    view.poll()
+    assert not view.going_on
+
+
 def test_many_runs_are_counted_by_method(tmp_path: Path) -> None:
     for seed in range(3):
         make(tmp_path, Made(seed=seed, solved_at=(2,) if seed else ()))
         make(tmp_path, Made(method="best-of-k", seed=seed))
-    console = text_console()
-    watch(tmp_path, console, once=True)
-    shown = console.file.getvalue()
+    shown = now(tmp_path)
     rows = {words[0]: words[1:] for line in shown.splitlines() if (words := line.split())}
     assert rows["sdpo"][:4] == ["3", "0", "2", "1"]
     assert rows["best-of-k"][:4] == ["3", "0", "0", "3"]
@@ -165,10 +188,8 @@ def test_what_a_model_wrote_cannot_reach_the_terminal_through_watch(tmp_path: Pa
     make(
         tmp_path, Made(problem="evil", header={"problem": evil, "model": evil}, feedback=evil, stops_after=4)
     )
-    console = text_console()
-    watch(tmp_path, console, once=True)
-    assert "\x1b" not in console.file.getvalue()
-    assert "[bold]x[/bold]" in console.file.getvalue()
+    assert "\x1b" not in now(tmp_path)
+    assert "[bold]x[/bold]" in now(tmp_path)
 
 
 def test_a_directory_without_runs_is_said_so(tmp_path: Path) -> None:
