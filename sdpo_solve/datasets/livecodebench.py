@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from sdpo_solve.datasets import Format
-from sdpo_solve.datasets._lcb_faults import KNOWN_BAD, KNOWN_TOLERANCE
 from sdpo_solve.datasets._lcb_hub import fetch, files_of, is_release
+from sdpo_solve.datasets._lcb_rows import finding
 from sdpo_solve.datasets._rows import FileRow, parse_json, read_rows, safe_id
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
@@ -126,7 +126,7 @@ def to_problem(row: FileRow) -> Problem:
         entry_point=_entry_point(row) if functional else None,
         starter_code=(fields["starter_code"].rstrip() or None) if functional else None,
         limits=LIMITS,
-        checker=Checker("livecodebench", KNOWN_TOLERANCE.get(fields["question_id"], 0.0)),
+        checker=Checker("livecodebench", finding(fields).tolerance),
         preamble=PREAMBLE,
         meta={
             "source": "livecodebench",
@@ -149,7 +149,7 @@ def _candidate(row: FileRow) -> Candidate:
         day=contest_day,
         difficulty=row.data["difficulty"],
         platform=row.data["platform"],
-        fault=KNOWN_BAD.get(question_id) or KNOWN_BAD.get(title),
+        fault=finding(row.data).fault,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sdpo_solve.config import fault_words
+from sdpo_solve.datasets._statements import starter_fault
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
@@ -347,6 +348,9 @@ def _problem(file: ProblemFile, name: str) -> Problem:
             _refuse(name, "entry_point", f"{entry_point!r} is a Python keyword", "rename the function")
         if isinstance(file, AssertsFile):
             _check_asserts(file, name)
+        fault = starter_fault(starter_code or "")
+        if fault and any(getattr(test, "expected", True) is not None for test in file.tests):
+            _refuse(name, "starter_code", fault, "state the problem over plain values, with a value returned")
     return Problem(
         id=file.id,
         statement=file.statement,

@@ -1,0 +1,61 @@
+"""Facts that a statement or starter code states about its tests: granted errors, several right outputs, forms
+that cannot be judged by comparing outputs.
+
+English phrases of AtCoder, LeetCode, Codeforces and the data sets made from them. Used live on every row, so
+that a whole release is treated alike; `_lcb_scan.py` keeps the findings on LiveCodeBench as a table.
+"""
+
+from __future__ import annotations
+
+import re
+
+SEVERAL = "several outputs are right, the tests accept one"
+INTERACTIVE = "interactive"
+
+_ERROR = re.compile(
+    r"(?:\berror|\bwithin|\btolerance|\bprecision)\b[^.\n]{0,160}?"
+    r"(?:10\s*\^?\s*\{?\s*[-−–]\s*\{?(\d{1,2})|1e-(\d{1,2})|0?\.(0{2,11})1\b)",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(
+    r"\bany (?:one )?of (?:them|these|those)\b"
+    r"|\b(?:print|output|return)(?:ing)? any (?:of|one|valid|such|correct|possible|solution|answer)"
+    r"|\b(?:print|output|return)[^.\n]{0,120}\bin any order"
+    r"|\b(?:answers?|outputs?|results?|solutions?)\b[^.\n]{0,60}\b(?:printed|returned|be|given) in any order"
+    r"|\bany (?:valid|correct|possible) (?:answer|solution|output|sequence|arrangement)s?\b[^.\n]{0,40}"
+    r"(?:accepted|will do|is fine)",
+    re.IGNORECASE,
+)
+_INTERACTIVE = re.compile(
+    r"\bthis is an interactive|\binteractive (?:problem|task)|\binteractor\b"
+    r"|\binteract with the (?:judge|grader)",
+    re.IGNORECASE,
+)
+_NODES = re.compile(r"^[^#\n]*\b(ListNode|TreeNode|GraphNode|Optional\[Node\]|'Node')", re.MULTILINE)
+_IN_PLACE = re.compile(r"\)\s*->\s*None\s*:")
+
+
+def granted_error(statement: str) -> float:
+    """The relative or absolute error that a statement grants; 0 where it grants none."""
+    match = _ERROR.search(statement)
+    if match is None:
+        return 0.0
+    digits = int(match[1] or match[2] or len(match[3]) + 1)
+    return 10.0**-digits if 1 <= digits <= 15 else 0.0
+
+
+def statement_fault(statement: str) -> str | None:
+    """Why outputs of this problem cannot be judged by comparing them; None where nothing says so."""
+    if _INTERACTIVE.search(statement):
+        return INTERACTIVE
+    return SEVERAL if _SEVERAL.search(statement) else None
+
+
+def starter_fault(starter_code: str) -> str | None:
+    """Why a function with this starter code cannot be called with plain values; None where it can."""
+    node = _NODES.search(starter_code)
+    if node:
+        return f"its arguments are objects of a class ({node[1]})"
+    if _IN_PLACE.search(starter_code):
+        return "it changes its argument in place and returns None"
+    return None

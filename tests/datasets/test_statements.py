@@ -1,0 +1,104 @@
+"""What statements say about their tests, in the phrases of the judges."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdpo_solve.datasets import _lcb_rows
+from sdpo_solve.datasets._lcb_rows import Finding, finding, scan
+from sdpo_solve.datasets._statements import (
+    INTERACTIVE,
+    SEVERAL,
+    granted_error,
+    starter_fault,
+    statement_fault,
+)
+from tests.helpers.rows import row
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("Your answer is correct if the absolute or relative error does not exceed 10^{-8}.", 1e-8),
+        ("Your output is accepted if its relative or absolute error is at most 10^{-6}.", 1e-6),
+        ("Answers within 10^-5 of the actual answer will be accepted.", 1e-5),
+        ("Answers within 10-5 of the actual answer will be accepted.", 1e-5),
+        ("Formally, let the error be at most 1e-9.", 1e-9),
+        ("with an absolute error of at most 0.000001", 1e-6),
+        ("Print a runtime error message 10 times.", 0.0),
+        ("The values lie within 10 of each other.", 0.0),
+        ("Add two numbers, each at most 10^9.", 0.0),
+    ],
+)
+def test_granted_errors(statement: str, error: float) -> None:
+    assert granted_error(statement) == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("If there are multiple solutions, print any of them.", SEVERAL),
+        ("If multiple solutions exist, any of them is accepted.", SEVERAL),
+        ("printing any one of them is accepted as correct", SEVERAL),
+        ("You may return the answer in any order.", SEVERAL),
+        ("Return an array of the indices in any order.", SEVERAL),
+        ("You can print any valid permutation.", SEVERAL),
+        ("This is an interactive problem.", INTERACTIVE),
+        ("The interactor answers each query.", INTERACTIVE),
+        ("You may perform the operations any number of times in any order. Print the least cost.", None),
+        ("Choose any two elements and remove them.", None),
+        ("If there are multiple captions, return the lexicographically smallest one.", None),
+    ],
+)
+def test_faults_of_statements(statement: str, fault: str | None) -> None:
+    assert statement_fault(statement) == fault
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("class Solution:\n    def f(self, head: Optional[ListNode]) -> int:", "ListNode"),
+        ("class Solution:\n    def f(self, root: 'TreeNode') -> bool:", "TreeNode"),
+        ("class Solution:\n    def f(self, nums: List[int]) -> None:", "in place"),
+        ("# class ListNode:\nclass Solution:\n    def f(self, nums: List[int]) -> int:", None),
+        ("def f(x: Optional[int] = None) -> int:", None),
+        ("", None),
+    ],
+)
+def test_faults_of_starter_code(code: str, what: str | None) -> None:
+    fault = starter_fault(code)
+    assert (what is None and fault is None) or str(what) in str(fault)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "abc343_a", "arc185_c", "arc189_a", "apply-operations-to-make-string-empty", "most-frequent-ids", "3234",
+    ],
+)  # fmt: skip
+def test_rows_that_people_named_are_bad(name: str) -> None:
+    assert finding(row(question_id=name)).fault
+    if not name.isdigit():
+        assert finding(row(question_title=name, question_id="1")).fault
+
+
+def test_rows_in_no_table_are_scanned_as_they_are_loaded() -> None:
+    new = row(question_id="abc999_z", question_content="an absolute error of at most 10^{-7} is accepted")
+    assert finding(new) == scan(new)
+    assert finding(new).tolerance == pytest.approx(1e-7)
+    assert finding(row()) == Finding()
+
+
+def test_the_table_is_dated_has_reasons_and_is_made_again_by_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = json.loads(_lcb_rows._TABLE.read_text())
+    assert table["scanned"].startswith("20")
+    assert all(values["reason"] for values in table["rows"].values())
+    content = "an error of 10^{-6} is accepted"
+    lines = [row(), row(question_id="x1", question_content=content), row(question_id="x2")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    _lcb_rows.main([str(tmp_path / "rows.jsonl")])
+    made = json.loads(capsys.readouterr().out)
+    assert (made["n_rows"], list(made["rows"])) == (3, ["x1"])
