@@ -3,7 +3,7 @@
 Three sources, the first that names a row decides: rows that were read (below, by question id or title); the
 table `_lcb_rows.json`, the dated findings of a scan over whole files, made again by
 
-    python -m sdpo_solve.datasets._lcb_rows FILE...  > sdpo_solve/datasets/_lcb_rows.json
+    python -m sdpo_solve.datasets._lcb_scan FILE...  > sdpo_solve/datasets/_lcb_rows.json
 
 and the same scan, live, for rows that are in no scanned file.
 """
@@ -11,10 +11,8 @@ and the same scan, live, for rows that are in no scanned file.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from sdpo_solve.datasets._statements import (
     statement_fault,
 )
 
-_TABLE = Path(__file__).with_name("_lcb_rows.json")
+TABLE = Path(__file__).with_name("_lcb_rows.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +74,5 @@ def scan(fields: Mapping[str, str]) -> Finding:
 
 @cache
 def _table() -> dict[str, Finding]:
-    rows: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))["rows"]
+    rows: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))["rows"]
     return {name: Finding(**values) for name, values in rows.items()}
-
-
-def main(names: list[str]) -> None:
-    """Print the table of the rows in the files (or releases) named, those without a finding left out."""
-    from sdpo_solve.datasets.livecodebench import rows
-
-    findings = {}
-    n = 0
-    for row in (row for name in names for row in rows(name)):
-        n += 1
-        found = scan(row.data)
-        if found != Finding():
-            findings[row.data["question_id"]] = asdict(found)
-    table = {"scanned": date.today().isoformat(), "n_rows": n, "rows": dict(sorted(findings.items()))}
-    json.dump(table, sys.stdout, indent=1)
-    sys.stdout.write("\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo_solve.datasets import _lcb_rows
+from sdpo_solve.datasets import _lcb_rows, _lcb_scan
 from sdpo_solve.datasets._lcb_rows import Finding, finding, scan
 from sdpo_solve.datasets._statements import (
     INTERACTIVE,
@@ -93,12 +93,12 @@ def test_rows_in_no_table_are_scanned_as_they_are_loaded() -> None:
 def test_the_table_is_dated_has_reasons_and_is_made_again_by_a_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = json.loads(_lcb_rows._TABLE.read_text())
+    table = json.loads(_lcb_rows.TABLE.read_text())
     assert table["scanned"].startswith("20")
     assert all(values["reason"] for values in table["rows"].values())
     content = "an error of 10^{-6} is accepted"
     lines = [row(), row(question_id="x1", question_content=content), row(question_id="x2")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    _lcb_rows.main([str(tmp_path / "rows.jsonl")])
+    _lcb_scan.main([str(tmp_path / "rows.jsonl")])
     made = json.loads(capsys.readouterr().out)
     assert (made["n_rows"], list(made["rows"])) == (3, ["x1"])
