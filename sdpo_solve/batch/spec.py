@@ -94,7 +94,7 @@ class BatchOptions(SourceOptions, ExecutionOptions):
     seeds: Annotated[int, BUDGET] = Field(1, ge=1, le=1000, description="seeds of each problem and method")
     only: str | None = Field(
         None,
-        description="keep what a screening found so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
+        description="keep what a screening marked so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
         "with feedback solved at least every fourth time",
     )
     screening: Path = Field(Path("runs/screen"), description="the screening that --only reads")
@@ -123,7 +123,7 @@ class RunKey:
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """All that was asked for, checked in form. `run` holds the options that every run shares."""
+    """The options of a batch, checked in form. `run` holds the options that every run shares."""
 
     batch: BatchOptions
     run: RunOptions
@@ -133,7 +133,7 @@ class BatchSpec:
     """Parts with settings on the command line, whatever a file says of them."""
 
     def places_for(self, arm: str) -> dict[str, str]:
-        """Where the settings of the runs of an arm stand in a file, by part (see `parts.make_plan`)."""
+        """Where the settings of the runs of an arm stand in a file, by part (see `options.make_plan`)."""
         named = self.batch.arms.get(arm)
         places = {part: f"[settings.{part}]" for part in self.run.settings if part not in self.flagged}
         places |= {part: f"[arms.{arm}.settings.{part}]" for part in (named.settings if named else {})}
@@ -273,9 +273,9 @@ def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: Seque
 
 
 def _without_weights(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
-    """Where flags replace a file's model by scripted replies: the file's words to the model are dropped.
+    """Where flags replace a file's model by scripted replies: what the file says to the model is dropped.
 
-    What a flag says to it stays, and is refused with the run's other options (`parts.py`).
+    What a flag says to it stays, and is refused with the run's other options (see `run/options.py`).
     """
     defaults = {
         name: RunOptions.model_fields[name].default for name in OF_SAMPLING if flags.get(name) is None

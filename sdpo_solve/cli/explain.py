@@ -88,7 +88,7 @@ def _explain(given: ExplainCommand, console: Console) -> None:
 
 
 def _chosen(run: RunRecord, given: ExplainCommand) -> int:
-    """The attempt asked for; else the failed one that passed most tests in the group behind the update."""
+    """The chosen attempt; else the failed one that passed most tests in the group behind the update."""
     from sdpo_solve.report.explain import policies
 
     if given.attempt is not None:

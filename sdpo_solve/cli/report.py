@@ -76,23 +76,25 @@ def report(given: ReportCommand) -> None:
     )
     with archive.unpacked(given.sources) as dirs:
         cohort = load_cohort(dirs)
-        found = make_report(cohort, options)
+        figures = make_report(cohort, options)
         if given.png is not None:
-            plots.write_picture(found, given.png, linear=given.linear)
+            plots.write_picture(figures, given.png, linear=given.linear)
         if given.html is not None:
             from sdpo_solve.report import page
 
-            page.write_page(found, cohort, given.html)
+            page.write_page(figures, cohort, given.html)
     if given.as_json:
-        typer.echo(json.dumps(files.as_json(found), indent=2))
+        typer.echo(json.dumps(files.as_json(figures), indent=2))
     elif given.as_csv:
         typer.echo(files.as_csv(cohort), nl=False)
     elif given.as_markdown:
-        typer.echo(files.as_markdown(found))
+        typer.echo(files.as_markdown(figures))
     else:
         console = Console(highlight=False)
-        curves = None if given.no_curves else plots.terminal_curves(found, console.width, linear=given.linear)
-        console.print(report_renderable(found, curves))
+        curves = (
+            None if given.no_curves else plots.terminal_curves(figures, console.width, linear=given.linear)
+        )
+        console.print(report_renderable(figures, curves))
     for path in (given.png, given.html):
         if path is not None:
             Console(stderr=True, highlight=False).print(Text(f"written: {path}"), soft_wrap=True)
@@ -104,11 +106,11 @@ def _marks(screening: Path) -> Marks:
     from sdpo_solve.batch.screening_file import read_marks
     from sdpo_solve.report.problems import EASIER, HARD, VERY_HARD, Marks
 
-    found = read_marks(screening)
-    easier = {name for name, item in found.problems.items() if item.is_below(HARD_RATE) is False}
+    screened = read_marks(screening)
+    easier = {name for name, item in screened.problems.items() if item.is_below(HARD_RATE) is False}
     marks = {
         **dict.fromkeys(easier, EASIER),
-        **dict.fromkeys(found.named(HARD_RATE), HARD),
-        **dict.fromkeys(found.named(VERY_HARD_RATE), VERY_HARD),
+        **dict.fromkeys(screened.named(HARD_RATE), HARD),
+        **dict.fromkeys(screened.named(VERY_HARD_RATE), VERY_HARD),
     }
-    return Marks(str(found.config.get("model", "unknown")), marks)
+    return Marks(str(screened.config.get("model", "unknown")), marks)

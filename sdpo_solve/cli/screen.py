@@ -77,4 +77,4 @@ def screen(flags: Mapping[str, Any]) -> None:
     if own.as_json:
         typer.echo(json.dumps(live_screening.as_record(ended.screening)))
     if ended.stopped:
-        raise SystemExit(INTERRUPTED)  # it has said the way on
+        raise SystemExit(INTERRUPTED)  # how to go on is printed already
