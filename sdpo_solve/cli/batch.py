@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import signal
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
@@ -25,7 +22,7 @@ from sdpo_solve.batch.local_executor import local_executor
 from sdpo_solve.batch.locks import busy_line
 from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
 from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
-from sdpo_solve.batch.stop import THREAD_NAMES, StopSignal, stop_on_signals
+from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.config import Flag, SharedOptions
@@ -81,21 +78,8 @@ def batch(flags: Mapping[str, Any]) -> None:
         console.print(Text("ended at once; the same command goes on from the last whole groups"))
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _end_process(code)
+        raise SystemExit(code)  # how to go on is printed already
     raise typer.Exit(code)
-
-
-def _end_process(code: int) -> NoReturn:
-    """End with this code now, boxes and files being closed.
-
-    A thread in the middle of a gradient step, or of loading weights, cannot be ended, and an interpreter that
-    shuts down around one aborts.
-    """
-    if any(thread.daemon and thread.name.startswith(THREAD_NAMES) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    raise SystemExit(code)
 
 
 def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:

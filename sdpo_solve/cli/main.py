@@ -8,7 +8,6 @@ its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ import typer
 
 from sdpo_solve import __version__
 from sdpo_solve.cli import batch, bench, explain, export, grade, machine, report, run, screen, show
+from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import share_freed_memory
 from sdpo_solve.sanitize import clean
@@ -35,6 +35,7 @@ _BELOW = {
     "model": ("Names of models, and their weights on this disk.", (machine.list_models, machine.pull_model)),
     "bench": ("Figures measured on this machine, as ratios in one run.", bench.COMMANDS),
 }
+_ENDED = (130, 143)  # by SIGINT, by SIGTERM
 
 
 def _make_app() -> typer.Typer:
@@ -81,8 +82,7 @@ def exit_code(exc: SdpoSolveError) -> Literal[2, 3, 4]:
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
     share_freed_memory()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    end_on_signals(_say_interrupted)
     try:
         code = app(standalone_mode=False) or 0
     except SdpoSolveError as exc:
@@ -101,16 +101,24 @@ def main() -> None:
         code = _output_closed()
     except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which would say "not solved"
         if not isinstance(exc.__context__, BrokenPipeError):
+            if exc.code in _ENDED:
+                end_at_once(int(exc.code))
             raise
         code = _output_closed()
     except Exception:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses
         traceback.print_exc()
         _complain("this is a fault of sdpo-solve; please report it with the lines above")
         code = 70
-    if code == 130:  # typer turns most interrupts into this code itself
+    if code in _ENDED:  # typer turns most interrupts into the first itself
+        _say_interrupted(code)
+        end_at_once(code)
+    sys.exit(code)
+
+
+def _say_interrupted(code: int) -> None:
+    if code == 130:
         keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
         _complain("interrupted" + "; the same command goes on from the last whole group" * keeps)
-    sys.exit(code)
 
 
 def _output_closed() -> int:
@@ -123,7 +131,3 @@ def _complain(text: str, *, failed: bool = False) -> None:
     what = "the run failed: " if failed else ""
     line = " ".join(clean(text).split())
     print(f"sdpo-solve: {what}{line}", file=sys.stderr)  # noqa: T201
-
-
-def _on_sigterm(number: int, frame: object) -> None:
-    sys.exit(128 + number)
