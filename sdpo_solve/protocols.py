@@ -1,4 +1,7 @@
-"""What each plug-in promises. No behaviour: implementations live in their folders, wiring in `build.py`."""
+"""The interfaces of the parts of a run: sandbox, engine, learner, grader, method.
+
+No behaviour: implementations are in the rooms, and `run/build.py` puts them together.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ TokenProgress = Callable[[int, int], None]
 
 
 class Sandbox(Protocol):
-    """Runs one program on inputs, each in a fresh process of a fresh box, and says what came out.
+    """Runs one program on inputs, each in a fresh process of a fresh box, and returns what came out.
 
     It never sees an expected output. Safe to call from several threads: each call takes a box of its own.
     """
@@ -80,7 +83,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyMix:
-    """The causal LM with K policies side by side; `choose` says which of them each row of a pass uses.
+    """The causal LM with K policies side by side; `choose` sets which of them each row of a pass uses.
 
     `choose` takes a tensor of B policy numbers, and holds until it is called again.
     """

@@ -256,7 +256,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The judge's word on test `index` (0-based). `output` and `error` are capped, untrusted texts."""
+    """The verdict on test `index` (0-based). `output` and `error` are capped, untrusted texts."""
 
     index: int
     status: Status
@@ -314,7 +314,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The unit of budget: a sample, what the tests said, and what the model will hear. `index` is 1-based."""
+    """A graded sample, the unit of budget: with its program, verdict and feedback. `index` is 1-based."""
 
     index: int
     sample: Sample

@@ -37,7 +37,7 @@ class EngineParts:
 
 
 class EnginePlugin(Engine, ABC):
-    """Base of the engines that `REGISTRY` hands out, with the facts that the rest of the package asks for."""
+    """Base of the engines that `REGISTRY` hands out, with the facts that other rooms ask for."""
 
     options_type: ClassVar[type[Options]]
     """The options of the engine: the part `engine` of `--set` and of a batch file."""

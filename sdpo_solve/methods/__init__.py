@@ -40,7 +40,7 @@ class MethodParts:
 
 
 class MethodPlugin(Method, ABC):
-    """Base of the methods that `REGISTRY` hands out, with the facts that the rest of the package asks for."""
+    """Base of the methods that `REGISTRY` hands out, with the facts that other rooms ask for."""
 
     options_type: ClassVar[type[Options]]
     """The options of the method: its part of `--set` and of a batch file."""

@@ -24,7 +24,7 @@ class Options(BaseOptions):
         ge=1,
         description="tokens of earlier turns kept (paper: 32k); less where the model's context is",
     )
-    attempts: bool = Field(False, description="keep the programs too; the paper found that clearly worse")
+    attempts: bool = Field(False, description="keep the programs too; clearly worse in the paper")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""What the model reads, and the one rule that finds the program in what it writes.
+"""The prompts of a run, as chat turns of text: of the student, the self-teacher and the multi-turn baseline.
 
-Builds chat turns (text) for the student, the self-teacher and the multi-turn baseline, and renders them to
-token ids with the model's own chat template. Knows nothing of verdicts: feedback arrives as text.
+Feedback arrives as text; verdicts are not known here, and token ids are the engine's business.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _FENCE = "```"
 
 @dataclass(frozen=True, slots=True)
 class Prompter:
-    """Builds every prompt of a run, so that student, teacher and baselines ask the same question.
+    """Builder of every prompt of a run: student, teacher and baselines share one question.
 
     `system`: the system message, None for the model's own default. `thinking`: the template's switch.
     """
@@ -70,7 +69,7 @@ class Prompter:
         return self._prompt("\n\n".join(parts))
 
     def turn(self, feedback: str, attempt: str | None = None) -> str:
-        """One earlier attempt as the multi-turn prompt tells it: its feedback, and on request its program."""
+        """One earlier attempt as the multi-turn prompt holds it: its feedback, and on request its program."""
         if attempt is None:
             return feedback.strip()
         return f"{self._block(attempt)}\n\n{feedback.strip()}"

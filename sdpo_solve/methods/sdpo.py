@@ -1,7 +1,7 @@
 """sdpo: after every group one LoRA step towards the same model conditioned on the feedback.
 
-Says which prompts are asked, which teacher prompt each attempt gets, and what reward. The loss, the teacher's
-weights and the optimizer are the learner's.
+Here are the prompts of a group, and of each attempt the teacher's prompt and the reward. The loss, the
+teacher's weights and the optimizer are the learner's.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Sdpo(MethodPlugin):
             idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
             for name in ("teacher", "attempt_in_prompt"):
                 if getattr(options, name) != Options.model_fields[name].default:
-                    raise ConfigError(f"sdpo.{name} would do nothing: no teacher is asked under {idle}")
+                    raise ConfigError(f"sdpo.{name} would do nothing: there is no teacher under {idle}")
         reads_reward = options.teacher in ("solution", "both") or learner.grpo_weight > 0
         if (
             options.reward == "visible-share"
@@ -143,8 +143,8 @@ class Sdpo(MethodPlugin):
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
         """The attempt with its teacher's prompt, None where that would hold nothing new.
 
-        The solution that is shown is the first success in `history`. An attempt's own text is no lesson to
-        itself; the reference code leaves it out as well. Before the first success the reward
+        The solution that is shown is the first success in `history`. An attempt's own text is never shown to
+        it; the reference code leaves it out as well. Before the first success the reward
         `visible-share` shows the program that earned most, where that is more than the attempt itself did.
         """
         solved = attempt.verdict.solved
@@ -163,7 +163,7 @@ class Sdpo(MethodPlugin):
         return Example(attempt.sample, prompt, reward(attempt.verdict, self.options))
 
     def _feedback(self, problem: Problem, attempt: Attempt) -> str | None:
-        """What the teacher hears about a failed attempt."""
+        """The feedback in the teacher's prompt of a failed attempt."""
         if self.options.teacher == "solution":
             return None
         if self.options.teacher == "shuffled":

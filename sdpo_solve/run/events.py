@@ -39,7 +39,7 @@ _NUMBERS = (b'"token_ids": [', b'"logprobs": [')
 
 @dataclass
 class State:
-    """What the closed part of a journal says. `end` is its length in bytes."""
+    """The closed part of a journal, replayed. `end` is its length in bytes."""
 
     header: dict[str, Any] = field(default_factory=dict)
     history: list[Attempt] = field(default_factory=list)

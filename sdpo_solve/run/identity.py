@@ -1,6 +1,6 @@
 """What makes a run the same run: its name on disk, its configuration, and the check that neither has changed.
 
-Says what is recorded of a run, reads and writes `config.json`; builds no part of a run (see `build.py`).
+Makes the records of a run, reads and writes `config.json`; builds no part of a run (see `build.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # Recorded, and free to change: they decide no result.
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
+_IN_HEADER = {"method", "seed", "engine", "sandbox", "feedback_mode", "language", "keep_going"}
+_OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode"}
 _BUDGET = ("attempts", "tokens", "wall_seconds")
 _NOT_NAMED_BY = {"method", "arm", "seed", *_BUDGET}
 # What earlier versions named a directory by, in the order that their digest depends on.
@@ -66,7 +68,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 def check_out(out: Path) -> None:
     """Refuse a directory that results cannot be written to, before anything is done; nothing is left in it.
 
-    A disk that is only full may have room later: what is written there says so. Raises UserError.
+    A full disk is no reason: it may have room later, and writing there raises. Raises UserError.
     """
     place = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
     try:
@@ -82,7 +84,7 @@ def check_out(out: Path) -> None:
 
 
 def problem_digest(problem: Problem) -> str:
-    """A digest of all that is asked and tested, the metadata left out."""
+    """A digest of statement, tests and limits, the metadata left out."""
     content = asdict(problem)
     content.pop("meta")
     for name in ("ignore_case", "program", "language"):  # digests of before there were such checkers stay
@@ -127,20 +129,14 @@ def config_of(plan: Plan, spec: SamplingSpec, problem: Problem, model: str) -> d
 
 
 def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: str) -> dict[str, Any]:
-    """What a journal's first event says of its run; `engine` is the engine's identity."""
+    """The content of a journal's first event; `engine` is the engine's identity."""
     options = plan.run
     model = options.model or (names.default_name() if plan.has_weights else options.engine)
     return {
         "problem": problem.id,
-        "method": options.method,
         "arm": options.arm_name,
-        "seed": options.seed,
         "model": model,
-        "engine": options.engine,
-        "sandbox": options.sandbox,
-        "feedback_mode": options.feedback_mode,
-        "language": options.language,
-        "keep_going": options.keep_going,
+        **options.model_dump(mode="json", include=_IN_HEADER),
         "budget": asdict(options.budget),
         "n_visible": sum(test.visible for test in problem.tests),
         "n_hidden": sum(not test.visible for test in problem.tests),
@@ -153,32 +149,22 @@ def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: s
 
 def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any]:
     """What decides how often the base model solves a problem besides what grades it, for the record."""
-    options = plan.run
-    return {
-        "model": model,
-        "max_tokens": spec.max_tokens,
-        "temperature": spec.temperature,
-        "language": options.language,
-        "system": options.system,
-        "thinking": options.thinking,
-        "feedback_mode": options.feedback_mode,
-        "extract": options.extract,
-    }
+    options = plan.run.model_dump(mode="json", include=_OF_SAMPLING)
+    return {"model": model, "max_tokens": spec.max_tokens, **options}
 
 
 def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
     """Refuse to go on with a run that was begun with other options, model or grader; its budget may grow.
 
-    A `config` without `grader` says nothing of it, and neither did the files of early versions. A run begun
-    before there was an option had the value that is its default. Raises ConfigError naming the first
-    difference.
+    Graders are compared where both have one: files of early versions do not. A run begun before there was an
+    option had the value that is its default. Raises ConfigError naming the first difference.
     """
     before = read_config(run_dir)
     if before is None:
         return
     old, new = _flat(_as_this_version(before, plan)), _flat(json.loads(json.dumps(config)))
     ignored = list(_DECIDE_NOTHING)
-    if "grader" in before:  # it says what came of these options
+    if "grader" in before:  # what came of these options stands there
         ignored += ["options.sandbox", "parts.sandbox."]
     if not ("grader" in before and "grader" in config):
         ignored.append("grader.")
