@@ -6,6 +6,7 @@ A backend adds how a box is made and how it ended.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import random
 import threading
@@ -16,15 +17,16 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sdpo_solve.errors import ConfigError, SandboxError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
 from sdpo_solve.sandboxes._box import Box, BoxLost, Caps, Layout, infrastructure_fault
 from sdpo_solve.sandboxes._pool import Pool, SharedLock
 from sdpo_solve.sandboxes.languages import Language
-from sdpo_solve.types import BoxInput, Execution, Limits, Program
+from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Program
 
 _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
+_uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 
 
 class BoxOptions(BaseModel):
@@ -74,9 +76,14 @@ class PooledSandbox(SandboxPlugin):
     def make_box(self, language: Language, memory_mb: int) -> Box:
         """A box that is yet to be started. Called from several threads."""
 
-    @abstractmethod
     def layout(self, language: Language) -> Layout:
         """What the box's runner has to know."""
+        builds = language.compile is not None
+        return Layout(self._options.parallel, builds, by_uid=True, uid_number=next(_uid_numbers))
+
+    @abstractmethod
+    def remedy(self, cause: str) -> str:
+        """What to do where boxes cannot be started; `cause` holds what engine or system reported."""
 
     def start_errors(self) -> tuple[type[Exception], ...]:
         """What making and starting a box may raise."""
@@ -87,9 +94,23 @@ class PooledSandbox(SandboxPlugin):
         """See `protocols.Sandbox`."""
 
     def open(self) -> None:
-        """Begin to start boxes; the backend calls it once it can."""
+        """Begin to start boxes, and run an empty program; the backend calls it once it can.
+
+        Raises PrerequisiteError where that does not work.
+        """
         atexit.register(self.close)
         self._usual_pool()
+        language = languages.get(self._options.language)
+        try:
+            (result,) = self.run(Program(language.empty, language=language.name), [BoxInput()], Limits())
+            if result.status is ExecutionStatus.OK:
+                return
+            cause = f"an empty program ended with {result.status.value}: {result.stderr[-200:]}"
+        except SandboxError as exc:
+            cause = str(exc)
+        self.close()
+        self._pools.clear()
+        raise PrerequisiteError(f"{cause.replace(';', ',')}; {self.remedy(cause)}")
 
     def run(
         self,
@@ -161,11 +182,6 @@ class PooledSandbox(SandboxPlugin):
                 n_ready = self._options.boxes_ready if usual else min(1, self._options.boxes_ready)
                 self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)
             return self._pools[key]
-
-
-def unused_uid() -> int:
-    """The first of 64 user ids that likely no other box has: the kernel counts processes by id."""
-    return random.SystemRandom().randrange(2**20, 2**30) & ~63
 
 
 def one_line(exc: BaseException) -> str:

@@ -56,8 +56,10 @@ class Layout:
     """Places for tests: the directories /box/0, /box/1 and so on."""
     builds: bool
     """Whether there is a place for a compiler: /box/build."""
-    first_uid: int | None
-    """The first of `n_slots` + 2 user ids of the box's own; None: namespaces separate the tests."""
+    by_uid: bool
+    """Whether user ids separate the tests; otherwise namespaces do."""
+    uid_number: int
+    """Which of the blocks of user ids the box takes: the kernel counts processes by id, across boxes."""
     environment: dict[str, str] = field(default_factory=dict)
     """Added to what tests get."""
 

@@ -12,20 +12,22 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import languages
-from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, unused_uid
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, Layout
+from sdpo_solve.sandboxes.guest.slots import first_uid
 from sdpo_solve.sandboxes.languages import Language
 
 _SYSTEM = ("bin", "sbin", "lib", "lib64", "lib32", "libexec", "include")
@@ -57,12 +59,20 @@ class BubblewrapSandbox(PooledSandbox):
             raise PrerequisiteError("bubblewrap is not installed; run: sudo apt-get install bubblewrap")
         if options.separate == "uid" and os.geteuid() != 0:
             raise PrerequisiteError("separate=uid needs root; leave it out to separate tests by namespaces")
-        self._by_uid = os.geteuid() == 0 and options.separate != "namespace"
-        self._interpreter = _find_interpreter(for_everyone=os.geteuid() == 0 and not self._by_uid)
         tool = (languages.get(options.language).compile or (None,))[0]
         if tool is not None and shutil.which(tool) is None:
             raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
-        self._probe()
+        self._by_uid = os.geteuid() == 0 and options.separate != "namespace"
+        try:
+            self._open()
+        except PrerequisiteError:
+            if not self._by_uid or options.separate == "uid":
+                raise
+            self._by_uid = False
+            self._open()
+
+    def _open(self) -> None:
+        self._interpreter = _find_interpreter(for_everyone=os.geteuid() == 0 and not self._by_uid)
         self.open()
 
     def make_box(self, language: Language, memory_mb: int) -> BubblewrapBox:
@@ -72,18 +82,35 @@ class BubblewrapSandbox(PooledSandbox):
 
     def layout(self, language: Language) -> Layout:
         """See `PooledSandbox`."""
-        first_uid = unused_uid() if self._by_uid else None
         libraries = {"PYTHONPATH": _LIBRARY_ROOT}
-        return Layout(self._options.parallel, language.compile is not None, first_uid, libraries)
+        return replace(super().layout(language), by_uid=self._by_uid, environment=libraries)
 
     def identity(self) -> str:
         """Backend, way of separation and Python, for the record."""
         way = "user ids" if self._by_uid else "namespaces"
         return f"bubblewrap ({way}), {self._interpreter.executable} {self._interpreter.version}"
 
+    def remedy(self, cause: str) -> str:
+        """See `PooledSandbox`: what forbids namespaces here, by the kernel's settings and bwrap's message."""
+        if _sysctl("kernel.unprivileged_userns_clone") == "0" and os.geteuid() != 0:
+            return "run: sudo sysctl kernel.unprivileged_userns_clone=1"
+        if _sysctl("user.max_user_namespaces") == "0":
+            return "run: sudo sysctl user.max_user_namespaces=15000"
+        if _in_container():
+            return (
+                "this container's profile forbids namespaces: start it with "
+                "--security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+                "--security-opt systempaths=unconfined (Kubernetes: see sdpo_solve/sandboxes/README.md)"
+            )
+        if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" and os.geteuid() != 0:
+            return "AppArmor forbids it; run: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+        return "allow user namespaces, or use --sandbox docker"
+
     def _runner_uid(self) -> int | None:
         """The user that bwrap runs as: root where tests get ids, an unused one where root stays out of it."""
-        return unused_uid() if os.geteuid() == 0 and not self._by_uid else None
+        if os.geteuid() != 0 or self._by_uid:
+            return None
+        return first_uid(random.SystemRandom().randrange(1 << 24))
 
     def _wrap(self, *, builds: bool) -> list[str]:
         command = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
@@ -103,17 +130,18 @@ class BubblewrapSandbox(PooledSandbox):
             command += ["--perms", "0711", "--size", str(size_mb << 20), "--tmpfs", place]
         return [*command, "--dev", "/dev", "--proc", "/proc", "--chdir", "/"]
 
-    def _probe(self) -> None:
-        """Raises PrerequisiteError where namespaces cannot be made, before anything is graded."""
-        command = [*self._wrap(builds=False), "--", self._interpreter.executable, "-I", "-c", "0"]
-        user = _as_user(self._runner_uid())
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **user)
-        if done.returncode != 0:
-            text = " ".join(done.stderr.split())[:300]
-            raise PrerequisiteError(
-                f"bubblewrap cannot make a box here ({text}); allow user namespaces "
-                "(sysctl kernel.unprivileged_userns_clone=1) or use --sandbox docker"
-            )
+
+def _sysctl(name: str) -> str:
+    """A kernel setting; empty where the kernel does not have it."""
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _in_container() -> bool:
+    marks = ("/.dockerenv", "/run/.containerenv")
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(os.path.exists(mark) for mark in marks)
 
 
 def _as_user(uid: int | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, one_line, unused_uid
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, one_line
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
 from sdpo_solve.sandboxes.images import image_tag, setup_command
 from sdpo_solve.sandboxes.languages import Language
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 _LABEL = "sdpo-solve.box"
+_WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _SOCKET = "/var/run/docker.sock"
 # Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
 # test may start is then watched by the runner.
 _RUNTIME_TASKS = 2048
+# Limits that an engine may refuse, and how its message names them. Tests are limited one by one all the same.
+_LIMITS_ENGINES_REFUSE = {"nano_cpus": "nanocpus", "pids_limit": "pidslimit", "memswap_limit": "swap"}
 
 
 class Options(BoxOptions):
@@ -57,7 +61,7 @@ def connect() -> APIClient:
     client = None
     try:
         _check_socket()
-        client = docker.from_env(timeout=120, max_pool_size=64).api
+        client = docker.from_env(timeout=120, max_pool_size=64).api  # follows contexts, as the command does
         # A socket has no proxy, and requests would read the whole environment at every call: from several
         # threads, where one that changes it meanwhile makes that fail with a KeyError.
         client.trust_env = not client.base_url.startswith("http+docker://")
@@ -72,21 +76,33 @@ def connect() -> APIClient:
 
 def _check_socket() -> None:
     """Raises OSError where nobody listens; docker-py would leave the socket of a failed connection open."""
-    place = os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
-    if place.startswith("unix://"):
+    host = _engine_host()
+    if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(place.removeprefix("unix://"))
+            probe.connect(host.removeprefix("unix://"))
+
+
+def _engine_host() -> str:
+    """Where the engine is: from DOCKER_HOST, else from the Docker command's current context."""
+    from docker.context import ContextAPI
+
+    host = os.environ.get("DOCKER_HOST")
+    with contextlib.suppress(Exception):  # docker-py raises that one for a file it cannot read
+        host = host or ContextAPI.kwargs_from_context().get("base_url")
+    return host or f"unix://{_SOCKET}"
 
 
 def engine_is_elsewhere() -> bool:
-    """Whether the environment names another engine than this machine's usual one."""
-    return os.environ.get("DOCKER_HOST") not in (None, "", f"unix://{_SOCKET}")
+    """Whether environment or context name another engine than this machine's usual one."""
+    return _engine_host() != f"unix://{_SOCKET}"
 
 
 def engine_remedy() -> str:
     """What to do where no engine answers."""
+    if os.environ.get("DOCKER_HOST"):
+        return f"DOCKER_HOST is {_engine_host()}: start that engine, or unset it"
     if engine_is_elsewhere():
-        return f"DOCKER_HOST is {os.environ['DOCKER_HOST']}: start that engine, or unset it"
+        return f"the Docker context is {_engine_host()}: start that engine, or: docker context use default"
     if shutil.which("dockerd") is None:
         return (
             "run: sdpo-solve setup (as root, on Debian or Ubuntu); "
@@ -124,17 +140,31 @@ class DockerSandbox(PooledSandbox):
         self._docker_options = options
         self._client = connect()
         self._image_ids: dict[str, str] = {}
+        self._left_out: set[str] = set()
         try:
             self._check_runtime()
             self._image(options.language)
+            self.open()
         except PrerequisiteError:
             self._client.close()
             raise
-        self.open()
 
     def make_box(self, language: Language, memory_mb: int) -> DockerBox:
-        """See `PooledSandbox`."""
-        container_id = self._client.create_container(
+        """See `PooledSandbox`. A limit that the engine refuses is left out, and named by `identity`."""
+        from docker.errors import APIError
+
+        while True:
+            try:
+                return DockerBox(self._client, self._create(language, memory_mb))
+            except APIError as exc:
+                text = str(exc).lower().replace(" ", "")
+                refused = [name for name, sign in _LIMITS_ENGINES_REFUSE.items() if sign in text]
+                if not set(refused) - self._left_out:
+                    raise
+                self._left_out |= {*refused}
+
+    def _create(self, language: Language, memory_mb: int) -> str:
+        created: dict[str, Any] = self._client.create_container(
             self._image(language.name),
             command=list(COMMAND),
             entrypoint=[],
@@ -147,12 +177,8 @@ class DockerSandbox(PooledSandbox):
             name=f"sdpo-solve-{uuid.uuid4().hex[:16]}",
             labels={_LABEL: str(os.getpid())},
             host_config=self._host_config(self.layout(language), memory_mb),
-        )["Id"]
-        return DockerBox(self._client, container_id)
-
-    def layout(self, language: Language) -> Layout:
-        """See `PooledSandbox`."""
-        return Layout(self._options.parallel, language.compile is not None, unused_uid())
+        )
+        return str(created["Id"])
 
     def start_errors(self) -> tuple[type[Exception], ...]:
         """See `PooledSandbox`."""
@@ -161,7 +187,12 @@ class DockerSandbox(PooledSandbox):
     def identity(self) -> str:
         """Backend, runtime and image id, for the record; the id fixes every version inside."""
         runtime = self._docker_options.runtime or "default runtime"
-        return f"docker ({runtime}), image {self._image(self._docker_options.language)}"
+        left_out = "".join(f", without {name}" for name in sorted(self._left_out))
+        return f"docker ({runtime}), image {self._image(self._docker_options.language)}{left_out}"
+
+    def remedy(self, cause: str) -> str:
+        """See `PooledSandbox`."""
+        return "look into the engine's log (journalctl -u docker), or use --sandbox bubblewrap"
 
     def close(self) -> None:
         """See `protocols.Sandbox`."""
@@ -205,6 +236,12 @@ class DockerSandbox(PooledSandbox):
         if layout.builds:
             places["/box/build"] = "rw,nosuid,nodev,exec,size=64m,nr_inodes=1024,mode=0711"
         others = _RUNTIME_TASKS if options.runtime else 16
+        limits = {
+            "pids_limit": layout.n_slots * (options.n_processes + 1) + others,
+            "mem_limit": memory_mb << 20,
+            "memswap_limit": memory_mb << 20,
+            "nano_cpus": min(layout.n_slots, os.cpu_count() or 1) * 10**9,
+        }
         config: dict[str, Any] = self._client.create_host_config(
             auto_remove=True,
             network_mode="none",
@@ -214,10 +251,7 @@ class DockerSandbox(PooledSandbox):
             cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"],
             security_opt=["no-new-privileges"],
-            pids_limit=layout.n_slots * (options.n_processes + 1) + others,
-            mem_limit=memory_mb << 20,
-            memswap_limit=memory_mb << 20,
-            nano_cpus=min(layout.n_slots, os.cpu_count() or 1) * 10**9,
+            **{name: most for name, most in limits.items() if name not in self._left_out},
             ulimits=[],
             log_config={"Type": "none"},
             runtime=options.runtime,
@@ -244,7 +278,7 @@ class DockerBox(Box):
         """See `Box`; also raises what `engine_errors` holds."""
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         self._stream = self._client.attach_socket(self._id, params=streams)
-        self._socket = self._stream._sock
+        self._socket = getattr(self._stream, "_sock", self._stream)  # TLS and ssh give the socket itself
         self._client.start(self._id)
         self._socket.setblocking(False)
         super().start(layout)
@@ -259,14 +293,16 @@ class DockerBox(Box):
         assert self._socket is not None
         try:
             return self._socket.send(data[: 1 << 18])
-        except BlockingIOError:
+        except _WOULD_BLOCK:
             return 0
 
     def receive(self) -> bytes | None:
         assert self._socket is not None
         try:
             data = self._socket.recv(1 << 18)
-        except BlockingIOError:
+            while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():  # no poll shows these
+                data += self._socket.recv(1 << 18)
+        except _WOULD_BLOCK:
             return b""
         if not data:
             return None

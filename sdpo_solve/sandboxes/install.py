@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.sandboxes import bubblewrap
-from sdpo_solve.sandboxes._base import one_line
-from sdpo_solve.sandboxes.docker import connect, engine_errors, engine_is_elsewhere, engine_remedy
+from sdpo_solve.sandboxes import bubblewrap, docker
+from sdpo_solve.sandboxes._base import PooledSandbox, one_line
+from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
+from sdpo_solve.sandboxes.docker import (
+    DockerSandbox,
+    connect,
+    engine_errors,
+    engine_is_elsewhere,
+    engine_remedy,
+)
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 
 if TYPE_CHECKING:
@@ -73,12 +80,20 @@ def check_image(language: str = "python") -> Check:
     return Check(name, ok, detail, "" if ok else f"run: {setup_command(language)}")
 
 
+def check_docker() -> Check:
+    """Whether an empty program runs in a Docker box."""
+    return _check_boxes("Docker sandbox", lambda: DockerSandbox(docker.Options(boxes_ready=0)))
+
+
 def check_bubblewrap() -> Check:
-    """Whether bubblewrap makes boxes here, for this user."""
-    name = "bubblewrap"
+    """Whether an empty program runs in a bubblewrap box, for this user."""
+    return _check_boxes("bubblewrap", lambda: BubblewrapSandbox(bubblewrap.Options(boxes_ready=0)))
+
+
+def _check_boxes(name: str, build: Callable[[], PooledSandbox]) -> Check:
     try:
-        with closing(bubblewrap.BubblewrapSandbox(bubblewrap.Options(boxes_ready=0))) as sandbox:
-            return Check(name, True, sandbox.identity().removeprefix(f"{name} (").replace(")", "", 1))
+        with closing(build()) as sandbox:
+            return Check(name, True, sandbox.identity())
     except PrerequisiteError as exc:
         detail, _, remedy = str(exc).rpartition("; ")
         return Check(name, False, detail, remedy)
@@ -86,14 +101,15 @@ def check_bubblewrap() -> Check:
 
 def check_machine() -> list[Check]:
     """All of the above, in the order in which to mend them: one of the two sandboxes must work, C++ may."""
-    docker, boxes, cpp = [check_engine(), check_image()], check_bubblewrap(), check_image("cpp")
+    engine, boxes, cpp = check_engine(), check_bubblewrap(), check_image("cpp")
+    containers = [engine, check_docker() if engine.ok else check_image()]
     if boxes.ok:
-        docker = [_optional(check, "not needed while bubblewrap works") for check in docker]
-    if all(check.ok for check in docker):
+        containers = [_optional(check, "not needed while bubblewrap works") for check in containers]
+    if all(check.ok for check in containers):
         boxes = _optional(boxes, "not needed while Docker works")
     elif not boxes.ok:
         boxes = replace(boxes, remedy=f"or, without Docker, {boxes.remedy}")
-    return [*docker, boxes, _optional(cpp, "for --language cpp in Docker")]
+    return [*containers, boxes, _optional(cpp, "for --language cpp in Docker")]
 
 
 def _optional(check: Check, why: str) -> Check:

@@ -20,6 +20,7 @@ from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._base import PooledSandbox
 from sdpo_solve.sandboxes.images import image_tag
 from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
+from tests.helpers.docker_engines import Engine, second_engine
 
 LIMITS = Limits(time_s=20.0, memory_mb=128)
 SLEEP = Program("import time; time.sleep(30)")
@@ -264,47 +265,14 @@ def test_missing_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A second Docker engine whose data lie in a small file system in memory; root only."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        pytest.skip("needs root and dockerd for an engine of its own")
-    folder = tmp_path_factory.mktemp("engine")
-    data = folder / "data"
-    data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "none", str(data)], check=True)
-    socket = f"unix://{folder}/docker.sock"
-    # In a network namespace of its own: an engine without a bridge removes the one that another engine uses.
-    command = [
-        "unshare",
-        "--net",
-        "dockerd",
-        "-H",
-        socket,
-        "--data-root",
-        str(data),
-        "--exec-root",
-        str(folder / "exec"),
-    ]
-    command += ["--pidfile", str(folder / "pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"TMPDIR": str(folder)})
-    try:
-        name = image_tag("python")
-        deadline = time.monotonic() + 60
-        while subprocess.run(["docker", "-H", socket, "info"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-            time.sleep(0.3)
-        with subprocess.Popen(["docker", "save", name], stdout=subprocess.PIPE) as save:
-            subprocess.run(
-                ["docker", "-H", socket, "load"], stdin=save.stdout, check=True, capture_output=True
-            )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DOCKER_HOST", socket)
-            yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-        subprocess.run(["umount", "-l", str(data)], check=False)
+    with (
+        second_engine(tmp_path_factory.mktemp("engine")) as engine,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("DOCKER_HOST", engine.host)
+        yield engine
 
 
 def fill(path: Path) -> None:
@@ -314,12 +282,11 @@ def fill(path: Path) -> None:
 
 
 @slow
-def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
-    data = Path(engine.args[engine.args.index("--data-root") + 1])  # type: ignore[union-attr,index,arg-type,call-overload]
+def test_a_full_disk(engine: Engine) -> None:
     sandbox = docker.DockerSandbox(docker.Options(boxes_ready=0, parallel=1))
     try:
         assert still_works(sandbox)
-        filler = data / "filler"
+        filler = engine.data / "filler"
         with pytest.raises(OSError, match="No space left"):
             fill(filler)
         with pytest.raises(SandboxError, match=r"a box cannot be started: .*no space left on device"):
@@ -331,14 +298,14 @@ def test_a_full_disk(engine: subprocess.Popen[bytes]) -> None:
 
 
 @slow
-def test_the_engine_stopped_in_mid_run(engine: subprocess.Popen[bytes]) -> None:
+def test_the_engine_stopped_in_mid_run(engine: Engine) -> None:
     sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
     try:
-        message = error_of(sandbox, engine.terminate)
+        message = error_of(sandbox, engine.process.terminate)
         assert message.startswith(
             ("the sandbox engine stopped answering", "the box was removed from outside")
         )
-        engine.wait(60)
+        engine.process.wait(60)
         with pytest.raises(SandboxError, match="a box cannot be started"):
             still_works(sandbox)
     finally:

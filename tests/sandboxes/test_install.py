@@ -210,7 +210,7 @@ def test_where_no_registry_answers_a_base_is_made_and_the_image_on_it(tiny: Path
     name = setup.ensure_image("tiny", said.append)
     mirror = setup._debian_mirror()
     assert said == [
-        "No registry answers for the official base image; making a Debian base with debootstrap.",
+        "No registry answers for the base image; making a Debian base with debootstrap.",
         f"Running debootstrap bookworm from {mirror} (about a minute).",
         f"Building the sandbox image {name} on {BASE}.",
         f"Built {name}.",

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from sdpo_solve.sandboxes.guest.forkserver import ForkServer
 from sdpo_solve.sandboxes.guest.process import CHUNK, TICK_S, Test
-from sdpo_solve.sandboxes.guest.slots import Allowed, NamespaceSlot, Slot, UidSlot, processes
+from sdpo_solve.sandboxes.guest.slots import Allowed, NamespaceSlot, Slot, UidSlot, first_uid, processes
 from sdpo_solve.sandboxes.guest.wire import Unpacker, pack
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
@@ -57,7 +57,7 @@ class Launch:
             compile(layout[name], "<launcher>", "exec", dont_inherit=True) for name in ("launcher", "values")
         )
         self._launcher = marshal.dumps(launcher)
-        by_uid = layout["first_uid"] is not None and not layout["builds"]
+        by_uid = layout["by_uid"] and not layout["builds"]
         self.forks = ForkServer(environment, launcher, self._values) if by_uid else None
 
     def program(self, job: Job, calls: list[str]) -> bytes:
@@ -276,9 +276,9 @@ def _slots(layout: dict[str, Any]) -> list[Slot]:
     """The places of a box; the last one is the compiler's where the language has one."""
     seccomp = bytes.fromhex(layout["seccomp"].get(platform.machine(), ""))
     paths = [f"/box/{i}" for i in range(layout["n_slots"])] + (["/box/build"] if layout["builds"] else [])
-    if layout["first_uid"] is None:
+    if not layout["by_uid"]:
         return [NamespaceSlot(path, seccomp) for path in paths]
-    guard = layout["first_uid"]
+    guard = first_uid(layout["uid_number"])
     return [
         UidSlot(path, guard + 1 + i, guard, seccomp, shown=path == "/box/build")
         for i, path in enumerate(paths)

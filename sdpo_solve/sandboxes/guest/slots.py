@@ -19,6 +19,8 @@ from typing import NamedTuple, NoReturn
 _STACK_MB = 512  # for 50,000 nested calls
 _ADDRESS_SPACE_MB = 1 << 16  # some programs reserve gigabytes that they never touch; memory is watched
 _KILL_S = 20.0
+_ID_BLOCK = 64
+_LEAST_ID, _MOST_ID = 4096, 1 << 30
 _AWAKE = (b"R", b"D")  # states of a thread, see proc(5)
 
 
@@ -90,6 +92,30 @@ def first_to_go() -> None:
     """Have the kernel end this process before others when memory runs out."""
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+
+
+def first_uid(number: int) -> int:
+    """The first of a block of 64 user ids that this user namespace maps: 65,536 in all where it is rootless.
+
+    `number` chooses among the blocks. Raises OSError where no block is mapped.
+    """
+    blocks: set[range] | None = None
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{name}") as file:
+            rows = [[int(field) for field in line.split()] for line in file]
+        mapped = {
+            range(_align(max(first, _LEAST_ID)), min(first + n, _MOST_ID) - _ID_BLOCK, _ID_BLOCK)
+            for first, _, n in rows
+        }
+        blocks = mapped if blocks is None else blocks & mapped
+    found = max(blocks or (), key=len, default=range(0))
+    if not found:
+        raise OSError("this user namespace maps no user ids for tests (/proc/self/uid_map)")
+    return found[number % len(found)]
+
+
+def _align(number: int) -> int:
+    return -(-number // _ID_BLOCK) * _ID_BLOCK
 
 
 class Allowed(NamedTuple):

@@ -25,6 +25,8 @@ class Language:
     """File name endings, the usual one first."""
     fence_tags: tuple[str, ...]
     """Info strings of a markdown code block, the usual one first."""
+    empty: str
+    """A program that does nothing."""
     run: tuple[str, ...] | None
     """Command line of a test; None: the Python launcher, which also makes calls."""
     compile: tuple[str, ...] | None = None

@@ -7,6 +7,7 @@ PLUGIN = Language(
     title="C++17",
     suffixes=(".cpp", ".cc", ".cxx"),
     fence_tags=("cpp", "c++", "cc", "cxx"),
+    empty="int main() {}",
     compile=("g++", "-std=c++20", "-O2", "-pipe", "-o", "solution", "solution.cpp"),
     run=("/box/build/home/solution",),
 )

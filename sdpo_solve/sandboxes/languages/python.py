@@ -7,5 +7,6 @@ PLUGIN = Language(
     title="Python 3",
     suffixes=(".py",),
     fence_tags=("python", "py", "python3"),
+    empty="pass",
     run=None,
 )

@@ -1,0 +1,243 @@
+"""Other people's machines: engines with remapped ids or missing limits, contexts, TLS, boxes in containers.
+
+The contract of behaviours on rootless Docker or Podman, where one is installed:
+`DOCKER_HOST=unix://$XDG_RUNTIME_DIR/docker.sock python -m pytest tests/sandboxes/test_contract.py -k docker-`
+"""
+
+import hashlib
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sdpo_solve
+from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes import bubblewrap, docker, install
+from sdpo_solve.sandboxes.guest import slots
+from sdpo_solve.sandboxes.images import image_tag
+from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
+from tests.helpers.behaviours import BEHAVIOURS, LANGUAGES, isolation, languages, limits, programs
+from tests.helpers.docker_engines import proxy, refusal, second_engine
+
+assert {isolation, languages, limits, programs}  # each put its behaviours on the list
+
+LIMITS = Limits(time_s=5.0, memory_mb=128)
+ONE = docker.Options(boxes_ready=1, parallel=1)
+
+
+def works(sandbox: Sandbox) -> bool:
+    (result,) = sandbox.run(Program("print(input())"), [BoxInput("yes")], LIMITS)
+    return (result.status, result.stdout) == (ExecutionStatus.OK, "yes\n")
+
+
+# -- user ids ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("map_", "least", "most"),
+    [
+        ("0 0 4294967295", 4096, 2**30),
+        ("0 100000 65536", 4096, 65536),
+        ("0 1000 1\n1 100000 65536", 4096, 65537),
+    ],
+)
+def test_ids_of_tests_are_mapped(
+    map_: str, least: int, most: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "map").write_text(map_ + "\n")
+    monkeypatch.setattr(slots, "open", lambda _: (tmp_path / "map").open(), raising=False)
+    firsts = {slots.first_uid(number) for number in range(0, 2**24, 7919)}
+    assert least <= min(firsts) <= max(firsts) + 64 <= most
+    assert len(firsts) > 900
+
+
+def test_a_map_without_ids_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "map").write_text("0 1000 1\n")
+    monkeypatch.setattr(slots, "open", lambda _: (tmp_path / "map").open(), raising=False)
+    with pytest.raises(OSError, match="maps no user ids"):
+        slots.first_uid(0)
+
+
+@pytest.fixture(scope="module")
+def remapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerSandbox]:
+    """Boxes of an engine whose containers have 65,536 ids, as rootless engines do."""
+    with (
+        second_engine(tmp_path_factory.mktemp("engine"), "--userns-remap=default") as engine,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("DOCKER_HOST", engine.host)
+        sandbox = docker.DockerSandbox(docker.Options(boxes_ready=2, parallel=2))
+        yield sandbox
+        sandbox.close()
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BEHAVIOURS if name not in LANGUAGES])
+def test_behaviour_with_remapped_ids(remapped: docker.DockerSandbox, name: str) -> None:
+    BEHAVIOURS[name](remapped)
+
+
+# -- engines that refuse, and where they are -----------------------------------------------------------------
+
+
+@pytest.mark.docker
+def test_a_limit_that_the_engine_refuses_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_cfs(request: bytes) -> bytes | None:
+        if b"/containers/create" in request and b'"NanoCpus": 1' in request:
+            return refusal("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler")
+        return None
+
+    with proxy(without_cfs, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        sandbox = docker.DockerSandbox(ONE)
+        try:
+            assert works(sandbox)
+            assert sandbox.identity().endswith(", without nano_cpus")
+        finally:
+            sandbox.close()
+
+
+@pytest.mark.docker
+def test_an_engine_that_makes_no_box_is_no_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: bytes) -> bytes | None:
+        return refusal("no more today") if b"/containers/create" in request else None
+
+    with proxy(refuse, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(PrerequisiteError, match=r"no more today.*--sandbox bubblewrap"):
+            docker.DockerSandbox(ONE)
+        check = install.check_docker()
+        assert (check.ok, "no more today" in check.detail) == (False, True)
+        assert check.remedy
+
+
+def make_context(config: Path, name: str, host: str) -> None:
+    """What `docker context create` and `docker context use` write."""
+    folder = config / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    folder.mkdir(parents=True)
+    endpoint = {"Host": host, "SkipTLSVerify": False}
+    meta = {"Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    (config / "config.json").write_text(json.dumps({"currentContext": name}))
+
+
+@pytest.mark.docker
+def test_the_current_context_names_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[bytes] = []
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with proxy(lambda request: requests.append(request), tmp_path) as host:  # type: ignore[func-returns-value]
+        make_context(tmp_path, "elsewhere", host)
+        assert docker.engine_is_elsewhere()
+        docker.connect().close()
+    assert requests
+
+
+def test_an_absent_engine_of_a_context_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    make_context(tmp_path, "elsewhere", "unix:///nowhere/docker.sock")
+    with pytest.raises(
+        PrerequisiteError, match=r"context is unix:///nowhere/docker.sock.*context use default"
+    ):
+        install.ensure_docker_engine(lambda _: None)
+
+
+@pytest.mark.docker
+def test_an_engine_behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=here"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with proxy(lambda _: None, tmp_path, tls) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # which `requests` would take instead of ca.pem
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+        sandbox = docker.DockerSandbox(ONE)
+        try:
+            assert works(sandbox)
+            (result,) = sandbox.run(Program("print(input())"), [BoxInput("x" * 1_000_000)], LIMITS)
+            assert len(result.stdout) == 1_000_001
+        finally:
+            sandbox.close()
+
+
+def test_an_engine_by_ssh_is_one_true_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://nobody@127.0.0.1:9")
+    with pytest.raises(PrerequisiteError) as caught:
+        docker.DockerSandbox(ONE)
+    assert "ssh://nobody@127.0.0.1:9" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# -- bubblewrap ----------------------------------------------------------------------------------------------
+
+EPERM = "bwrap: setting up uid map: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("settings", "container", "remedy"),
+    [
+        ({"kernel.unprivileged_userns_clone": "0"}, False, "sysctl kernel.unprivileged_userns_clone=1"),
+        ({"user.max_user_namespaces": "0"}, False, "sysctl user.max_user_namespaces=15000"),
+        ({"kernel.apparmor_restrict_unprivileged_userns": "1"}, False, "AppArmor"),
+        ({}, True, "--security-opt seccomp=unconfined"),
+        ({}, False, "--sandbox docker"),
+    ],
+)
+def test_what_forbids_namespaces_is_named(
+    settings: dict[str, str], container: bool, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bubblewrap.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(bubblewrap, "_sysctl", lambda name: settings.get(name, ""))
+    monkeypatch.setattr(bubblewrap, "_in_container", lambda: container)
+    sandbox = object.__new__(bubblewrap.BubblewrapSandbox)
+    assert remedy in sandbox.remedy(EPERM)
+
+
+INSIDE = """
+from sdpo_solve.sandboxes import install
+check = install.check_bubblewrap()
+print(check.ok, check.detail, check.remedy, sep="\\n")
+"""
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("follows", [False, True])
+def test_bubblewrap_in_a_container(follows: bool) -> None:
+    """In a default container it cannot work and says what to start it with; started so, it works."""
+    root, prefix = Path(sdpo_solve.__file__).parents[1], Path(sys.base_prefix)
+    places = {Path("/usr"), prefix, Path(sys.prefix), root}
+    command = ["docker", "run", "--rm", "--network=none", "-w", "/tmp", "-e", f"PYTHONPATH={root}"]
+    command += ["-e", "PYTHONDONTWRITEBYTECODE=1"]
+    for place in places:
+        command += ["-v", f"{place}:{place}:ro"]
+    if follows:
+        command += ["--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"]
+    done = subprocess.run(
+        [*command, image_tag("python"), sys.executable, "-c", INSIDE],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ok, detail, remedy = done.stdout.split("\n")[:3]
+    if follows:
+        assert (ok, detail.startswith("bubblewrap (namespaces)")) == ("True", True), detail
+    else:
+        assert (ok, "bwrap: " in detail) == ("False", True)
+        assert "--security-opt seccomp=unconfined" in remedy
+        assert "systempaths=unconfined" in remedy
