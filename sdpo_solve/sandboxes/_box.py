@@ -26,7 +26,7 @@ from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Progr
 START_S = 60.0
 _SILENCE_S = 60.0  # beyond a test's wall time: then the runner hangs
 _POLL_S = 1.0
-_GUEST_MODULES = ("wire", "slots", "forkserver", "process", "runner")
+_GUEST_MODULES = ("wire", "proc", "slots", "forkserver", "process", "runner")
 # Takes the modules off the stream, then gives it to the last one's `main`.
 _BOOTSTRAP = r"""
 import marshal, os, sys

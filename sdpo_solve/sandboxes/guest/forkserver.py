@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from sdpo_solve.sandboxes.guest.slots import Allowed, UidSlot, allow_stack
 
-_MODULES = ("slots", "forkserver")
+_MODULES = ("proc", "slots", "forkserver")
 _TARGETS = 5  # files that every test has: input, output, errors, its program, its values
 _LOW_FDS = 10
 _REQUEST_BYTES = 1 << 16

@@ -9,7 +9,8 @@ import os
 import signal
 import time
 
-from sdpo_solve.sandboxes.guest.slots import Allowed, Process, Slot, memory_mb
+from sdpo_solve.sandboxes.guest.proc import Process, memory_mb
+from sdpo_solve.sandboxes.guest.slots import Allowed, Slot
 from sdpo_solve.sandboxes.guest.wire import EXCERPT_BYTES, KILL_FACTOR, MAX_WALL_FACTOR
 
 TICK_S = 0.02

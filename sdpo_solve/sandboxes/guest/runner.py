@@ -21,8 +21,9 @@ import time
 from typing import Any, NoReturn
 
 from sdpo_solve.sandboxes.guest.forkserver import ForkServer
+from sdpo_solve.sandboxes.guest.proc import processes
 from sdpo_solve.sandboxes.guest.process import CHUNK, TICK_S, Test
-from sdpo_solve.sandboxes.guest.slots import Allowed, NamespaceSlot, Slot, UidSlot, first_uid, processes
+from sdpo_solve.sandboxes.guest.slots import Allowed, NamespaceSlot, Slot, UidSlot, first_uid
 from sdpo_solve.sandboxes.guest.wire import Unpacker, pack
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
