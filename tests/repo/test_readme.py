@@ -8,31 +8,10 @@ import pytest
 from typer.main import get_command
 
 from sdpo_solve.cli.main import app
-from tests.repo.test_layers import GROUND, ROOMS
+from tests.helpers.readmes import READMES, ROOT, blocks, commands
+from tests.helpers.rooms import GROUND, ROOMS
 
-ROOT = Path(__file__).parents[2]
-READMES = sorted(
-    path for path in ROOT.rglob("README.md") if not {".venv", ".git", "chat_templates"} & set(path.parts)
-)
 GROUPS = ("model", "bench")
-
-
-def blocks(text: str, *languages: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [block for language, block in fenced if language in languages]
-
-
-def commands(path: Path) -> list[str]:
-    """Every `sdpo-solve ...` of shell blocks, transcripts and inline code, without what a shell does around it."""
-    text = path.read_text("utf-8")
-    lines = [line.removeprefix("$ ") for block in blocks(text, "sh", "") for line in block.split("\n")]
-    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    found = re.findall(r"(?:^|&& )\s*(?:\.venv/bin/)?(sdpo-solve [^&|>#\n]+)", joined, re.MULTILINE)
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    found += [" ".join(code.split()) for code in re.findall(r"`(sdpo-solve [^`]+)`", prose)]
-    return sorted({command.strip() for command in found})
-
-
 ALL = [(path, line) for path in READMES for line in commands(path)]
 
 
