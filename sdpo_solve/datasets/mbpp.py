@@ -1,9 +1,9 @@
 """MBPP, MBPP+, HumanEval and HumanEval+: which of them a file holds is read from its rows.
 
 MBPP and HumanEval state asserts: all visible, but for MBPP's challenge tests. The plus editions of EvalPlus
-(https://github.com/evalplus/evalplus) hold inputs only: the expected value is what the row's own canonical
-solution returns, computed in the sandbox and kept on disk; base tests are visible, plus tests hidden. A row
-that cannot be held faithfully is left out and named.
+(https://github.com/evalplus/evalplus) hold inputs, for which the row's own canonical solution gives the
+expected values, computed in the sandbox and kept on disk, or a suite as Python text; base tests are visible,
+plus tests hidden. A row that cannot be held faithfully is left out and named.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sdpo_solve.datasets import Format
+from sdpo_solve.datasets._evalplus_suite import NoSuite, is_suite, read_suite
 from sdpo_solve.datasets._expected import Computed, compute
 from sdpo_solve.datasets._mbpp_shapes import restore
 from sdpo_solve.datasets._rows import FileRow, read_rows, safe_id
@@ -27,6 +28,7 @@ from sdpo_solve.protocols import Sandbox
 from sdpo_solve.sandboxes.wire_values import Match
 from sdpo_solve.types import Call, Checker, Kind, Problem, Program, TestCase
 
+_N_VISIBLE = 3  # of a suite that does not say which of its tests are public
 _HUMANEVAL_STATEMENT = "Complete the function so that it does what its docstring says."
 # Answers of these are compared as sets (EvalPlus, evalplus/eval/_special_oracle.py).
 _AS_SETS = {
@@ -102,6 +104,8 @@ def _benchmark_row(row: FileRow) -> _BenchmarkRow:
 def _problem(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     if "plus_input" in row.data:
         return _plus(row, sandbox)
+    if is_suite(str(row.data.get("test"))):
+        return _suite(row, sandbox)
     if "test_list" in row.data:
         return _mbpp(row)
     if "test" in row.data:
@@ -119,7 +123,76 @@ def _mbpp(row: _BenchmarkRow) -> Problem:
     texts = [*((text, True) for text in visible), *((text, False) for text in hidden)]
     tests = _asserts(row, texts, entry_point)
     statement = f"{row.text('text', 'prompt').strip()}\n{visible[0]}"
-    return Problem(row.id, statement, Kind.ASSERTS, tests, entry_point, reference=code, meta=_meta(row))
+    return Problem(
+        id=row.id,
+        statement=statement,
+        kind=Kind.ASSERTS,
+        tests=tests,
+        entry_point=entry_point,
+        reference=code,
+        preamble=_head(row, entry_point),
+        meta=_meta(row),
+    )
+
+
+def _head(row: _BenchmarkRow, entry_point: str) -> str:
+    """What stands before an answer: MBPP's imports and set-up, HumanEval's prompt up to the function."""
+    prompt = row.data.get("prompt")
+    if not row.id.startswith("humaneval") or not isinstance(prompt, str):
+        imports = row.data.get("test_imports") or []
+        setup = row.data.get("test_setup_code") or ""
+        return "\n".join([*map(str, imports), str(setup)]).strip()
+    return re.split(rf"^def {re.escape(entry_point)}\b", prompt, maxsplit=1, flags=re.MULTILINE)[0].strip()
+
+
+def _suite(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
+    """A row whose suite is Python text: the hub's MBPP+ and HumanEvalPlus-OriginFmt; the suite is hidden."""
+    try:
+        suite = read_suite(row.text("test"))
+    except NoSuite as exc:
+        raise row.unfit(str(exc)) from None
+    expected = suite.expected
+    if suite.reference is not None:
+        computed = compute(suite.reference, [Call(tuple(args)) for args in suite.inputs], sandbox)
+        if not isinstance(computed, Computed):
+            raise row.unfit(f"its ref_func fails on input {computed.index}: {computed.error}")
+        expected = list(computed.values)
+    hidden = [TestCase(args, value, False) for args, value in zip(suite.inputs, expected or [], strict=True)]
+    is_mbpp = "test_list" in row.data
+    if is_mbpp:
+        texts = [str(text) for text in row.items("test_list")]
+        entry_point = _called(row, row.text("code"), "\n".join(texts[:1]))
+        visible = list(filter(None, (_function_test(text, entry_point) for text in texts)))
+        statement = f"{row.text('text', 'prompt').strip()}\n{''.join(texts[:1])}"
+        reference = row.text("code")
+    else:  # which inputs are HumanEval's own is not said; the first ones are
+        entry_point, statement = row.text("entry_point"), _HUMANEVAL_STATEMENT
+        visible = [replace(test, visible=True) for test in hidden[:_N_VISIBLE]]
+        hidden = hidden[_N_VISIBLE:]
+        reference = row.text("prompt") + row.text("canonical_solution")
+    return Problem(
+        id=row.id,
+        statement=statement,
+        kind=Kind.FUNCTION,
+        tests=(*visible, *hidden),
+        entry_point=entry_point,
+        starter_code=None if is_mbpp else row.text("prompt").strip("\n"),
+        checker=suite.checker,
+        reference=reference,
+        preamble=_head(row, entry_point),
+        meta=_meta(row),
+    )
+
+
+def _function_test(text: str, entry_point: str) -> TestCase | None:
+    """`assert f(ARGS) == VALUE` as a visible test of a call; None for other asserts."""
+    try:
+        parsed = parse(text, entry_point)
+    except ProblemError:
+        return None
+    if len(parsed.calls) != 1 or len(parsed.constants) != 1 or parsed.calls[0].kwargs:
+        return None
+    return TestCase(list(parsed.calls[0].args), parsed.constants[0], visible=True)
 
 
 def _humaneval(row: _BenchmarkRow) -> Problem:
@@ -141,6 +214,7 @@ def _humaneval(row: _BenchmarkRow) -> Problem:
         entry_point=entry_point,
         starter_code=prompt.strip("\n"),
         reference=prompt + row.text("canonical_solution"),
+        preamble=_head(row, entry_point),
         meta=_meta(row),
     )
 
@@ -190,6 +264,7 @@ def _plus(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
         starter_code=None if is_mbpp else prompt.strip("\n"),
         checker=checker,
         reference=reference,
+        preamble="" if is_mbpp else _head(row, entry_point),
         meta=_meta(row),
     )
 

@@ -41,6 +41,11 @@ class ParsedAssert:
     _numbers: Mapping[ast.expr, int]
     _constants: Mapping[ast.expr, object]
 
+    @property
+    def constants(self) -> list[object]:
+        """The values of the largest parts without a call, iterators left out."""
+        return list(self._constants.values())
+
     def holds(self, values: Sequence[object]) -> bool:
         """Whether the assert passes where the calls returned `values`; one that raises does not."""
         evaluator = Evaluator(

@@ -277,3 +277,90 @@ def test_bad_rows_name_their_line(text: str, message: str, path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ProblemError, match=message):
         take(path, Box)
+
+
+def test_what_answers_may_use_stands_before_the_program(path: Path) -> None:
+    row = {**MBPP, "test_imports": ["import math"], "test_setup_code": "root = 5"}
+    assert select(path, row).problems[0].preamble == "import math\nroot = 5"
+    head = "from typing import List\n\n\ndef helper(x):\n    return x\n\n\n"
+    row = {**HUMANEVAL, "prompt": head + HUMANEVAL["prompt"]}
+    for each in (row, {**row, "base_input": [[2]], "plus_input": [[3]], "atol": 0}):
+        assert select(path, each).problems[0].preamble == head.strip()
+    assert select(path, MBPP, HUMANEVAL).problems[1].preamble == ""
+
+
+SUITE = """import numpy as np
+from math import inf
+
+def assertion(out, exp, atol):
+    assert out == exp
+
+inputs = [[2], [-1], [(1, 2.5)], [inf], [10**20]]
+results = [4, -2, (1, 2.5, 1, 2.5), inf, 2 * 10**20]
+for i, (inp, exp) in enumerate(zip(inputs, results)):
+    assertion(double(*inp), exp, 0)
+"""
+HUB = {**MBPP, "test": SUITE, "test_imports": [], "prompt": "Double a number."}
+
+
+def test_rows_of_the_hubs_mbpp_plus_have_the_suite_as_hidden_tests(path: Path) -> None:
+    path.write_text(json.dumps(HUB))
+    (problem,) = take(path, never).problems
+    assert (problem.kind, problem.checker, problem.entry_point) == (
+        Kind.FUNCTION,
+        Checker("python"),
+        "double",
+    )
+    assert [(test.input, test.expected) for test in problem.tests if test.visible] == [([2], 4), ([-1], -2)]
+    hidden = [(test.input, test.expected) for test in problem.tests if not test.visible]
+    assert hidden[2:] == [
+        ([(1, 2.5)], (1, 2.5, 1, 2.5)),
+        ([float("inf")], float("inf")),
+        ([10**20], 2 * 10**20),
+    ]
+    assert "assert double(2) == 4" in problem.statement
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "checker"),
+    [
+        ("double(*inp), exp, 0)", "double(*inp), exp, 1e-4)", Checker("python", 1e-4)),
+        ("double(*inp), exp, 0)", "set(double(*inp)), set(exp), 0)", Checker("set")),
+        ("double(*inp), exp, 0)", "double(*inp) is not None, exp, 0)", Checker("not-none")),
+    ],
+)
+def test_suites_compare_as_they_say(path: Path, old: str, new: str, checker: Checker) -> None:
+    path.write_text(json.dumps({**HUB, "test": SUITE.replace(old, new)}))
+    assert take(path, never).problems[0].checker == checker
+
+
+def test_a_suite_with_a_solution_of_its_own_is_computed(path: Path) -> None:
+    loop = "for i, inp in enumerate(inputs):\n    assertion(double(*inp), ref_func(*inp), 0)\n"
+    text = "def ref_func(x):\n    return x * 2\n\ninputs = [[1], [2]]\n" + loop
+    (problem,) = select(path, {**HUB, "test": "def assertion(a, b, c): pass\n" + text}).problems
+    assert [test.expected for test in problem.tests if not test.visible] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("double(*inp), exp, 0)", "poly(double(*inp), inp) < 1, True, 0)", "in a way that is not known"),
+        ("10**20]", "open(0)]", "no plain literals"),
+        ("results = [4, ", "results = [", "one result an input"),
+        ("results =", "outputs =", "neither results nor ref_func"),
+    ],
+)
+def test_suites_of_other_forms_are_left_out(path: Path, old: str, new: str, reason: str) -> None:
+    left_out = select(path, MBPP, {**HUB, "task_id": 12, "test": SUITE.replace(old, new)}).left_out
+    assert reason in left_out["mbpp-12"]
+
+
+def test_humaneval_plus_in_the_original_format_is_read(path: Path) -> None:
+    body = "".join(f"    {line}\n" for line in SUITE.split("\n")[6:])
+    check = "def assertion(out, exp, atol):\n    assert out == exp\n\n\ndef check(candidate):\n"
+    test = check + body.replace("double(", "candidate(")
+    path.write_text(json.dumps({**HUMANEVAL, "test": test}))
+    (problem,) = take(path, never).problems
+    assert (problem.kind, problem.entry_point, problem.checker) == (Kind.FUNCTION, "twice", Checker("python"))
+    assert [test.visible for test in problem.tests] == [True] * 3 + [False] * 2
+    assert problem.tests[3].expected == float("inf")
