@@ -15,9 +15,9 @@ def close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     opened: list[Journal] = []
     lock = Journal._lock
 
-    def remember(journal: Journal) -> None:
+    def remember(journal: Journal) -> bool:
         opened.append(journal)
-        lock(journal)
+        return lock(journal)
 
     monkeypatch.setattr(Journal, "_lock", remember)
     yield

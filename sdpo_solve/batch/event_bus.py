@@ -110,11 +110,17 @@ def batch_record_of(event: Event) -> Record | None:
 
 
 class Broadcast:
-    """Hands every event to every receiver, one event at a time."""
+    """Hands every event to every receiver, one event at a time.
 
-    def __init__(self, *receivers: Receiver) -> None:
+    A receiver that raises gets no more events, and its error goes to `on_error`: what shows a batch must not
+    end its runs. A notice that is marked `once` is passed on once.
+    """
+
+    def __init__(self, *receivers: Receiver, on_error: Callable[[Exception | SystemExit], None]) -> None:
+        self._on_error = on_error
         self._receivers = list(receivers)
-        self._guard = threading.Lock()
+        self._passed: set[str] = set()
+        self._guard = threading.RLock()
 
     def add(self, receiver: Receiver) -> None:
         self._receivers.append(receiver)
@@ -123,8 +129,16 @@ class Broadcast:
         if event.get("replayed"):
             return
         with self._guard:
-            for receive in self._receivers:
-                receive(event)
+            if event.get("once"):
+                if event["text"] in self._passed:
+                    return
+                self._passed.add(event["text"])
+            for receive in [*self._receivers]:
+                try:
+                    receive(event)
+                except (Exception, SystemExit) as exc:  # noqa: BLE001 -- rich exits where a pipe is closed
+                    self._receivers.remove(receive)
+                    self._on_error(exc)
 
 
 class LogFile:
@@ -149,14 +163,16 @@ class LogFile:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def __call__(self, event: Event) -> None:
         line = log_line(event)
         if line is not None and not self._file.closed:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            self._file.write(f"{stamp} {' '.join(line.split())}\n{clean(event.get('traceback', ''))}")
-            self._file.flush()
+            with suppress(OSError):  # a full disk: the journals are the record, and say so
+                self._file.write(f"{stamp} {' '.join(line.split())}\n{clean(event.get('traceback', ''))}")
+                self._file.flush()
 
 
 def json_lines(write: Callable[[str], None]) -> Receiver:

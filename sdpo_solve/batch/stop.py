@@ -12,8 +12,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _POLL_S = 0.2
-# Daemon threads that may still be at work when a batch ends.
-THREAD_NAMES = ("start", "run-")
 
 
 class Stopped(Exception):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from sdpo_solve.batch.event_bus import RunEnded, batch_record_of
@@ -25,7 +27,7 @@ class Tracker(Protocol):
         """One more point of each of these figures."""
 
     def finish(self) -> None:
-        """Write what is left. Safe to call twice."""
+        """Write what is left."""
 
 
 class TensorBoard:
@@ -55,15 +57,12 @@ class _Hosted:
     def __init__(self, out: Path, config: Mapping[str, Any]) -> None:
         self._module = _need(self.package, self.package)
         self._module.init(project=_PROJECT, name=out.name, config=dict(config))
-        self._finished = False
 
     def log(self, figures: Mapping[str, float]) -> None:
         self._module.log(dict(figures))
 
     def finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._module.finish()
+        self._module.finish()
 
 
 class Wandb(_Hosted):
@@ -92,25 +91,51 @@ def check(names: Sequence[str]) -> None:
             raise ConfigError(f"unknown tracker {name!r} (known: {', '.join(TRACKERS)})")
 
 
-def make(names: Sequence[str], out: Path, config: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers of these names.
+class Tracking:
+    """The trackers of one batch, as a receiver of its events. A context manager.
 
-    Raises ConfigError for an unknown name, PrerequisiteError where a package is missing.
+    One that fails, at its start or later, is left out from then on, and `notify` receives one sentence: a
+    tracker never ends a run. Raises ConfigError for an unknown name, PrerequisiteError where a package is
+    missing.
     """
-    check(names)
-    return [TRACKERS[name](out, config) for name in names]
 
+    def __init__(
+        self, names: Sequence[str], out: Path, config: Mapping[str, Any], notify: Callable[[str], None]
+    ) -> None:
+        check(names)
+        self._notify = notify
+        self._counts: Counter[str] = Counter()
+        self._trackers: dict[str, Tracker] = {}
+        for name in names:
+            with self._guarded(name):
+                self._trackers[name] = TRACKERS[name](out, config)
 
-def feed(tracker: Tracker) -> Callable[[Event], None]:
-    """A receiver of batch events that logs their figures."""
-    counts: Counter[str] = Counter()
+    def __call__(self, event: Event) -> None:
+        figures = figures_of(event, self._counts)
+        for name, tracker in [*self._trackers.items()] if figures else []:
+            with self._guarded(name):
+                tracker.log(figures)
 
-    def receive(event: Event) -> None:
-        figures = figures_of(event, counts)
-        if figures:
-            tracker.log(figures)
+    def __enter__(self) -> Tracking:
+        return self
 
-    return receive
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, tracker in [*self._trackers.items()]:
+            with self._guarded(name):
+                tracker.finish()
+
+    @contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except PrerequisiteError:
+            raise
+        except Exception as exc:  # noqa: BLE001 -- other people's services
+            self._trackers.pop(name, None)
+            cause = " ".join(f"{type(exc).__name__}: {exc}".split())
+            self._notify(f"the tracker {name} has failed and is left out, the batch goes on: {cause}")
 
 
 def figures_of(event: Event, counts: Counter[str]) -> dict[str, float]:

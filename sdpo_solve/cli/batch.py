@@ -27,6 +27,7 @@ from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.config import Flag, SharedOptions
 from sdpo_solve.datasets.selection import describe_left_out
+from sdpo_solve.errors import UserError
 from sdpo_solve.report.table import clock
 from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.sanitize import clean
@@ -101,19 +102,36 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         if shown.dry_run:
             return 0
         view = stack.enter_context(BatchView(console))
-        sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)))
+        errors: list[Exception | SystemExit] = []
+
+        def on_error(exc: Exception | SystemExit) -> None:
+            errors.append(exc)
+            stop.set()
+
+        def notify(text: str) -> None:
+            sink({"event": "notice", "text": text})
+
+        sink = Broadcast(view.on_event, stack.enter_context(LogFile(batch.out)), on_error=on_error)
         if shown.as_json:
             sink.add(json_lines(typer.echo))
         if trackers:
-            for tracker in trackers.make(spec.batch.track, batch.out, spec.record()):
-                stack.callback(tracker.finish)
-                sink.add(trackers.feed(tracker))
-        with stop_on_signals(stop, lambda text: sink({"event": "notice", "text": text})):
+            tracking = trackers.Tracking(spec.batch.track, batch.out, spec.record(), notify)
+            sink.add(stack.enter_context(tracking))
+        with stop_on_signals(stop, notify):
             result = run_batch(batch, executor, sink, stop)
+    if errors:
+        raise _as_output_error(errors[0])
     print_result(console, result, batch)
     if result.stopped:
         return INTERRUPTED
     return SOME_FAILED if result.failed else 0
+
+
+def _as_output_error(exc: Exception | SystemExit) -> Exception | SystemExit:
+    """What to raise where the output of a batch could not be written; a closed pipe is nobody's error."""
+    if isinstance(exc, OSError) and not isinstance(exc, BrokenPipeError):
+        return UserError(f"cannot write the output: {exc.strerror or exc}; the same command goes on")
+    return exc
 
 
 def _executor(batch: Batch, stack: ExitStack) -> Executor:

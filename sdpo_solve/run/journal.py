@@ -8,6 +8,7 @@ last line is forgiven. The journal decides nothing: what to sample, and when to 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,10 @@ from sdpo_solve.types import Attempt, Outcome, Policy, Sample, Update
 
 Listener = Callable[[Event], None]
 
+# What the kernel answers where a file system has no locks.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+NO_LOCKS = "this file system has no locks: see to it that no second process works on the same runs"
+
 
 class Journal:
     """The journal of one run, open for writing by one process at a time.
@@ -52,7 +57,7 @@ class Journal:
         except OSError as exc:
             raise JournalError(f"cannot write {self.path}: {exc.strerror or exc}") from None
         try:
-            self._lock()
+            self._is_locked = self._lock()
             self.state = read_state(self.path, run, run_dir)
             self._file.truncate(self.state.end)  # drops a torn line and a group that was never closed
         except BaseException:
@@ -89,6 +94,8 @@ class Journal:
         The header stays as it was first written but for a larger budget, which is written as a header of its
         own: an outcome before it holds no more.
         """
+        if not self._is_locked:
+            self.note("notice", text=NO_LOCKS, once=True)
         if self.state.header:
             self.note("run_resumed", attempts=len(self.history), updates=len(self.state.updates))
             if self.state.header.get("budget", header["budget"]) == header["budget"]:
@@ -163,13 +170,17 @@ class Journal:
     def _finished(self, outcome: Outcome) -> dict[str, Any]:
         return {"event": "run_finished", **asdict(outcome), "elapsed_s": outcome.wall_s}
 
-    def _lock(self) -> None:
+    def _lock(self) -> bool:
+        """Lock the journal for this process; false where its file system has no locks."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as exc:
+            if exc.errno in _WITHOUT_LOCKS:
+                return False
             raise JournalError(
                 f"another process is writing {self.run_dir}; wait for it or choose another --out"
             ) from None
+        return True
 
     # -- writing -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """The journal: whole groups only, a torn last line forgiven, anything else a clear error."""
 
+import errno
+import fcntl
 import json
 from pathlib import Path
 
@@ -72,6 +74,22 @@ def test_two_processes_cannot_write_one_journal(tmp_path: Path) -> None:
         Journal(tmp_path, "test/inc")
     first.close()
     Journal(tmp_path, "test/inc").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: object, how: int) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    events: list[dict] = []
+    journal = Journal(tmp_path, "run", [events.append])
+    journal.start({"problem": "p", "method": "m", "seed": 0})
+    journal.close()
+    assert [event["event"] for event in events] == ["notice", "run_started"]
+    assert "no locks" in events[0]["text"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
