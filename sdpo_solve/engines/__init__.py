@@ -34,6 +34,8 @@ class EngineParts:
     consumed: int
     """How many attempts of the run are in its journal already."""
     progress: TokenProgress | None
+    lora_rank: int = 1
+    """The rank of the adapters that the run will make."""
 
 
 class EnginePlugin(Engine, ABC):

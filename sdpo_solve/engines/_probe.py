@@ -1,15 +1,26 @@
-"""`SwapProbe`: after a swap of weights, compares log-probs of a fixed text by engine and by learner."""
+"""`SwapProbe`: after a swap of weights, compares log-probs of a fixed text by engine and by learner.
+
+Two comparisons. The text's mean log-prob tells wrong weights. What an adapter adds, token by token, tells one
+that is loaded in part: an early update moves log-probs by less than rounding does, so both sides compute it
+with the adapter's product enlarged until it moves them by about a nat.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import EngineError
 from sdpo_solve.model.chat import encode_chat
-from sdpo_solve.types import Message, Prompt
+from sdpo_solve.protocols import PolicyHost
+from sdpo_solve.types import Message, Policy, Prompt
 
 _QUESTION = "Write a Python function `longest(words)` that returns the longest word, the first one on a tie."
 _ANSWER = """```python
@@ -21,6 +32,10 @@ def longest(words):
     return best
 ```"""
 _NOTICEABLE = 0.01
+_ENLARGED_NATS = 1.0
+_MOST_FACTOR = 1e5
+_LEAST_NATS = 1e-7  # of an adapter that adds anything
+_SHARE_OFF = 0.08  # of what the adapter adds; a projection halved is off by about 0.19
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +66,7 @@ class SwapProbe:
         Raises EngineError where the engine's weights are not `model`'s.
         """
         n = self._n_answer
-        now = _Reading(tuple(engine_logprobs[-n:]), forced_logprobs(model, self.ids[:-n], self.ids[-n:], 1.0))
+        now = _Reading(tuple(engine_logprobs[-n:]), self.logprobs(model))
         off = abs(sum(now.engine_T) - sum(now.learner_T)) / n
         if not off <= self._tolerance:  # also where it is not a number
             raise EngineError(
@@ -67,3 +82,70 @@ class SwapProbe:
                     f"of a fixed text moved by {moved:.3f} nats, the engine's did not"
                 )
         self._last = now  # only what was accepted is a measure
+
+    def logprobs(self, model: Any) -> tuple[float, ...]:
+        """Of the answer's tokens, by the learner's model."""
+        return forced_logprobs(model, self.ids[: -self._n_answer], self.ids[-self._n_answer :], 1.0)
+
+    def check_adapter(
+        self, policy: Policy, host: PolicyHost, score: Callable[[Path | None], Sequence[float]]
+    ) -> None:
+        """Compare what an adapter adds to the base in the engine with what it adds in the learner.
+
+        `score`: the engine's log-probs of `ids` with the adapter of a directory, or without any. Raises
+        EngineError where the engine's adapter adds something else.
+        """
+        assert policy.adapter_dir is not None
+        with host.policy_active(Policy(policy.run, 0)) as model:
+            off_T = self.logprobs(model)
+        with host.policy_active(policy) as model:
+            added = _root_mean_square(_differences(self.logprobs(model), off_T))
+            if added < _LEAST_NATS:
+                return
+            factor = min(_MOST_FACTOR, max(1.0, _ENLARGED_NATS / added))
+            with _enlarged(model, factor):
+                learner_T = _differences(self.logprobs(model), off_T)
+        with tempfile.TemporaryDirectory(prefix="sdpo-solve-") as folder:
+            _write_enlarged(policy.adapter_dir, Path(folder), factor)
+            on_T, n = score(Path(folder)), self._n_answer
+            engine_T = _differences(on_T[-n:], score(None)[-n:])
+        off, added = (_root_mean_square(x) for x in (_differences(engine_T, learner_T), learner_T))
+        if not off <= max(_SHARE_OFF * added, self._tolerance):
+            raise EngineError(
+                f"the engine does not hold the whole adapter of policy {policy.key}: enlarged {factor:.0f} "
+                f"times it moves the learner's log-probs by {added:.3f} nats a token, and the engine's by "
+                f"{off:.3f} differently"
+            )
+
+
+@contextmanager
+def _enlarged(model: Any, factor: float) -> Iterator[None]:
+    """Within, every LoRA product of `model` is `factor` times as large."""
+    layers = [m for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)]
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            layer.scaling.update({name: factor * scaling for name, scaling in layer.scaling.items()})
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
+
+
+def _write_enlarged(adapter_dir: Path, out: Path, factor: float) -> None:
+    """A PEFT directory like `adapter_dir`, with a product `factor` times as large."""
+    from safetensors.torch import load_file, save_file
+
+    name = "adapter_model.safetensors"
+    shutil.copy(adapter_dir / "adapter_config.json", out)
+    tensors = load_file(adapter_dir / name)
+    larger = {key: t * factor if key.endswith("lora_B.weight") else t for key, t in tensors.items()}
+    save_file(larger, out / name, {"format": "pt"})
+
+
+def _differences(a_T: Sequence[float], b_T: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(a_T, b_T, strict=True)]
+
+
+def _root_mean_square(values_T: Sequence[float]) -> float:
+    return math.sqrt(sum(x * x for x in values_T) / len(values_T))

@@ -32,6 +32,7 @@ _INSTALL = (
     "pip uninstall -y torchvision torchaudio torchcodec"
 )
 
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
 _BASE = "base"  # no policy's key: those hold an @
 # Where an accelerator is there that torch does not know as a CUDA device.
 _SHARE_UNSIZED = 0.45
@@ -49,7 +50,7 @@ class Options(BaseOptions):
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
     quantization: str | None = Field(None, description="vLLM's quantisation of the sampling copy, e.g. fp8")
     eager: bool | None = Field(None, description="no compilation; None for eager on a CPU, compiled on CUDA")
-    max_lora_rank: int = Field(32, ge=1, description="largest rank of an adapter; memory grows with it")
+    max_lora_rank: int = Field(32, ge=1, description="largest rank of an adapter, at least learner.lora_rank")
     sleep: bool = Field(False, description="give the GPU's memory back between groups (CUDA only)")
     probe_tolerance: float = Field(
         0.03, gt=0, description="mean difference of log-probs to the learner's that a swap may show, in nats"
@@ -69,6 +70,8 @@ class VllmEngine(EnginePlugin):
         Raises PrerequisiteError where vLLM or the weights are missing, ConfigError for options that this
         machine cannot honour.
         """
+        rank = lora_rank(max(options.max_lora_rank, parts.lora_rank))
+        options = options.model_copy(update={"max_lora_rank": rank})
         return cls(parts.model_dir(), options, parts.host, parts.progress)
 
     def __init__(
@@ -120,7 +123,8 @@ class VllmEngine(EnginePlugin):
         ]
         with _engine_errors():
             self._load(policy, woken=self._wake())
-            outputs = self._generate([ids[prompt] for prompt in prompts_G], params_G, self._progress)
+            ids_G = [ids[prompt] for prompt in prompts_G]
+            outputs = self._generate(ids_G, params_G, self._lora, self._progress)
             self._rest()
         return [
             self._sample(prompt, ids[prompt], output.outputs[0], policy)
@@ -140,7 +144,11 @@ class VllmEngine(EnginePlugin):
     # -- requests ------------------------------------------------------------------------------------------
 
     def _generate(
-        self, ids_G: Sequence[tuple[int, ...]], params_G: Sequence[Any], progress: TokenProgress | None = None
+        self,
+        ids_G: Sequence[tuple[int, ...]],
+        params_G: Sequence[Any],
+        lora: Any,
+        progress: TokenProgress | None = None,
     ) -> list[Any]:
         """One finished request output a prompt, in order; what is left of them is aborted on an interrupt."""
         engine = self.llm.llm_engine
@@ -149,9 +157,7 @@ class VllmEngine(EnginePlugin):
         outputs: dict[str, Any] = {}
         try:
             for name, prompt_ids, params in zip(names, ids_G, params_G, strict=True):
-                engine.add_request(
-                    name, {"prompt_token_ids": list(prompt_ids)}, params, lora_request=self._lora
-                )
+                engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params, lora_request=lora)
             n_tokens = 0
             while engine.has_unfinished_requests():
                 for output in engine.step():
@@ -190,42 +196,52 @@ class VllmEngine(EnginePlugin):
         if wanted == self._checked and not woken:
             return
         self._checked = None
-        if wanted != (_BASE if self._lora is None else self._lora.lora_name):
-            self._swap(policy)
-        if self._host is not None:
-            self._check(policy, self._host())
-        elif policy.adapter_dir is not None:
+        if policy.adapter_dir is not None and self._host is None:
             raise EngineError(f"there is no learner to compare policy {policy.key} with")
+        if wanted != (_BASE if self._lora is None else self._lora.lora_name):
+            if policy.adapter_dir is not None and self._host is not None:
+                self._probe.check_adapter(policy, self._host(), self._score_with)
+            self._swap(policy.key, policy.adapter_dir)
+        if self._host is not None:
+            with self._host().policy_active(policy) as model:
+                self._probe.check(policy.key, self._score(self._lora), model)
         self._checked = wanted
 
-    def _swap(self, policy: Policy) -> None:
+    def _swap(self, name: str, adapter_dir: Path | None) -> None:
+        """Have vLLM hold that adapter alone, under a name and id never used before; None: no adapter."""
         engine = self.llm.llm_engine
         if self._lora is not None:
             engine.remove_lora(self._lora.lora_int_id)
             self._lora = None
         engine.reset_prefix_cache()
-        if policy.adapter_dir is None:
+        if adapter_dir is None:
             return
         from vllm.lora.request import LoRARequest
 
         self._n_loras += 1
-        self._lora = LoRARequest(policy.key, self._n_loras, str(policy.adapter_dir))
+        self._lora = LoRARequest(name, self._n_loras, str(adapter_dir))
         if not engine.add_lora(self._lora):
-            raise EngineError(f"vLLM did not take the adapter of policy {policy.key}")
+            raise EngineError(f"vLLM did not take the adapter of policy {name}")
         ids = set(engine.list_loras())
         if ids != {self._n_loras}:
             raise EngineError(f"vLLM holds adapters {sorted(ids)} instead of {self._n_loras} alone")
 
-    def _check(self, policy: Policy, host: PolicyHost) -> None:
+    def _score_with(self, adapter_dir: Path | None) -> list[float]:
+        """As `_score`, with the adapter of a directory, which vLLM holds afterwards, or without any."""
+        if adapter_dir is None:
+            return self._score(None)
+        self._swap(f"probe {self._n_loras}", adapter_dir)
+        return self._score(self._lora)
+
+    def _score(self, lora: Any) -> list[float]:
+        """Log-probs of the probe's text, from its second token on, with an adapter or none."""
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         # Log-probs of a prompt never come from a cache.
-        output = self._generate([self._probe.ids], [params])[0]
+        output = self._generate([self._probe.ids], [params], lora)[0]
         entries = zip(self._probe.ids, output.prompt_logprobs, strict=True)
-        logprobs = [entry[token_id].logprob for token_id, entry in entries if entry is not None]
-        with host.policy_active(policy) as model:
-            self._probe.check(policy.key, logprobs, model)
+        return [entry[token_id].logprob for token_id, entry in entries if entry is not None]
 
     # -- sleep ---------------------------------------------------------------------------------------------
 
@@ -289,13 +305,26 @@ def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dic
         "enable_lora": True,
         "max_loras": 1,
         "max_cpu_loras": 1,
-        "max_lora_rank": options.max_lora_rank,
+        "max_lora_rank": lora_rank(options.max_lora_rank),
         "generation_config": "vllm",  # the model's own would add top-p, top-k and penalties
         "logprobs_mode": "processed_logprobs",  # of the distribution sampled, temperature included
         "disable_log_stats": True,
         **({} if on_cpu else {"gpu_memory_utilization": share}),
         **({"enable_sleep_mode": True} if options.sleep else {}),
     }
+
+
+def lora_rank(rank: int) -> int:
+    """The next rank that vLLM knows.
+
+    Raises ConfigError above the largest.
+    """
+    known = next((known for known in _RANKS if known >= rank), None)
+    if known is None:
+        raise ConfigError(
+            f"vLLM serves adapters up to rank {_RANKS[-1]}; {rank} is more: lower learner.lora_rank"
+        )
+    return known
 
 
 def sampling_arguments(options: Options, spec: SamplingSpec, eos: Collection[int]) -> dict[str, Any]:

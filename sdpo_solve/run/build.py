@@ -143,6 +143,7 @@ class Parts:
             replies=self._replies,
             consumed=n_replies_used,
             progress=self._progress,
+            lora_rank=getattr(self.plan.parts.get("learner"), "lora_rank", 1),
         )
         return self._engine_type.build(self.plan.parts["engine"], parts)
 

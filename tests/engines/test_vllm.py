@@ -247,7 +247,7 @@ def test_a_wrong_adapter_stops_the_run(started: Started) -> None:
 
 
 def listen_to_the_probe(engine: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_proven", None)  # as after its start
+    monkeypatch.setattr(engine, "_checked", None)  # as after its start
     check = engine._probe.check
     monkeypatch.setattr(engine._probe, "check", lambda *args: (calls.append("probe"), check(*args)))
 
@@ -258,7 +258,7 @@ def test_every_swap_is_followed_by_the_probe(started: Started, monkeypatch: pyte
     """The base too: at first, and when a batch goes on to its next problem; what has not changed is not
     asked again. The probe's own token is nobody's progress."""
     engine, calls = started.engine, []
-    engine._swap(Policy("swapper", 0))
+    engine._swap("swapper", None)
     listen_to_the_probe(engine, calls, monkeypatch)
     monkeypatch.setattr(engine, "_progress", lambda n_tokens, n_done: calls.append("sample"))
     adapted = Policy("swapper", 1, started.first.adapter_dir)
@@ -277,8 +277,8 @@ def test_another_base_than_the_learners_stops_the_run(
 ) -> None:
     """Before any update, and again after the next call: what failed its proof is not taken as proven."""
     engine, host = started.engine, started.host
-    engine._swap(Policy("other", 0))
-    monkeypatch.setattr(engine, "_proven", None)
+    engine._swap("other", None)
+    monkeypatch.setattr(engine, "_checked", None)
     head = host.model.get_output_embeddings().weight
     original = head.clone()
     try:
