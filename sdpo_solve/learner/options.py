@@ -7,7 +7,7 @@ Imports no torch, so that a plan can be checked before anything heavy is loaded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,6 +51,13 @@ _BELONGS_TO = {
 
 class Options(BaseOptions):
     """One LoRA step of self-distillation after every group."""
+
+    removed: ClassVar = {
+        "kl_clip": None,
+        "entropy_weight": 0.0,
+        "position_ramp_tokens": 0,
+        "reference_kl": 0.0,
+    }
 
     preset: Literal["default", "paper"] = Field(
         "default", description="paper: Table 12 of 2601.20802; other options given beside it win"
