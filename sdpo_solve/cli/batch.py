@@ -30,6 +30,7 @@ from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import UserError
 from sdpo_solve.report.table import clock
 from sdpo_solve.run.identity import check_out, default_out
+from sdpo_solve.run.options import warnings_of
 from sdpo_solve.sanitize import clean
 
 if TYPE_CHECKING:
@@ -192,8 +193,23 @@ def print_plan(console: Console, batch: Batch) -> None:
         rows.append(("", clean(describe_left_out(batch.left_out))))
     rows.append(("budget", _budget(spec)))
     rows.append(("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}")))
+    rows += [("warning", warning) for warning in _warnings(batch)]
     rows += _cost_rows(left_to_spend(batch, batch.on_disk.costs), batch)
     _print_rows(console, [*rows, ("out", clean(str(batch.out)))])
+
+
+def _warnings(batch: Batch) -> list[str]:
+    """Options that are right and cannot have their effect in this batch."""
+    options = batch.spec.batch
+    first_of = {key.arm: key for key in reversed(batch.keys)}
+    warnings = [
+        f"{arm}: {text}" for arm in options.methods for text in warnings_of(batch.plan_for(first_of[arm]))
+    ]
+    if options.merge and min(options.in_flight, len(batch.keys)) < 2:
+        warnings.append("--merge merges nothing: only one run is under way at a time")
+    if options.only is None and "screening" in options.model_fields_set:
+        warnings.append("--screening is read by --only alone")
+    return warnings
 
 
 def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated
 
 import typer
 from pydantic import Field
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli import live_run
@@ -18,11 +22,13 @@ from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
 from sdpo_solve.config import OUTPUT, REPLIES_HELP, SAMPLING, Flag, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
+from sdpo_solve.model import names
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, default_out
-from sdpo_solve.run.options import make_plan
+from sdpo_solve.run.options import Plan, make_plan, warnings_of
+from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import solve, write_solution
-from sdpo_solve.types import Outcome, OutcomeStatus
+from sdpo_solve.types import Attempt, Finish, Outcome, OutcomeStatus, Status
 
 
 class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
@@ -47,8 +53,11 @@ class RunResult:
     wall_s: float
     confirmed: bool | None
     method: str
+    model: str | None
     seed: int
     out: str
+    program: str | None
+    """The first that solved the problem."""
 
 
 @command(
@@ -77,6 +86,8 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
     plan = make_plan(options)
     out = given.out or default_out(options, options.engine)
     check_out(out)
+    for warning in warnings_of(plan):
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     view = live_run.RunView(console)
 
     def on_tokens(n_tokens: int, n_finished: int) -> None:
@@ -93,14 +104,17 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
         finally:
             run.close()
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
+    if outcome.status is not OutcomeStatus.SOLVED:
+        print_unsolved(console, run, plan)
     if before is not None:
         console.print(
-            Text("this run was finished before; another --seed or --out makes a new one", style="dim")
+            Text("this run was finished before; more --attempts, another --seed or --out go on", style="dim")
         )
-    return _result(outcome, options, run.journal.run_dir)
+    return _result(outcome, run, plan)
 
 
-def _result(outcome: Outcome, options: RunOptions, run_dir: Path) -> RunResult:
+def _result(outcome: Outcome, run: build.Run, plan: Plan) -> RunResult:
+    solving = (attempt.code for attempt in run.journal.history if attempt.verdict.solved)
     return RunResult(
         solved=outcome.status is OutcomeStatus.SOLVED,
         status=outcome.status.value,
@@ -109,7 +123,64 @@ def _result(outcome: Outcome, options: RunOptions, run_dir: Path) -> RunResult:
         tokens=outcome.tokens,
         wall_s=outcome.wall_s,
         confirmed=outcome.confirmed,
-        method=options.method,
-        seed=options.seed,
-        out=str(run_dir),
+        method=plan.run.method,
+        model=(plan.run.model or names.default_name()) if plan.has_weights else None,
+        seed=plan.run.seed,
+        out=str(run.journal.run_dir),
+        program=next(solving, None),
     )
+
+
+# -- not solved ----------------------------------------------------------------------------------------------
+
+
+def print_unsolved(console: Console, run: build.Run, plan: Plan) -> None:
+    """What the attempts failed at, the best of them, and what to try next."""
+    history = run.journal.history
+    failures = Counter(map(failure_of, history)).most_common()
+    console.print(Text("; ".join(f"{n} {what}" for what, n in failures)), soft_wrap=True)
+    best = max(history, key=lambda attempt: (attempt.code is not None, n_passed(attempt)))
+    if best.code is not None:
+        passed = f"{n_passed(best)} of {len(best.verdict.cases)} tests passed"
+        console.print(Text(f"\nthe best is attempt {best.index}: {passed}"))
+        console.print(Text(indent(clean(best.code).rstrip(), "  "), style="dim"), soft_wrap=True)
+    console.print(Text("\nto try next, the same command with"))
+    table = Table.grid(padding=(0, 2))
+    for flag, why in next_steps(history, run, plan):
+        table.add_row(Text(f"  {flag}"), Text(why, style="dim"))
+    console.print(table)
+
+
+def n_passed(attempt: Attempt) -> int:
+    """Tests that an attempt passed."""
+    return sum(case.status is Status.ACCEPTED for case in attempt.verdict.cases)
+
+
+def failure_of(attempt: Attempt) -> str:
+    """What became of an attempt, in words that follow a count."""
+    was_cut = attempt.sample.finish is Finish.LENGTH
+    if attempt.code is None:
+        return "cut off at the token limit before a program" if was_cut else "without a program"
+    case = attempt.verdict.first_failure
+    if case is None:
+        return "solved" if attempt.verdict.solved else "not judged"
+    status = case.status.value.replace("_", " ")
+    return f"{status} in {'a visible' if case.visible else 'a hidden'} test" + ", cut off" * was_cut
+
+
+def next_steps(history: Sequence[Attempt], run: build.Run, plan: Plan) -> list[tuple[str, str]]:
+    """Flags that may help, the likeliest first, and why."""
+    n_cut = sum(attempt.sample.finish is Finish.LENGTH for attempt in history)
+    options = plan.parts[plan.run.method]
+    steps = []
+    if 4 * n_cut >= len(history):
+        share = f"{n_cut} of {len(history)} answers were cut off"
+        steps.append((f"--max-tokens {2 * run.spec.max_tokens}", f"{share} (a run of its own)"))
+    steps.append((f"--attempts {2 * plan.run.attempts}", "this run goes on"))
+    if getattr(options, "feedback_attempts", None) == 0:
+        n = max(1, getattr(options, "group_size", 8) // 8)
+        setting = f"--set {plan.run.method}.feedback_attempts={n}"
+        steps.append((setting, "some attempts see what failed before (a run of its own)"))
+    if plan.has_weights:
+        steps.append(("--model NAME", "a larger model: 'sdpo-solve model list'"))
+    return steps

@@ -228,7 +228,7 @@ def test_run_json_is_the_contract(place: Place) -> None:
     assert done.returncode == 0
     result = json.loads(one_line(done.stdout))
     assert set(result) == {
-        "solved", "status", "discovery_time", "attempts", "tokens", "wall_s", "confirmed", "method", "seed", "out",
+        "solved", "status", "discovery_time", "attempts", "tokens", "wall_s", "confirmed", "method", "model", "seed", "out", "program",
     }  # fmt: skip
     assert (result["solved"], result["discovery_time"], result["attempts"]) == (True, 3, 4)
     assert result["confirmed"] is True

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from sdpo_solve import engines, methods, sandboxes
+from sdpo_solve.config import RunOptions
 from sdpo_solve.engines import scripted, vllm
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import memory
+from sdpo_solve.run.options import make_plan, warnings_of
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.types import (
     Attempt,
@@ -283,6 +285,26 @@ def test_bubblewrap_separates_tests_as_it_is_told() -> None:
     if os.geteuid() == 0:
         assert "user ids" in identity(separate="uid")
         assert identity() == identity(separate="uid")
+
+
+# -- options that cannot act ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"group_size": 8, "attempts": 8}, "nothing is learned"),
+        ({"attempts": 16}, "--group-size 16"),
+        ({"group_size": 7, "attempts": 8}, None),
+        ({"method": "best-of-k", "group_size": 8, "attempts": 8}, None),
+        ({"engine": "scripted"}, "learns nothing here"),
+        ({"engine": "scripted", "model": "tiny"}, None),
+        ({"tokens": 100, "max_tokens": 100}, "--tokens 100"),
+    ],
+)
+def test_an_option_that_cannot_act_is_warned_of(given: dict[str, Any], words: str | None) -> None:
+    warnings = warnings_of(make_plan(RunOptions(**given)))
+    assert [words in warning for warning in warnings] == ([True] if words else [])
 
 
 # -- the guard ---------------------------------------------------------------------------------------------

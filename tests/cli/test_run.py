@@ -1,0 +1,46 @@
+"""What `run` says besides its live view: warnings before it starts, and what to do where nothing solved."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sdpo_solve.cli.main import app
+from tests.helpers.batches import make_problems
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_problems(tmp_path / "problems", 1)
+    return tmp_path
+
+
+def run(folder: Path, texts: list[str], *flags: str) -> Result:
+    (folder / "replies").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    scripted = ("--engine", "scripted", "--replies", "replies", "--out", "out")
+    return CliRunner().invoke(app, ["run", "problems/say-0.json", *scripted, *flags], env={"COLUMNS": "80"})
+
+
+def test_an_unsolved_run_says_why_and_what_to_try(folder: Path) -> None:
+    texts = ["no code", "```python\nprint(1)\n```", "no code", "```python\nprint(2)\n```"]
+    result = run(folder, texts, "--attempts", "4", "--group-size", "2")
+    assert result.exit_code == 1
+    assert "2 without a program" in result.output
+    assert "2 wrong answer in a visible test" in result.output
+    assert "the best is attempt 2: 0 of 2 tests passed" in result.output
+    assert "--attempts 8" in result.output
+    assert "feedback_attempts=1" in result.output
+    assert "warning: sdpo learns nothing here" in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_json_holds_the_program_that_solved(folder: Path) -> None:
+    program = "```python\nprint(0)\n```"
+    result = run(folder, ["no", program], "--method", "best-of-k", "--group-size", "1", "--json")
+    record = json.loads(result.stdout)
+    assert (record["solved"], record["program"], record["model"]) == (True, "print(0)", None)
+    assert not result.exit_code
