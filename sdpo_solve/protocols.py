@@ -184,5 +184,10 @@ class Method(Protocol):
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
         """The prompts of the next group: at least one, at most `n`."""
 
+    def policies(
+        self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
+    ) -> list[Policy]:
+        """The policy that each attempt of the group is sampled from; `policy` is the newest."""
+
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
         """Learn from the group just graded, the last part of `history`; None where nothing is learned."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
-from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy
+from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample
 
 
 def solve(run: Run) -> Outcome:
@@ -53,7 +54,8 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
     seeds_G = [attempt_seed(run.seed, problem.id, first + g) for g in range(len(prompts_G))]
     started_s = time.monotonic()
     journal.note("sampling", first=first, size=len(prompts_G))
-    samples_G = run.engine.sample(prompts_G, seeds_G, policy, run.spec)
+    policies_G = run.method.policies(journal.history, policy, prompts_G)
+    samples_G = sample_group(run, prompts_G, seeds_G, policies_G)
     sampled_s = time.monotonic()
     journal.note("grading", size=len(samples_G))
     extracted_G = [run.grader.extract(problem, sample) for sample in samples_G]
@@ -65,6 +67,18 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
         group.append(Attempt(first + g, sample, extracted.code, verdict, text))
     journal.append_group(group, sample_s=sampled_s - started_s, grade_s=graded_s - sampled_s)
     return group
+
+
+def sample_group(
+    run: Run, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policies_G: Sequence[Policy]
+) -> list[Sample]:
+    """One sample a prompt, in order, each from its policy; one call of the engine a policy."""
+    samples: dict[int, Sample] = {}
+    for policy in dict.fromkeys(policies_G):
+        own = [g for g, other in enumerate(policies_G) if other == policy]
+        prompts, seeds = [prompts_G[g] for g in own], [seeds_G[g] for g in own]
+        samples |= dict(zip(own, run.engine.sample(prompts, seeds, policy, run.spec), strict=True))
+    return [samples[g] for g in range(len(prompts_G))]
 
 
 def write_solution(run: Run) -> None:

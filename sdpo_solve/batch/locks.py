@@ -145,6 +145,11 @@ class LockedMethod:
         with self.locks.sampling():
             return self.method.propose(problem, history, n)
 
+    def policies(
+        self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
+    ) -> list[Policy]:
+        return self.method.policies(history, policy, prompts_G)
+
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
         self.locks.stop.check()
         with self.locks.learning():

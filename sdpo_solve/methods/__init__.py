@@ -19,7 +19,7 @@ from sdpo_solve.config import Options
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner, Method
 from sdpo_solve.registry import Registry
-from sdpo_solve.types import Attempt, Example, Problem, SamplingSpec, Update
+from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,12 @@ class MethodPlugin(Method, ABC):
     @abstractmethod
     def build(cls, options: Any, parts: MethodParts) -> MethodPlugin:
         """The method of one run; `options` is of `options_type`."""
+
+    def policies(
+        self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
+    ) -> list[Policy]:
+        """The newest policy for all of them."""
+        return [policy] * len(prompts_G)
 
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
         """The attempt as the learner sees it; without a teacher, unless a method says otherwise."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
-from sdpo_solve.methods import MethodParts, MethodPlugin
+from sdpo_solve.methods import MethodParts, MethodPlugin, _schedule
 from sdpo_solve.methods._shuffled import foreign_feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner
@@ -39,6 +39,37 @@ class Options(BaseOptions):
         ge=0,
         description="attempts of a group that are sampled with the feedback of an earlier failure in the "
         "prompt, as the teacher has it; they count as any attempt and nothing is learned from them",
+    )
+    growth: Literal["constant", "doubling"] = Field(
+        "constant",
+        description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size, so that feedback is used "
+        "from the second attempt on",
+    )
+    feedback_share: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="share of each group that is sampled with feedback, in place of feedback_attempts",
+    )
+    feedback_floor: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="feedback_share follows the progress of the two forms (visible tests passed by new "
+        "programs), and neither gets less than this; None: it stays as it is",
+    )
+    learn_after: int = Field(
+        0, ge=0, description="failures before the first update, which then learns from all of them at once"
+    )
+    base_share: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="share of each group that is sampled from the base model once updates were made, against "
+        "a policy that went wrong; nothing is learned from it",
+    )
+    learn_from_feedback_attempts: bool = Field(
+        False, description="learn from attempts that were sampled with feedback as well"
     )
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
@@ -64,7 +95,16 @@ class Sdpo(MethodPlugin):
 
     options_type = Options
     learns = True
-    learning_options = frozenset({"teacher", "attempt_in_prompt", "reward"})
+    learning_options = frozenset(
+        {
+            "teacher",
+            "attempt_in_prompt",
+            "reward",
+            "learn_after",
+            "base_share",
+            "learn_from_feedback_attempts",
+        }
+    )
 
     @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
@@ -73,6 +113,16 @@ class Sdpo(MethodPlugin):
             raise ConfigError(
                 f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
                 "attempts to learn from; choose fewer"
+            )
+        if options.feedback_share and options.feedback_attempts:
+            raise ConfigError("sdpo.feedback_share and sdpo.feedback_attempts: give one of them")
+        if options.feedback_floor is not None and not options.feedback_share:
+            raise ConfigError("sdpo.feedback_floor would do nothing without sdpo.feedback_share")
+        reads_feedback = options.feedback_share or options.feedback_attempts
+        if options.learn_from_feedback_attempts and not reads_feedback:
+            raise ConfigError(
+                "sdpo.learn_from_feedback_attempts would do nothing: no attempt is sampled with feedback; "
+                "add sdpo.feedback_share=0.5"
             )
         before_success = not stops_at_first or options.reward == "visible-share"
         way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
@@ -121,24 +171,58 @@ class Sdpo(MethodPlugin):
         return self.learner.resume(self.run, self.policies_dir, self.seed, resume_from.version)
 
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
-        """The question as it is, then (once something has failed) the told ones, newest feedback first."""
-        size = min(n, self.options.group_size)
-        said = dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved)
-        told = [self.prompter.teacher(problem, feedback=text) for text in said]
-        n_told = min(self.options.feedback_attempts, size - 1) if told else 0
-        asked = [told[i % len(told)] for i in range(n_told)]
-        return [self.prompter.student(problem)] * (size - n_told) + asked
+        """Prompts of the question alone, then those with feedback: distinct texts, the newest first."""
+        size = min(n, _schedule.group_size(len(history), self.options.group_size, self.options.growth))
+        question = self.prompter.student(problem)
+        texts = list(dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved))
+        n_with = self._n_with_feedback(history, question, size) if texts else 0
+        with_feedback = [
+            self.prompter.teacher(problem, feedback=texts[i % len(texts)]) for i in range(n_with)
+        ]
+        return [question] * (size - n_with) + with_feedback
+
+    def _n_with_feedback(self, history: Sequence[Attempt], question: Prompt, size: int) -> int:
+        options = self.options
+        if not options.feedback_share:
+            return min(options.feedback_attempts, size - 1)
+        share = _schedule.feedback_share(
+            history, lambda a: a.sample.prompt != question, options.feedback_share, options.feedback_floor
+        )
+        return _schedule.split(share, size)
+
+    def policies(
+        self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
+    ) -> list[Policy]:
+        """The base model for every k-th attempt of the group, so that it gets its share of both forms."""
+        size = len(prompts_G)
+        n_base = _schedule.split(self.options.base_share, size) if policy.version else 0
+        base = {round((i + 0.5) * size / n_base - 0.5) for i in range(n_base)}
+        return [Policy(self.run, 0) if g in base else policy for g in range(size)]
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
-        """One step over the group's attempts at the plain question; None where there are no weights."""
+        """One step over what the newest policy answered to the question alone in this group.
+
+        The first step is over all groups until then. None where there is nothing to learn from, too few
+        failures, or no weights.
+        """
         if self.learner is None:
             return None
         first = next((attempt for attempt in history if attempt.verdict.solved), None)
         if first is not None and first in group:
             self.learner.keep(first.sample.policy)
-        question = self.prompter.student(problem)
-        own = [attempt for attempt in group if attempt.sample.prompt == question]
-        return self.learner.learn([self.example(problem, attempt, history) for attempt in own], self.spec)
+        n_failed = sum(not attempt.verdict.solved for attempt in history)
+        if n_failed < self.options.learn_after:
+            return None
+        n_failed_before = n_failed - sum(not attempt.verdict.solved for attempt in group)
+        fresh = history if n_failed_before < self.options.learn_after else group
+        question, newest = self.prompter.student(problem), max(a.sample.policy.version for a in fresh)
+        examples = [
+            self.example(problem, attempt, history)
+            for attempt in fresh
+            if attempt.sample.policy.version == newest
+            and (attempt.sample.prompt == question or self.options.learn_from_feedback_attempts)
+        ]
+        return self.learner.learn(examples, self.spec) if examples else None
 
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
         """The attempt with its teacher's prompt, None where that would hold nothing new.

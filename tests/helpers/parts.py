@@ -100,6 +100,11 @@ class CountMethod:
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
         return [Prompter().student(problem)] * min(n, self.size)
 
+    def policies(
+        self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
+    ) -> list[Policy]:
+        return [policy] * len(prompts_G)
+
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
         if not self.learns:
             return None

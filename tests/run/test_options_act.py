@@ -5,8 +5,8 @@ without a case fails the test. Runs are real ones on the tiny model.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sdpo_solve.learner.learner import LoraLearner
 from sdpo_solve.learner.options import PRESETS
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import sdpo
+from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import (
@@ -245,10 +246,48 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
     "group_size": ({"group_size": 3}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "teacher": ({"teacher": "shuffled"}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
     "feedback_attempts": ({"feedback_attempts": 1}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
+    "growth": ({"growth": "doubling"}, lambda m: len(m.propose(PROBLEM, [], 64))),
+    "feedback_share": ({"feedback_share": 0.5}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
+    "feedback_floor": (
+        {"feedback_share": 0.9, "feedback_floor": 0.5},
+        lambda m: replace(m, options=m.options.model_copy(update={"feedback_share": 0.9})).propose(
+            PROBLEM, [FAILED], 64
+        ),
+    ),
+    "learn_after": ({"learn_after": 2}, lambda m: Learned.by(m)),
+    "base_share": (
+        {"base_share": 0.5},
+        lambda m: m.policies([], Policy("run", 1), [Prompt(())] * 4),
+    ),
+    "learn_from_feedback_attempts": (
+        {"learn_from_feedback_attempts": True},
+        lambda m: Learned.by(m),
+    ),
     "attempt_in_prompt": ({"attempt_in_prompt": True}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
     "reward": ({"reward": "visible-share"}, lambda m: m.example(PROBLEM, PARTIAL, [PARTIAL]).reward),
 }
 PROBLEM = Problem("add", "Add.", Kind.STDIN, (TestCase("1 2\n", "3\n", True),))
+
+
+class Learned:
+    """A learner that keeps what it learns from."""
+
+    def __init__(self) -> None:
+        self.examples: list[Example] = []
+
+    def learn(self, examples: Sequence[Example], spec: SamplingSpec) -> None:
+        self.examples = list(examples)
+
+    @classmethod
+    def by(cls, m: sdpo.Sdpo) -> int:
+        """How many examples `m` learns from in a group of one plain attempt and one with feedback."""
+        learner, question = cls(), Prompter().student(PROBLEM)
+        plain = replace(FAILED, sample=replace(FAILED.sample, prompt=question))
+        m = replace(m, learner=learner, options=m.options.model_copy(update={"feedback_share": 0.5}))
+        m.learn(PROBLEM, [plain], [plain])
+        before = len(learner.examples)
+        m.learn(PROBLEM, [plain, FAILED], [plain, FAILED])
+        return 10 * before + len(learner.examples)
 
 
 def test_every_option_of_sdpo_has_a_case() -> None:
