@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,10 +32,12 @@ class Engine:
 
 
 @contextmanager
-def second_engine(folder: Path, *options: str) -> Iterator[Engine]:
+def second_engine(*options: str) -> Iterator[Engine]:
     """An engine of its own that holds the image for Python; its data lie in memory. Root only."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip("needs root and dockerd for an engine of its own")
+    folder = Path(tempfile.mkdtemp(prefix="sdpo-solve-engine-"))
+    folder.chmod(0o711)  # users of remapped ids pass through
     data = folder / "data"
     data.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900m", "none", str(data)], check=True)
@@ -58,6 +61,7 @@ def second_engine(folder: Path, *options: str) -> Iterator[Engine]:
         process.terminate()
         process.wait(60)
         subprocess.run(["umount", "-l", str(data)], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 Rewrite = Callable[[bytes], bytes | None]

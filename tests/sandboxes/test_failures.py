@@ -100,6 +100,7 @@ def test_the_image_deleted_while_in_use() -> None:
     sandbox = docker.DockerSandbox(docker.Options(image=name, boxes_ready=0, parallel=1))
     try:
         assert still_works(sandbox)
+        assert gone(lambda: own_containers(os.getpid()))  # an image in use would only lose its name
         subprocess.run(["docker", "rmi", "-f", name], check=True, capture_output=True)
         with pytest.raises(SandboxError, match=r"a box cannot be started: .*No such image"):
             still_works(sandbox)
@@ -265,12 +266,9 @@ def test_missing_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine() -> Iterator[Engine]:
     """A second Docker engine whose data lie in a small file system in memory; root only."""
-    with (
-        second_engine(tmp_path_factory.mktemp("engine")) as engine,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with second_engine() as engine, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", engine.host)
         yield engine
 

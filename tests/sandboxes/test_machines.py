@@ -64,10 +64,10 @@ def test_a_map_without_ids_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.fixture(scope="module")
-def remapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[docker.DockerSandbox]:
+def remapped() -> Iterator[docker.DockerSandbox]:
     """Boxes of an engine whose containers have 65,536 ids, as rootless engines do."""
     with (
-        second_engine(tmp_path_factory.mktemp("engine"), "--userns-remap=default") as engine,
+        second_engine("--userns-remap=default") as engine,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("DOCKER_HOST", engine.host)

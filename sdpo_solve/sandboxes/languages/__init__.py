@@ -6,6 +6,7 @@ A language's file has `PLUGIN = Language(...)`; its image is made from `sandbox_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
 
 from sdpo_solve.registry import Registry
@@ -51,6 +52,7 @@ def names() -> list[str]:
     return REGISTRY.names()
 
 
+@cache
 def get(name: str) -> Language:
     """Raises ConfigError for a language that is not there."""
     return REGISTRY.load(name)
