@@ -7,6 +7,8 @@ its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -79,12 +81,21 @@ def exit_code(exc: SdpoSolveError) -> Literal[2, 3, 4]:
     return 3 if isinstance(exc, PrerequisiteError) else 4
 
 
+# What the kernel answers to a write that does not fit; what writes files names the file.
+_OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
     share_freed_memory()
     end_on_signals(_say_interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without UTF-8 lacks × and –
     try:
         code = app(standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except SdpoSolveError as exc:
         _complain(str(exc), failed=isinstance(exc, RunError))
         code = exit_code(exc)
@@ -105,10 +116,15 @@ def main() -> None:
                 end_at_once(int(exc.code))
             raise
         code = _output_closed()
-    except Exception:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses
-        traceback.print_exc()
-        _complain("this is a fault of sdpo-solve; please report it with the lines above")
-        code = 70
+    except Exception as exc:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses
+        if isinstance(exc, OSError) and exc.filename is None and exc.errno in _OUTPUT_FULL:
+            _output_closed()
+            _complain(f"cannot write the output: {exc.strerror}")
+            code = 2
+        else:
+            traceback.print_exc()
+            _complain("this is a fault of sdpo-solve; please report it with the lines above")
+            code = 70
     if code in _ENDED:  # typer turns most interrupts into the first itself
         _say_interrupted(code)
         end_at_once(code)
