@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,9 +16,11 @@ from rich.text import Text
 
 from sdpo_solve.cli.flags import RUNS, RUNS_HELP, WithJson, command
 from sdpo_solve.config import Flag, Listed, Options
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, SdpoSolveError
 
 if TYPE_CHECKING:
+    from sdpo_solve.report.cohort import Cohort
+    from sdpo_solve.report.figures import Report
     from sdpo_solve.report.problems import Marks
 
 
@@ -30,6 +35,9 @@ class FigureOptions(Options):
         (), description="points of the table, e.g. 1,16,64 (default: a few)"
     )
     against: str | None = Field(None, description="the arm that the others are compared with (default: sdpo)")
+    set_number: Annotated[int | None, Flag(name="set", metavar="N")] = Field(
+        None, ge=1, description="of runs that must not be mixed the N-th consistent set"
+    )
     common: bool = Field(False, description="only the problems and seeds that every arm has")
     screening: Annotated[Path | None, Flag(metavar="DIR")] = Field(
         None, description="a screening that says which problems are hard and very hard"
@@ -43,7 +51,16 @@ class ReportCommand(WithJson, FigureOptions):
     no_curves: bool = Field(False, description="tables only")
     as_csv: Annotated[bool, Flag(name="csv")] = Field(False, description="one row a run, as CSV")
     as_markdown: Annotated[bool, Flag(name="markdown")] = Field(False, description="the tables in Markdown")
-    png: Path | None = Field(None, description="write the curves to this PNG file")
+    as_latex: Annotated[bool, Flag(name="latex")] = Field(
+        False, description="the main tables in LaTeX (booktabs)"
+    )
+    full: bool = Field(False, description="every table, not the answer alone")
+    png: Path | None = Field(None, description="write the curves to this file, as wide as a page of a paper")
+    pdf: Path | None = Field(None, description="the same as PDF")
+    svg: Path | None = Field(None, description="the same as SVG")
+    band: str | None = Field(
+        None, description="in a picture of more than two arms: the arm whose interval is drawn as a band"
+    )
     html: Path | None = Field(None, description="write one self-contained page to this file")
 
 
@@ -52,20 +69,21 @@ class ReportCommand(WithJson, FigureOptions):
     "report runs/first",
     "report runs/first --x seconds --linear",
     "report runs/first --json",
+    "report runs/first --full",
     "report runs/first --html report.html --png curves.png",
 )
 def report(given: ReportCommand) -> None:
-    """discovery@k, speed-ups and a table by problem, from the journals of runs alone.
+    """What the runs show: how far each arm got, which is quicker and how sure that is, from journals alone.
 
     Works at any time, also while a batch is running.
     """
     from sdpo_solve.report import archive, files, plots
-    from sdpo_solve.report.cohort import Axis, load_cohort
+    from sdpo_solve.report.cohort import Axis
     from sdpo_solve.report.figures import ReportOptions, make_report
     from sdpo_solve.report.text import report_renderable
 
-    if given.as_json + given.as_csv + given.as_markdown > 1:
-        raise ConfigError("--json, --csv and --markdown: give one of them")
+    if given.as_json + given.as_csv + given.as_markdown + given.as_latex > 1:
+        raise ConfigError("--json, --csv, --markdown and --latex: give one of them")
     options = ReportOptions(
         axis=Axis(given.x),
         at=tuple(sorted(set(given.at))) or None,
@@ -75,29 +93,63 @@ def report(given: ReportCommand) -> None:
         marks=_marks(given.screening) if given.screening is not None else None,
     )
     with archive.unpacked(given.sources) as dirs:
-        cohort = load_cohort(dirs)
+        cohort = _cohort(dirs, given)
         figures = make_report(cohort, options)
-        if given.png is not None:
-            plots.write_picture(figures, given.png, linear=given.linear)
-        if given.html is not None:
-            from sdpo_solve.report import page
-
-            page.write_page(figures, cohort, given.html)
+        not_written = _write_files(figures, cohort, given)
     if given.as_json:
         typer.echo(json.dumps(files.as_json(figures), indent=2))
     elif given.as_csv:
         typer.echo(files.as_csv(cohort), nl=False)
     elif given.as_markdown:
         typer.echo(files.as_markdown(figures))
+    elif given.as_latex:
+        typer.echo(files.as_latex(figures))
     else:
         console = Console(highlight=False)
         curves = (
             None if given.no_curves else plots.terminal_curves(figures, console.width, linear=given.linear)
         )
-        console.print(report_renderable(figures, curves))
-    for path in (given.png, given.html):
-        if path is not None:
-            Console(stderr=True, highlight=False).print(Text(f"written: {path}"), soft_wrap=True)
+        console.print(report_renderable(figures, curves, full=given.full))
+    if not_written:
+        raise not_written[0]
+
+
+def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
+    """The runs; where they must not be mixed and no set is chosen, a command for each set is listed."""
+    from sdpo_solve.report.cohort import load_cohort
+    from sdpo_solve.report.consistency import MixedRuns
+
+    try:
+        return load_cohort(dirs, given.set_number)
+    except MixedRuns as exc:
+        command = f"sdpo-solve report {shlex.join(map(str, given.sources))}"
+        typer.echo(exc.commands(command), err=True)
+        raise
+
+
+def _write_files(figures: Report, cohort: Cohort, given: ReportCommand) -> list[SdpoSolveError]:
+    """Write each file that was given, whatever became of the others; the errors of those not written."""
+    from sdpo_solve.report import page, plots
+
+    draw = partial(plots.write_picture, figures, linear=given.linear, band=given.band)
+    forms = {"png": given.png, "pdf": given.pdf, "svg": given.svg}
+    writers: dict[Path | None, Callable[[Path], None]] = {
+        path: partial(draw, form=form) for form, path in forms.items()
+    }
+    writers[given.html] = partial(page.write_page, figures, cohort)
+    errors: list[SdpoSolveError] = []
+    console = Console(stderr=True, highlight=False)
+    for path, write in writers.items():
+        if path is None:
+            continue
+        try:
+            write(path)
+            line = f"written: {path}"
+        except SdpoSolveError as exc:
+            errors.append(exc)
+            line = f"not written: {path}"
+        console.print(Text(line), soft_wrap=True)
+    return errors
 
 
 def _marks(screening: Path) -> Marks:

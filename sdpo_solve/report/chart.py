@@ -13,8 +13,8 @@ from sdpo_solve.report.sections import number
 from sdpo_solve.report.statistics import Floats
 from sdpo_solve.report.style import ArmStyle, arm_style
 
-_WIDTH, _HEIGHT = 720.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 12.0, 50.0
+_WIDTH, _HEIGHT = 720.0, 380.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 14.0, 12.0, 66.0  # room for the larger letters of a narrow screen
 _STEPS = (1, 2, 5)  # round values of a decade
 _N_MARKERS = 6
 
@@ -48,6 +48,7 @@ class DrawnCurve:
     """One arm: SVG paths of its line and of its interval."""
 
     arm: str
+    place: int
     style: ArmStyle
     line: str
     band: str
@@ -93,6 +94,7 @@ def _drawn(found: Curve, span: Span) -> DrawnCurve:
     )
     return DrawnCurve(
         arm=found.arm,
+        place=found.place,
         style=arm_style(found.place),
         line="M" + "L".join(_corners(found.x_K, found.y_K, span)),
         band="M" + "L".join([*there, *back]) + "Z",

@@ -1,15 +1,13 @@
 """Which runs may stand in one report, and as which arms.
 
-Runs of one method (or of one name given to it) with the same settings are one arm. Runs that answer different
-questions (another model, grader, feedback mode, sampling, engine option that changes answers) are refused,
-failed runs are set aside and counted.
-Computes no statistics.
+Runs of one method (or of one name given to it) with the same settings are one arm; failed runs are set aside
+and counted. Which runs may stand together is decided in `consistency.py`. Computes no statistics.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,9 +15,9 @@ from typing import Any
 
 from sdpo_solve import methods
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.report.consistency import choose, consistent_sets
 from sdpo_solve.report.runs import RunRecord, read_runs
 from sdpo_solve.report.statistics import Arm, Observation, make_arm
-from sdpo_solve.run.records import RunStarted
 
 
 class Axis(StrEnum):
@@ -64,10 +62,10 @@ class Cohort:
         return [run for runs in self.arms.values() for run in runs]
 
 
-def load_cohort(sources: Sequence[Path]) -> Cohort:
-    """Every run in or under `sources`.
+def load_cohort(sources: Sequence[Path], set_number: int | None = None) -> Cohort:
+    """Every run in or under `sources`; of runs that must not be mixed those of one set (1: the largest).
 
-    Raises ConfigError where there is none, where two are the same run, or where they must not be mixed.
+    Raises ConfigError where there is none, where two are the same run, MixedRuns where no set is chosen.
     """
     found = read_runs(sources)
     unreadable = [str(error) for error in found.damaged]
@@ -75,12 +73,11 @@ def load_cohort(sources: Sequence[Path]) -> Cohort:
         why = f"; cannot read {unreadable[0].removeprefix('cannot read ')}" if unreadable else ""
         where = ", ".join(str(source) for source in sources)
         raise ConfigError(f"no runs under {where}{why}")
-    return make_cohort(found.runs, unreadable)
+    return make_cohort(choose(consistent_sets(found.runs), set_number), unreadable)
 
 
 def make_cohort(runs: Sequence[RunRecord], unreadable: Sequence[str] = ()) -> Cohort:
-    """Sort runs into arms; raises ConfigError as `load_cohort` does."""
-    refuse_mixed(runs)
+    """Sort consistent runs into arms; raises ConfigError where two are the same run."""
     arms: dict[str, list[RunRecord]] = {}
     named = {run.arm: run.method for run in runs}
     for name in sorted(named, key=lambda name: (not _learns(named[name]), name != named[name], name)):
@@ -157,68 +154,7 @@ def shared_end(arms: Sequence[Arm]) -> float:
     return min(*(arm.horizon for arm in arms), max(end(arm) for arm in arms))
 
 
-# -- what may be mixed ---------------------------------------------------------------------------------------
-
-# Facts that all runs of one report share; the text is how a refusal calls them.
-_SHARED: Mapping[str, Callable[[RunStarted], Any]] = {
-    "feedback mode": lambda header: header.feedback_mode,
-    "model": lambda header: header.model_identity,
-    "grader": lambda header: header.identity.get("grader"),
-    "language": lambda header: header.language,
-    "temperature": lambda header: header.options.get("temperature"),
-    "max tokens": lambda header: header.options.get("max_tokens"),
-    "system message": lambda header: header.options.get("system"),
-    "thinking": lambda header: header.options.get("thinking"),
-    "extraction rule": lambda header: header.options.get("extract", "livecodebench"),
-}
-# Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
-# identity holds. All others of these parts must agree, those of a later version too.
-_FREE: Mapping[str, frozenset[str]] = {
-    "engine": frozenset({
-        "batch_rows", "memory_share", "cpu_cache_gb", "tensor_parallel", "eager", "max_lora_rank", "sleep",
-        "probe_tolerance",
-    }),
-    "judge": frozenset({"boxes", "retries"}),
-    "sandbox": frozenset({
-        "boxes_ready", "parallel", "memory_mb", "language", "image", "runtime", "separate",
-    }),
-}  # fmt: skip
-
-
-def refuse_mixed(runs: Sequence[RunRecord]) -> None:
-    """Raises ConfigError naming the fact in which two of the runs differ, and the two."""
-    for what, fact_of in _SHARED.items():
-        _refuse_difference(what, [(run, fact_of(run.header)) for run in runs])
-    for part in _FREE:
-        _refuse_options(part, runs)
-    tasks: dict[tuple[str, int], list[RunRecord]] = {}
-    for run in runs:  # which half of the tests is quoted may depend on the seed
-        tasks.setdefault((run.problem, run.seed), []).append(run)
-    for same in tasks.values():
-        digests = [(run, run.header.config.get("problem", {}).get("digest")) for run in same]
-        _refuse_difference(f"content of problem {same[0].problem}", digests)
-
-
-def _refuse_options(part: str, runs: Sequence[RunRecord]) -> None:
-    """Raises ConfigError where an option of the part differs that changes answers or verdicts.
-
-    An option that one engine does not have is unset there. Limits of a sandbox always have a value: where a
-    journal names none it is older than the option, and nothing is known.
-    """
-    given = [(run, run.header.parts.get(part) or {}) for run in runs]
-    for key in sorted({key for _, options in given for key in options} - _FREE[part]):
-        known = [(run, options.get(key)) for run, options in given if part != "sandbox" or key in options]
-        _refuse_difference(f"{part}.{key}", known)
-
-
-def _refuse_difference(what: str, facts: Sequence[tuple[RunRecord, Any]]) -> None:
-    first_run, first = facts[0]
-    for run, fact in facts[1:]:
-        if fact != first:
-            raise ConfigError(
-                f"these runs must not be mixed: {what} is {first!r} in {first_run.run_dir} and {fact!r} in "
-                f"{run.run_dir}; report them apart"
-            )
+# -- arms ----------------------------------------------------------------------------------------------------
 
 
 def _refuse_doubles(arm: str, runs: Sequence[RunRecord]) -> None:
@@ -255,6 +191,22 @@ def _settings(run: RunRecord) -> dict[str, Any]:
     if _is_independent(run):
         flat.pop(f"{run.method}.group_size", None)  # changes speed, not results
     return flat
+
+
+def differing_settings(arms: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, str]]:
+    """Of each arm the options in which it differs from another arm that has them too, as text.
+
+    Options of a method are called without the method's name, so that those of two methods are compared.
+    """
+    own = {
+        name: {key.removeprefix(f"{runs[0].method}."): value for key, value in _settings(runs[0]).items()}
+        for name, runs in arms.items()
+        if runs
+    }
+    keys = sorted({key for settings in own.values() for key in settings})
+    values = {key: {repr(settings[key]) for settings in own.values() if key in settings} for key in keys}
+    shown = [key for key in keys if len(values[key]) > 1]
+    return {name: {key: str(own.get(name, {}).get(key, "–")) for key in shown} for name in arms}
 
 
 def _shared_facts(runs: Sequence[RunRecord]) -> SharedFacts:

@@ -33,6 +33,18 @@ class Comparison:
     rows: tuple[SpeedUp, ...]
     sentence: str
 
+    @property
+    def quicker(self) -> str | None:
+        """The arm that needs less to reach the highest rate that both reach; None where that is open."""
+        if not self.rows or (self.n_problems < MIN_UNITS and self.n_seeds < MIN_UNITS):
+            return None
+        low, high = self.rows[0].ratio_interval.low, self.rows[0].ratio_interval.high
+        share = self.rows[0].p_faster
+        # The interval leaves out resamples in which neither arm gets there; in the share they count half.
+        if low > 1 and share >= _SURE:
+            return self.reference
+        return self.baseline if high < 1 and share <= 1 - _SURE else None
+
 
 def compare(
     arms: Mapping[str, Sequence[RunRecord]],
@@ -68,10 +80,7 @@ def sentence(found: Comparison) -> str:
         return f"Neither {found.reference} nor {found.baseline} solved anything in {_x(found.limit)} {unit}."
     row = found.rows[0]  # the highest rate that both reach, where there is one
     low, high = row.ratio_interval.low, row.ratio_interval.high
-    few = found.n_problems < MIN_UNITS and found.n_seeds < MIN_UNITS
-    # The interval leaves out resamples in which neither arm gets there; in the share they count half.
-    decided = (low > 1 and row.p_faster >= _SURE) or (high < 1 and row.p_faster <= 1 - _SURE)
-    if few or not decided:
+    if found.quicker is None:
         # One run each has no interval worth printing.
         single = found.n_problems == found.n_seeds == 1
         ends = [_end(ratio, found.reference, found.baseline) for ratio in (low, high)]

@@ -7,15 +7,24 @@ no file and draws nothing.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, end
+from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, differing_settings, end
 from sdpo_solve.report.comparison import Comparison, compare, plural
-from sdpo_solve.report.problems import Marks, ProblemRow, Split, count_confirmed, make_splits, problem_rows
+from sdpo_solve.report.problems import (
+    Marks,
+    ProblemRow,
+    Split,
+    count_confirmed,
+    difficulty_groups,
+    make_splits,
+    problem_rows,
+)
 from sdpo_solve.report.runs import RunRecord, RunStatus
 from sdpo_solve.report.statistics import Arm, Floats, Interval, bootstrap_curves, curve, event_grid, interval
 
@@ -38,9 +47,16 @@ class ReportOptions:
 
 @dataclass(frozen=True, slots=True)
 class ArmCounts:
-    """How many runs an arm has, and what became of them."""
+    """What an arm is, how many runs it has, and what became of them."""
 
     name: str
+    method: str
+    budget: str
+    """What its runs may spend, as text."""
+    dates: str
+    """The days on which its runs began, first and last (UTC)."""
+    settings: Mapping[str, str]
+    """Options in which it differs from another arm."""
     n_problems: int
     n_runs: int
     n_seeds_min: int
@@ -81,6 +97,16 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRate:
+    """One arm on the problems of one difficulty: discovery@k at attempts; at 1 it is pass@1."""
+
+    label: str
+    arm: str
+    n_problems: int
+    rates: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything a report says."""
 
@@ -93,6 +119,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     problems: tuple[ProblemRow, ...]
     splits: tuple[Split, ...]
+    by_difficulty: tuple[GroupRate, ...]
     notices: tuple[str, ...]
 
     def curves_on(self, axis: Axis) -> list[Curve]:
@@ -119,7 +146,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
         options=options,
         shared=cohort.shared,
         reference=reference,
-        arms=tuple(_counts(name, cohort) for name in cohort.arms),
+        arms=_arm_counts(cohort),
         curves=tuple(found for axis in Axis for found in _curves(arms, axis, options)),
         rates={name: _rates(runs, at, options) for name, runs in arms.items()},
         comparisons=tuple(
@@ -135,6 +162,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
         ),
         problems=problems,
         splits=tuple(make_splits(arms, problems)),
+        by_difficulty=tuple(_by_difficulty(arms, problems, options)),
         notices=tuple(_notices(cohort, arms)),
     )
 
@@ -161,14 +189,36 @@ def _common_only(cohort: Cohort) -> Cohort:
 # -- arms and curves -----------------------------------------------------------------------------------------
 
 
-def _counts(name: str, cohort: Cohort) -> ArmCounts:
+def _arm_counts(cohort: Cohort) -> tuple[ArmCounts, ...]:
+    members = {name: (*runs, *cohort.failed[name]) for name, runs in cohort.arms.items()}
+    settings = differing_settings(members)
+    return tuple(_counts(name, cohort, runs, settings[name]) for name, runs in members.items())
+
+
+def _budget_text(run: RunRecord) -> str:
+    units = {"attempts": "attempts", "tokens": "tokens", "wall_s": "s"}
+    limits = [
+        f"{run.header.budget[key]:g} {unit}" for key, unit in units.items() if run.header.budget.get(key)
+    ]
+    return ", ".join(limits) + (", keep going" if run.header.keep_going else "") or "none"
+
+
+def _counts(
+    name: str, cohort: Cohort, members: Sequence[RunRecord], settings: Mapping[str, str]
+) -> ArmCounts:
+    """`members`: all runs of the arm, failed ones included."""
     runs = cohort.arms[name]
+    days = sorted(time.strftime("%Y-%m-%d", time.gmtime(run.header.time)) for run in members)
     seeds: dict[str, int] = {}
     for run in runs:
         seeds[run.problem] = seeds.get(run.problem, 0) + 1
     arm = arm_of(runs, Axis.ATTEMPTS)
     return ArmCounts(
         name=name,
+        method=members[0].method,
+        budget=" / ".join(sorted({_budget_text(run) for run in members})),
+        dates=" to ".join(dict.fromkeys((days[0], days[-1]))),
+        settings=settings,
         n_problems=len(seeds),
         n_runs=len(runs),
         n_seeds_min=min(seeds.values(), default=0),
@@ -224,6 +274,19 @@ def _rates(runs: Sequence[RunRecord], at: Sequence[float], options: ReportOption
         band = interval(replicates_BK[:, k]) if known else Interval(math.nan, math.nan)
         rates.append(Rate(x, float(y_K[k]), band.low, band.high))
     return tuple(rates)
+
+
+def _by_difficulty(
+    arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[ProblemRow], options: ReportOptions
+) -> Iterator[GroupRate]:
+    """pass@1 and discovery@k of each arm by difficulty; nothing where no problem has one."""
+    options = replace(options, axis=Axis.ATTEMPTS)
+    at = tuple(sorted({1.0, *_chosen_points(arms, Axis.ATTEMPTS)}))
+    for label, names in difficulty_groups(problems).items():
+        for arm, runs in arms.items():
+            mine = [run for run in runs if run.problem in names]
+            if mine:
+                yield GroupRate(label, arm, len({run.problem for run in mine}), _rates(mine, at, options))
 
 
 def _chosen_points(arms: Mapping[str, Sequence[RunRecord]], axis: Axis) -> tuple[float, ...]:

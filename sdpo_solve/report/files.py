@@ -1,4 +1,4 @@
-"""A report as JSON, CSV (one row a run) and Markdown. Draws what `figures.Report` holds; computes nothing."""
+"""A report as JSON, CSV (one row a run), Markdown and LaTeX. Computes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
-from sdpo_solve.report.sections import Section, sections, shared_facts
+from sdpo_solve.report.sections import Section, answer, sections, shared_facts, summary
 from sdpo_solve.sanitize import clean
 
 CSV_COLUMNS = (
@@ -70,6 +70,7 @@ def _cell(value: object) -> object:
 def as_markdown(report: Report) -> str:
     """Facts, tables, sentences and notices."""
     lines = ["# Report", "", *(f"- {name}: {_escape(value)}" for name, value in shared_facts(report))]
+    lines += ["", _escape(answer(report))]
     for section in sections(report):
         lines += _section(section)
     if report.notices:
@@ -90,6 +91,38 @@ def _section(section: Section) -> list[str]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(_escape, cells))} |"
+
+
+def as_latex(report: Report) -> str:
+    """The tables of arms, rates and difficulties for a paper; they need the package booktabs."""
+    wanted = [section for section in sections(report) if section.for_papers]
+    return "\n\n".join(_latex_table(section) for section in [summary(report), *wanted])
+
+
+def _latex_table(section: Section) -> str:
+    names = {0, *(n for n, title in enumerate(section.header) if title in section.names)}
+    columns = "".join("l" if n in names else "r" for n in range(len(section.header)))
+    rows = [" & ".join(map(_latex, cells)) + r" \\" for cells in section.rows]
+    lines = [
+        r"\begin{table}", r"\centering", rf"\caption{{{_latex(section.title)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule", " & ".join(map(_latex, section.header)) + r" \\", r"\midrule", *rows, r"\bottomrule",
+        r"\end{tabular}", r"\end{table}",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _latex(text: str) -> str:
+    """One line that LaTeX sets as it is."""
+    flat = " ".join(clean(text).split())
+    return "".join(_LATEX.get(character, character) for character in flat)
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
+    "≥": r"$\geq$", "∞": r"$\infty$", "<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$",
+}  # fmt: skip
 
 
 def _escape(text: str) -> str:

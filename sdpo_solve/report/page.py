@@ -16,7 +16,7 @@ from sdpo_solve.report.cohort import Axis, Cohort
 from sdpo_solve.report.figures import Report
 from sdpo_solve.report.marks import LEGEND
 from sdpo_solve.report.runs import AttemptRow, RunRecord, read_attempts
-from sdpo_solve.report.sections import UNITS, sections, shared_facts
+from sdpo_solve.report.sections import UNITS, answer, sections, shared_facts, summary
 from sdpo_solve.run.records import AttemptEvent
 
 # Attempts with their texts on one page, over all runs; a run always shows some.
@@ -87,6 +87,8 @@ def page(report: Report, cohort: Cohort) -> str:
         "report.html.j2",
         script="page.js",
         title="sdpo-solve report",
+        answer=answer(report),
+        summary=summary(report),
         facts=list(shared_facts(report)),
         notices=report.notices,
         charts=[

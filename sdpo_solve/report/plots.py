@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.text import Text
 
-from sdpo_solve.errors import PrerequisiteError, UserError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, UserError
 from sdpo_solve.report.chart import Span, log_range, log_ticks, marker_points, step
 from sdpo_solve.report.figures import Curve, Report
 from sdpo_solve.report.sections import UNITS, number
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHT = 16
+_PAGE_INCHES = 7.0  # the text width of a two-column paper
 _MARGIN = 0.02  # of a panel, so that no line lies on its frame
 _SHAPES = {"circle": "o", "square": "s", "up": "^", "diamond": "D", "down": "v", "plus": "+", "cross": "x"}
 
@@ -57,55 +58,65 @@ def terminal_curves(report: Report, width: int, *, linear: bool) -> Text | None:
         look = arm_style(found.place)
         body.highlight_regex(re.escape(look.character), look.terminal_colour)
         legend.append("   " if n else "").append(look.character, style=look.terminal_colour)
-        legend.append(f" {clean(found.arm)}")
+        legend.append(f"\N{NO-BREAK SPACE}{clean(found.arm)}")
     title = Text(f"discovery rate against {UNITS[report.options.axis]}\n", style="bold")
     return Text.assemble(title, legend, "\n", body)
 
 
-def write_picture(report: Report, path: Path, *, linear: bool) -> None:
-    """Three panels, one an axis, with intervals, to `path`.
+def write_picture(report: Report, path: Path, *, form: str, linear: bool, band: str | None = None) -> None:
+    """Three panels, one an axis, to `path` as png, pdf or svg, as wide as a page of a paper.
 
-    Raises PrerequisiteError where matplotlib is not installed, UserError where `path` cannot be written.
+    Intervals are drawn where there are two arms at most, and of the arm `band`. Raises ConfigError where that
+    is no arm, PrerequisiteError where matplotlib is not installed, UserError where `path` cannot be written.
     """
+    if band is not None and band not in report.rates:
+        raise ConfigError(f"--band {band!r} is no arm of these runs (there are: {', '.join(report.rates)})")
     try:
+        import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         raise PrerequisiteError("a picture needs matplotlib; run: pip install 'sdpo-solve[plots]'") from None
     panels = {axis: curves for axis in UNITS if (curves := report.curves_on(axis))}
-    figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.8), layout="constrained")
-    for n, (axis, curves) in enumerate(panels.items()):
-        panel = figure.add_subplot(1, len(panels), n + 1)
-        for found in curves:
-            _draw(panel, found, log_range(curves))
-        _scale(panel, log_range(curves), linear=linear)
-        panel.set_xlabel(UNITS[axis])
-        if n == 0:
-            panel.set_ylabel("discovery rate (90 % interval)")
-            panel.legend(frameon=False, fontsize="small")
-    try:
-        figure.savefig(path, dpi=144, format="png")
-    except OSError as exc:
-        raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
+    # Type 42: fonts stay text in a PDF, which publishers want.
+    with matplotlib.rc_context({"font.size": 7, "axes.linewidth": 0.6, "pdf.fonttype": 42}):
+        figure = Figure(figsize=(_PAGE_INCHES, 2.6), layout="constrained")
+        for n, (axis, curves) in enumerate(panels.items()):
+            panel = figure.add_subplot(1, len(panels), n + 1)
+            for found in curves:
+                _draw(panel, found, log_range(curves), with_band=len(curves) <= 2 or found.arm == band)
+            _scale(panel, log_range(curves), linear=linear)
+            panel.set_xlabel(UNITS[axis])
+            if n == 0:
+                panel.set_ylabel("discovery rate")
+                handles, labels = panel.get_legend_handles_labels()
+                figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        try:
+            figure.savefig(path, dpi=300, format=form)
+        except OSError as exc:
+            raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
-def _draw(panel: Axes, found: Curve, span: Span) -> None:
+def _draw(panel: Axes, found: Curve, span: Span, *, with_band: bool) -> None:
     look = arm_style(found.place)
-    colour = COLOURS[look.colour]
-    dash = (0, tuple(length / 1.8 for length in look.dash)) if look.dash else "-"  # in line widths
+    dash = (0, tuple(length / 1.3 for length in look.dash)) if look.dash else "-"  # in line widths
+    line: dict[str, Any] = {"color": COLOURS[look.colour], "linestyle": dash, "linewidth": 1.3}
+    marker: dict[str, Any] = {
+        "marker": _SHAPES[look.shape],
+        "markersize": 3.5,
+        "fillstyle": "full" if look.is_filled else "none",
+    }
     points = marker_points(found, span)
-    panel.step(found.x_K, found.y_K, where="post", linestyle=dash, linewidth=1.8, color=colour)
-    panel.fill_between(
-        found.x_K, found.low_K, found.high_K, step="post", alpha=0.14, color=colour, linewidth=0
+    panel.step(found.x_K, found.y_K, where="post", **line)
+    panel.plot(
+        [point.x for point in points], [point.y for point in points], **{**line, "linestyle": ""}, **marker
     )
-    panel.plot(
-        [point.x for point in points], [point.y for point in points], linestyle="none", color=colour,
-        marker=_SHAPES[look.shape], markersize=5, fillstyle="full" if look.is_filled else "none",
-    )  # fmt: skip
     # For the legend: line and marker together. Dollar signs would start a formula in matplotlib.
-    panel.plot(
-        [], [], linestyle=dash, linewidth=1.8, color=colour, marker=_SHAPES[look.shape], markersize=5,
-        fillstyle="full" if look.is_filled else "none", label=clean(found.arm).replace("$", r"\$"),
-    )  # fmt: skip
+    panel.plot([], [], label=clean(found.arm).replace("$", r"\$"), **line, **marker)
+    if with_band:
+        colour = line["color"]
+        panel.fill_between(
+            found.x_K, found.low_K, found.high_K, step="post", alpha=0.14, color=colour, linewidth=0
+        )
 
 
 def _scale(panel: Axes, span: Span, *, linear: bool) -> None:

@@ -211,6 +211,18 @@ def make_splits(arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[Prob
     return [everything, *(_split(label, frozenset(names), arms) for label, names in groups.items())]
 
 
+def difficulty_groups(problems: Sequence[ProblemRow]) -> dict[str, set[str]]:
+    """The names of the problems by difficulty, then all; empty where none has one."""
+    if not any(row.difficulty for row in problems):
+        return {}
+    labels = dict.fromkeys([*_DIFFICULTIES, *sorted({row.difficulty or _UNKNOWN for row in problems})])
+    groups = {
+        label: {row.problem for row in problems if (row.difficulty or _UNKNOWN) == label} for label in labels
+    }
+    everything = {row.problem for row in problems}
+    return {label: names for label, names in groups.items() if names} | {"all": everything}
+
+
 def _groups(what: str, labels: Mapping[str, str | None], order: Sequence[str]) -> dict[str, set[str]]:
     """The problems by label, listed in `order`; nothing where all have the same."""
     known = [*order, *sorted({label for label in labels.values() if label} - set(order)), _UNKNOWN]

@@ -36,14 +36,18 @@ class Section:
     notes: Sequence[str] = ()
     sentences: Sequence[str] = ()
     names: Sequence[str] = ()
+    for_papers: bool = False
+    """It is among the tables that `--latex` prints."""
 
 
 def sections(report: Report) -> list[Section]:
     """Every table of the report that has rows, in the order in which they are read."""
     made = (
         _arms(report),
+        _settings(report),
         _rates(report),
         _comparisons(report),
+        _by_difficulty(report),
         _splits(report),
         _problems(report),
         _trouble(report),
@@ -119,6 +123,70 @@ def _arm_cells(arm: ArmCounts) -> list[str]:
     ]  # fmt: skip
 
 
+def _settings(report: Report) -> Section:
+    """What each arm is: its method, what it may spend, and the options in which arms differ."""
+    keys = list(report.arms[0].settings)
+    header = ("arm", "method", "budget", "begun", *keys)
+    rows = [[arm.name, arm.method, arm.budget, arm.dates, *arm.settings.values()] for arm in report.arms]
+    return Section("what the arms are", header, rows, names=header[1:])
+
+
+def _by_difficulty(report: Report) -> Section:
+    points = report.by_difficulty[0].rates if report.by_difficulty else ()
+    header = [
+        "difficulty",
+        "arm",
+        "n",
+        *(f"{'pass' if p.x == 1 else 'discovery'}@{number(p.x)}" for p in points),
+    ]
+    rows = [
+        [group.label, group.arm, str(group.n_problems), *map(rate_text, group.rates)]
+        for group in report.by_difficulty
+    ]
+    title = "pass@1 and discovery by difficulty, at attempts (90 % interval)"
+    return Section(title, header, rows, names=("arm",), for_papers=True)
+
+
+def summary(report: Report) -> Section:
+    """One row an arm: runs, successes, and discovery at up to three points."""
+    points = [rate.x for rate in next(iter(report.rates.values()), ())]
+    shown = sorted({n for n in (0, len(points) // 2, len(points) - 1) if points})
+    unit = UNITS[report.options.axis]
+    header = ["arm", "solved", *(f"at {number(points[n])}" for n in shown)]
+    counts = {arm.name: arm for arm in report.arms}
+    rows = [
+        [name, f"{counts[name].n_solved}/{counts[name].n_runs}", *(rate_text(rates[n]) for n in shown)]
+        for name, rates in report.rates.items()
+    ]
+    return Section(f"runs solved, and discovery rate at {unit} (90 % interval)", header, rows)
+
+
+def answer(report: Report) -> str:
+    """What the report comes to: how far the reference arm got, and how that compares."""
+    found = [c for c in report.comparisons if c.axis is report.options.axis]
+    known = [rate for rate in report.rates.get(report.reference, ()) if not math.isnan(rate.y)]
+    if not known:
+        return "Nothing was graded yet."
+    last, unit = known[-1], UNITS[report.options.axis]
+    reached = (
+        f"{report.reference} reaches {100 * last.y:.0f} % discovery in {number(last.x)} {unit} "
+        f"(90 % interval {100 * last.low:.0f} to {100 * last.high:.0f} %)."
+    )
+    if len(found) < 2:
+        return " ".join([reached, *(comparison.sentence for comparison in found)])
+    fewer = [c.baseline for c in found if c.quicker == report.reference]
+    more = [c.baseline for c in found if c.quicker == c.baseline]
+    still_open = [c.baseline for c in found if c.quicker is None]
+    parts = [f"fewer {unit} than {_and(fewer)}"] * bool(fewer) + [f"more than {_and(more)}"] * bool(more)
+    needs = f" It needs {', and '.join(parts)}." if parts else ""
+    undecided = f" Against {_and(still_open)} there is too little data to say." if still_open else ""
+    return reached + needs + undecided
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
 def _rates(report: Report) -> Section:
     points = next(iter(report.rates.values()), ())
     rows = [
@@ -171,6 +239,7 @@ def _splits(report: Report) -> Section:
         header=["problems", "n", "rate at", *report.rates],
         rows=[_split_cells(split, list(report.rates)) for split in report.splits],
         notes=notes,
+        for_papers=True,
     )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# Blue, vermilion, bluish green, purple, sky, amber, grey, wine: on paper, on a dark page, in a terminal.
-COLOURS = ("#0072b2", "#c24e00", "#00795a", "#a8407f", "#2a7fb0", "#96660a", "#555d66", "#882255")
-DARK_COLOURS = ("#5db7ef", "#ff9452", "#3fcf9f", "#ee96cb", "#8fd0f5", "#f0c05a", "#b4bcc6", "#e08fae")
-_TERMINAL_COLOURS = ("blue", "red", "green", "magenta", "cyan", "yellow", "bright_black", "bright_red")
+# Blue, vermilion, bluish green, purple, ink, amber, cyan, grey: on paper, on a dark page, in a terminal.
+COLOURS = ("#0072b2", "#c24e00", "#00795a", "#a8407f", "#22272e", "#96660a", "#0f8a9d", "#7a828c")
+DARK_COLOURS = ("#5db7ef", "#ff9452", "#3fcf9f", "#ee96cb", "#e4e8ec", "#f0c05a", "#52d3e4", "#9099a3")
+_TERMINAL_COLOURS = ("blue", "red", "green", "magenta", "default", "yellow", "cyan", "bright_black")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 4), (2, 3), (9, 3, 2, 3), (12, 4), (4, 2))
 
 Shape = Literal["circle", "square", "up", "diamond", "down", "plus", "cross"]

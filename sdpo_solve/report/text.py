@@ -11,21 +11,28 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sdpo_solve.report.figures import Report
-from sdpo_solve.report.sections import Section, sections, shared_facts
+from sdpo_solve.report.sections import Section, answer, sections, shared_facts, summary
 from sdpo_solve.report.table import AlignedTable, labelled
 from sdpo_solve.sanitize import clean
 
 
-def report_renderable(report: Report, curves: Text | None = None) -> RenderableType:
-    """The whole report; `curves` is the plot, None for none."""
-    parts: list[RenderableType] = [labelled(shared_facts(report))]
-    for n, section in enumerate(sections(report)):
+def report_renderable(report: Report, curves: Text | None = None, *, full: bool = False) -> RenderableType:
+    """The answer, one table and the plot `curves` (None for none); all tables where `full`."""
+    parts: list[RenderableType] = [
+        Text(clean(answer(report)), style="bold"),
+        Text(),
+        *_section(summary(report)),
+    ]
+    if curves:
+        parts += [Text(), curves]
+    parts += [Text(), labelled(shared_facts(report))]
+    for section in sections(report) if full else ():
         parts += [Text(), *_section(section)]
-        if n == 1 and curves:
-            parts += [Text(), curves]
     if report.notices:
         parts.append(Text())
         parts += [Text(f"note: {clean(notice)}", style="yellow") for notice in report.notices]
+    if not full:
+        parts += [Text(), Text("--full: every table; --html FILE: one page with every attempt", style="dim")]
     return Group(*parts)
 
 

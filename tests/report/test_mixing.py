@@ -7,8 +7,9 @@ import pytest
 from sdpo_solve.engines import hf, vllm
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import judge
-from sdpo_solve.report import cohort
+from sdpo_solve.report import consistency
 from sdpo_solve.report.cohort import load_cohort
+from sdpo_solve.report.consistency import MixedRuns
 from tests.helpers.journals import Made, make
 from tests.report.test_report import report_of
 
@@ -27,6 +28,22 @@ def test_runs_that_must_not_be_mixed_are_refused(tmp_path: Path, change: dict, w
     make(tmp_path, Made(seed=1, header=change))
     with pytest.raises(ConfigError, match=f"must not be mixed: {what}.*report them apart"):
         load_cohort([tmp_path])
+
+
+def test_each_set_of_runs_that_may_be_mixed_is_reported_by_its_number(tmp_path: Path) -> None:
+    for seed in range(3):
+        make(tmp_path / "a", Made(seed=seed))
+    make(tmp_path / "b", Made(header={"feedback_mode": "all"}))
+    with pytest.raises(MixedRuns) as caught:
+        load_cohort([tmp_path])
+    first, second = caught.value.commands("report here").splitlines()
+    assert first.split("#")[0].strip() == "report here --set 1"
+    assert "3 runs" in first
+    assert "1 runs" in second
+    assert "'all'" in second
+    assert [len(load_cohort([tmp_path], n).runs) for n in (1, 2)] == [3, 1]
+    with pytest.raises(ConfigError, match="there are 2 sets"):
+        load_cohort([tmp_path], 3)
 
 
 ENGINE = {"batch_rows": 16, "stop": None}
@@ -64,8 +81,8 @@ def test_every_engine_option_is_known_to_change_answers_or_not() -> None:
     """A new option is refused where it differs until someone says here that it changes no answer."""
     changing = {"stop", "quantization", "max_model_len"}
     for engine in (hf, vllm):
-        assert set(engine.Options.model_fields) - cohort._FREE["engine"] <= changing
-    assert set(judge.Options.model_fields) <= cohort._FREE["judge"]
+        assert set(engine.Options.model_fields) - consistency.FREE_OPTIONS["engine"] <= changing
+    assert set(judge.Options.model_fields) <= consistency.FREE_OPTIONS["judge"]
 
 
 def test_limits_of_the_sandbox_are_not_mixed(tmp_path: Path) -> None:

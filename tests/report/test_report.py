@@ -12,12 +12,14 @@ import pytest
 from rich.console import Console
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report import files, plots
+from sdpo_solve.report import files, plots, sections
 from sdpo_solve.report.chart import log_range, log_ticks
 from sdpo_solve.report.cohort import Axis, load_cohort, observation
 from sdpo_solve.report.figures import Curve, Report, ReportOptions, make_report
+from sdpo_solve.report.page import page
 from sdpo_solve.report.problems import Marks
 from sdpo_solve.report.runs import RunStatus, find_run_dirs, one_run_dir, read_run
+from sdpo_solve.report.style import arm_style
 from sdpo_solve.report.text import report_renderable
 from sdpo_solve.run.events import read_events
 from tests.helpers.journals import Made, make
@@ -29,10 +31,10 @@ def report_of(out: Path, options: ReportOptions = FEW) -> Report:
     return make_report(load_cohort([out]), options)
 
 
-def text_of(report: Report, width: int = 80) -> str:
+def text_of(report: Report, width: int = 80, *, full: bool = True) -> str:
     console = Console(width=width, file=io.StringIO(), highlight=False)
     curves = plots.terminal_curves(report, width, linear=False)
-    console.print(report_renderable(report, curves))
+    console.print(report_renderable(report, curves, full=full))
     return console.file.getvalue()
 
 
@@ -292,7 +294,7 @@ def test_the_text_fits_80_columns_and_carries_no_escape(tmp_path: Path) -> None:
     assert "\x07" not in shown
     assert "\u202e" not in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
-    assert "● sdpo   ■ best-of-k   ▲ multi-turn" in shown
+    assert "● sdpo   ■ best-of-k   ▲ multi-turn" in shown.replace("\N{NO-BREAK SPACE}", " ")
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 69])
@@ -386,16 +388,74 @@ def test_markdown_escapes_what_would_be_markup(tmp_path: Path) -> None:
     assert "a\\|b\\<img src=x\\>\\[l\\](http://x)" in shown
 
 
-def test_png_is_a_picture_of_three_panels(tmp_path: Path) -> None:
-    make(
-        tmp_path / "runs",
-        Made("cost $x$", solved_at=(2,), header={"problem": "cost $x$", "model": "$\\bad$"}),
-    )
-    plots.write_picture(report_of(tmp_path / "runs"), tmp_path / "a.png", linear=False)
-    data = (tmp_path / "a.png").read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    assert width > 3 * height  # one panel each for attempts, tokens, seconds
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 12])
+def test_every_form_of_output_takes_any_number_of_arms(tmp_path: Path, n: int) -> None:
+    for place in range(n):
+        header = {"arm": f"arm-{place}", "problem": "cost $x$", "model": "$\\bad$", "difficulty": "easy"}
+        make(tmp_path / f"{place}", Made(solved_at=(place + 1,), limit=16, group=16, header=header))
+    found = report_of(tmp_path)
+    for form, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        path = tmp_path / f"a.{form}"
+        plots.write_picture(found, path, form=form, linear=False)
+        assert path.read_bytes().startswith(start)
+    text = page(found, load_cohort([tmp_path]))
+    for shown in (text, files.as_markdown(found), text_of(found), text_of(found, full=False)):
+        assert all(f"arm-{place}" in shown for place in range(n))
+    assert max(len(line.rstrip()) for line in text_of(found, full=False).splitlines()) <= 80
+    assert files.as_latex(found).count(r"\toprule") == 3
+
+
+def test_no_two_arms_look_alike() -> None:
+    looks = [arm_style(n) for n in range(24)]
+    assert len({(look.colour, look.dash) for look in looks}) == 24
+    assert len({look.character for look in looks[:12]}) == 12  # without colour and dashes
+    assert len({(look.shape, look.is_filled) for look in looks[:12]}) == 12  # in print
+
+
+def test_a_band_of_an_arm_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(1,)))
+    with pytest.raises(ConfigError, match="no arm of these runs"):
+        plots.write_picture(report_of(tmp_path), tmp_path / "a.png", form="png", linear=False, band="x")
+
+
+def test_the_answer_comes_first_and_names_what_is_decided(tmp_path: Path) -> None:
+    for p in range(6):
+        make(tmp_path, Made(f"p{p}", limit=12, solved_at=(2,)))
+        make(tmp_path, Made(f"p{p}", "best-of-k", limit=12, solved_at=(8,)))
+        make(tmp_path, Made(f"p{p}", "multi-turn", limit=12, solved_at=(2,)))
+    found = report_of(tmp_path)
+    answer = sections.answer(found)
+    assert answer.startswith("sdpo reaches 100 % discovery in 8 attempts (90 % interval 100 to 100 %).")
+    assert "needs fewer attempts than best-of-k." in answer
+    assert "Against multi-turn there is too little data" in answer
+    short = text_of(found, full=False)
+    assert short.startswith("sdpo reaches 100 %")
+    assert len(short.splitlines()) < len(text_of(found).splitlines()) / 2
+
+
+def test_what_an_arm_is_shows_only_what_differs(tmp_path: Path) -> None:
+    for name, lr in (("slow", 1e-4), ("quick", 2e-4)):
+        settings = {"learner": {"lr": lr, "lora_rank": 16}}
+        make(tmp_path / name, Made(header={"arm": name}, settings=settings))
+    make(tmp_path / "base", Made(method="best-of-k"))
+    arms = {arm.name: arm for arm in report_of(tmp_path).arms}
+    assert {name: dict(arm.settings) for name, arm in arms.items()} == {
+        "quick": {"learner.lr": "0.0002"},
+        "slow": {"learner.lr": "0.0001"},
+        "best-of-k": {"learner.lr": "–"},
+    }
+    assert (arms["quick"].method, arms["quick"].budget) == ("sdpo", "8 attempts")
+
+
+def test_pass_at_1_and_discovery_are_split_by_difficulty(tmp_path: Path) -> None:
+    for problem, difficulty, first in (("a", "hard", ()), ("b", "easy", (1,)), ("c", "easy", (6,))):
+        make(tmp_path, Made(problem, solved_at=first, header={"difficulty": difficulty}))
+    groups = {group.label: [rate.y for rate in group.rates] for group in report_of(tmp_path).by_difficulty}
+    assert groups == {
+        "easy": [0.5, 0.5, 1.0],
+        "hard": [0.0, 0.0, 0.0],
+        "all": pytest.approx([1 / 3, 1 / 3, 2 / 3]),
+    }
 
 
 def test_a_report_never_imports_torch(tmp_path: Path) -> None:

@@ -9,6 +9,17 @@ function choose(axis) {
 }
 for (const button of all("[data-axis]")) button.addEventListener("click", () => choose(button.dataset.axis));
 if (all("[data-axis]").length) choose(all("[data-axis]")[0].dataset.axis);
+for (const item of all("[data-legend]")) {
+  const arms = () => all(`[data-arm-place="${item.dataset.legend}"]`);
+  const mark = (on) => { for (const arm of arms()) arm.classList.toggle("on", on); };
+  for (const name of ["pointerenter", "focus"]) item.addEventListener(name, () => mark(true));
+  for (const name of ["pointerleave", "blur"]) item.addEventListener(name, () => mark(false));
+  item.addEventListener("click", () => {
+    const shown = item.getAttribute("aria-pressed") !== "true";
+    item.setAttribute("aria-pressed", shown);
+    for (const arm of arms()) arm.style.display = shown ? "" : "none";
+  });
+}
 function filter() {
   const text = get("find").value.trim().toLowerCase();
   let shown = 0;
