@@ -51,12 +51,12 @@ _FORMS = {
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
-def _listed(value: Any) -> Any:
+def as_names(value: Any) -> Any:
     """A comma-separated text as a list; lists stay."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Listed = BeforeValidator(_listed)
+Listed = BeforeValidator(as_names)
 """Marks a tuple that is given as one comma-separated text."""
 Names = Annotated[tuple[str, ...], Listed]
 
@@ -126,7 +126,8 @@ class Options(BaseModel):
 
     def narrow(self, cls: type[OptionsT]) -> OptionsT:
         """The part of these options that a base model declares."""
-        return cls.model_construct(**{key: getattr(self, key) for key in cls.model_fields})
+        given = self.model_fields_set & set(cls.model_fields)
+        return cls.model_construct(given, **{key: getattr(self, key) for key in cls.model_fields})
 
 
 class PartOptions(Options):

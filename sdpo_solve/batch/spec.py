@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from sdpo_solve.config import (
     SamplingOptions,
     SharedOptions,
     as_flag,
+    as_names,
     key_name,
     read_options,
 )
@@ -106,6 +107,10 @@ class BatchOptions(SourceOptions, ExecutionOptions):
     )
 
 
+class BatchFile(BatchOptions, SharedOptions):
+    """All that a batch file may say."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class RunKey:
     """One run of a batch, by what makes it different from the others. Sorts by seed, problem, arm."""
@@ -144,7 +149,7 @@ class BatchSpec:
         method, named = self.method_of(key.arm), self.batch.arms.get(key.arm)
         settings = _merged(self.run.settings, named.settings if named else {}, "batch")
         others = {self.method_of(arm) for arm in self.batch.methods} - {method}
-        if not methods.REGISTRY.load(method).learns:
+        if not self._method_type(key.arm).learns:
             others.add("learner")
         return self.run.model_copy(
             update={
@@ -152,7 +157,7 @@ class BatchSpec:
                 "arm": key.arm if named else None,
                 "seed": key.seed,
                 "settings": {part: values for part, values in settings.items() if part not in others},
-                "group_size": self.run.group_size if methods.REGISTRY.load(method).samples_groups() else None,
+                "group_size": self.run.group_size if self._method_type(key.arm).samples_groups() else None,
             }
         )
 
@@ -162,8 +167,14 @@ class BatchSpec:
 
     def samples_groups(self) -> bool:
         """Whether `--group-size` means something to one of the arms."""
-        used = map(self.method_of, self.batch.methods)
-        return any(methods.REGISTRY.load(method).samples_groups() for method in used)
+        return any(self._method_type(arm).samples_groups() for arm in self.batch.methods)
+
+    def learns(self) -> bool:
+        """Whether one of the arms makes updates."""
+        return any(self._method_type(arm).learns for arm in self.batch.methods)
+
+    def _method_type(self, arm: str) -> type[methods.MethodPlugin]:
+        return methods.REGISTRY.load(self.method_of(arm))
 
     def record(self) -> dict[str, Any]:
         """The resolved options as JSON, as they are kept with the runs."""
@@ -192,37 +203,52 @@ def read_toml(path: Path) -> dict[str, Any]:
 def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "batch") -> BatchSpec:
     """Options of a file under those of the command line; a flag that was not given is None or absent.
 
-    Raises ConfigError for an unknown key or a value of the wrong form.
+    Raises ConfigError for an unknown key, a value of the wrong form, and what no method of the batch reads.
     """
-    settings = _merged(from_file.get("settings", {}), flags.get("settings") or {}, place)
-    given = {**from_file, **{key: value for key, value in flags.items() if value is not None}}
-    if settings:
-        given["settings"] = settings
+    flags = {key: value for key, value in flags.items() if value is not None}
+    kept = _left_by_flags(from_file, flags, place)
+    given = {**kept, **flags, "settings": _merged(kept["settings"], flags.get("settings", {}), place)}
     for own, ours in _BY_THE_BATCH.items():
         if own in given:
             raise ConfigError(f"{place}: a batch has no option {own!r}; it is called {ours!r}")
-    of_batch, of_runs = BatchOptions.model_fields, SharedOptions.model_fields
-    for key in given:
-        if key not in of_batch and key not in of_runs:
-            known = ", ".join(sorted({*of_batch, *of_runs}))
-            raise ConfigError(f"{place} has no option {key!r} (known: {known})")
     if not given.get("sources"):
         raise ConfigError(f"{place}: name at least one source of problems")
 
     def named(key: str) -> str:
-        cls = BatchOptions if key in of_batch else SharedOptions
-        return as_flag(cls, key) if flags.get(key) is not None else f"{place}: {key_name(cls, key)}"
+        return as_flag(BatchFile, key) if key in flags else f"{place}: {key_name(BatchFile, key)}"
 
-    spec = BatchSpec(
-        read_options(BatchOptions, {key: given[key] for key in of_batch if key in given}, place, named),
-        read_options(RunOptions, {key: given[key] for key in of_runs if key in given}, place, named),
-        place,
-        frozenset(flags.get("settings") or {}),
-    )
-    _check_methods(spec)
-    methods_of_file = {"sources": "any", "methods": from_file.get("methods", PAPER_ARMS)}
-    of_file = read_options(BatchOptions, methods_of_file, place, lambda key: f"{place}: {key}")
-    return _without_idle(spec, flags, of_file.methods)
+    options = read_options(BatchFile, given, place, named)
+    run = RunOptions(**options.narrow(SharedOptions).model_dump())
+    spec = BatchSpec(options.narrow(BatchOptions), run, place, frozenset(flags.get("settings", {})))
+    _check(spec, arms_by_flag="methods" in flags)
+    return spec
+
+
+def _left_by_flags(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """What a file says, without what flags leave no use for; what a flag itself says stays, and is refused.
+
+    That is what arms need which the flags leave out, and what is said to a model where they name replies.
+    """
+    of_file = {key: from_file[key] for key in ("methods", "arms") if key in from_file}
+    known = read_options(BatchOptions, {"sources": "any", **of_file}, place, lambda key: f"{place}: {key}")
+    kept, arms = dict(from_file), dict(known.arms)
+    settings = _merged(from_file.get("settings", {}), {}, place)
+    if "methods" in flags:
+        chosen = BatchSpec(known.model_copy(update={"methods": as_names(flags["methods"])}), RunOptions())
+        unused = {*map(chosen.method_of, known.methods)} - {*map(chosen.method_of, chosen.batch.methods)}
+        unused |= set() if chosen.learns() else {"learner"}
+        settings = {part: values for part, values in settings.items() if part not in unused}
+        if not chosen.samples_groups():
+            kept.pop("group_size", None)
+    sampled = {key: flags.get(key, from_file.get(key)) for key in ("engine", "model")}
+    if "engine" in flags and not has_weights(SamplingOptions.model_construct(**sampled)):
+        settings = _without_learning(settings)
+        arms = {
+            name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
+            for name, arm in arms.items()
+        }
+        kept = {key: value for key, value in kept.items() if key not in OF_SAMPLING}
+    return {**kept, "arms": arms, "settings": settings}
 
 
 def make_screen_spec(
@@ -242,57 +268,6 @@ def make_screen_spec(
     )
 
 
-def _without_idle(spec: BatchSpec, flags: Mapping[str, Any], arms_of_file: Sequence[str]) -> BatchSpec:
-    """Refuses what no method reads; where flags run some arms of a file, drops what it says for others.
-
-    Raises ConfigError.
-    """
-    is_part_of_a_file = flags.get("methods") is not None
-    used = {spec.method_of(arm) for arm in spec.batch.methods}
-    learns = any(methods.REGISTRY.load(method).learns for method in used)
-    idle = sorted(set(spec.batch.arms) - set(spec.batch.methods))
-    if idle and not is_part_of_a_file:
-        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
-    if spec.run.group_size is not None and not spec.samples_groups():
-        if flags.get("group_size") is not None or not is_part_of_a_file:
-            raise ConfigError("--group-size: none of these methods samples groups; leave it out")
-        spec = replace(spec, run=spec.run.model_copy(update={"group_size": None}))
-    settings = dict(spec.run.settings)
-    if is_part_of_a_file:
-        of_others = {spec.method_of(arm) for arm in arms_of_file} - used
-        if not learns:
-            of_others.add("learner")
-        for part in of_others - set(flags.get("settings") or {}):
-            settings.pop(part, None)
-    if "learner" in settings and not learns:
-        raise ConfigError("settings of the learner: none of these methods learns")
-    spec = replace(spec, run=spec.run.model_copy(update={"settings": settings}))
-    if not has_weights(spec.run) and flags.get("engine") is not None:
-        spec = _without_weights(spec, flags)
-    return spec
-
-
-def _without_weights(spec: BatchSpec, flags: Mapping[str, Any]) -> BatchSpec:
-    """Where flags replace a file's model by scripted replies: what the file says to the model is dropped.
-
-    What a flag says to it stays, and is refused with the run's other options (see `run/options.py`).
-    """
-    defaults = {
-        name: RunOptions.model_fields[name].default for name in OF_SAMPLING if flags.get(name) is None
-    }
-    by_flag = flags.get("settings") or {}
-    settings = _merged(_without_learning(spec.run.settings), by_flag, "batch")
-    arms = {
-        name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
-        for name, arm in spec.batch.arms.items()
-    }
-    return replace(
-        spec,
-        run=spec.run.model_copy(update={**defaults, "settings": settings}),
-        batch=spec.batch.model_copy(update={"arms": arms}),
-    )
-
-
 def _without_learning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     kept = {
         part: {name: value for name, value in values.items() if not is_of_learning(part, name)}
@@ -307,16 +282,25 @@ def _merged(low: Any, high: Mapping[str, Mapping[str, Any]], place: str) -> dict
     return {part: {**low.get(part, {}), **high.get(part, {})} for part in {**low, **high}}
 
 
-def _check_methods(spec: BatchSpec) -> None:
-    repeated = [name for name, count in Counter(spec.batch.methods).items() if count > 1]
+def _check(spec: BatchSpec, *, arms_by_flag: bool) -> None:
+    """Raises ConfigError for options that could do nothing, or not together."""
+    batch, run = spec.batch, spec.run
+    repeated = [name for name, count in Counter(batch.methods).items() if count > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")
-    if spec.batch.merge and engines.REGISTRY.load(spec.run.engine).reads_replies:
+    if batch.merge and engines.REGISTRY.load(run.engine).reads_replies:
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
-    if spec.run.threads is not None and not has_weights(spec.run):
+    if run.threads is not None and not has_weights(run):
         raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
-    if spec.batch.executor == "local" and (spec.batch.workers or spec.batch.address):
+    if batch.executor == "local" and (batch.workers or batch.address):
         raise ConfigError("--workers and --address are for --executor ray")
+    idle = sorted(set(batch.arms) - set(batch.methods))
+    if idle and not arms_by_flag:
+        raise ConfigError(f"arms.{idle[0]} is described and not run; add it to methods")
+    if run.group_size is not None and not spec.samples_groups():
+        raise ConfigError("--group-size: none of these methods samples groups; leave it out")
+    if "learner" in run.settings and not spec.learns():
+        raise ConfigError("settings of the learner: none of these methods learns")
 
 
 def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
+from rich.filesize import decimal
 from rich.text import Text
 
 from sdpo_solve.batch.batch import Batch, BatchResult, prepare, run_batch
@@ -21,14 +21,14 @@ from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
 from sdpo_solve.batch.local_executor import local_executor
 from sdpo_solve.batch.locks import busy_line
 from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
-from sdpo_solve.batch.spec import BatchOptions, BatchSpec, make_spec, read_toml
+from sdpo_solve.batch.spec import BatchFile, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
-from sdpo_solve.config import Flag, SharedOptions
+from sdpo_solve.config import Flag
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import UserError
-from sdpo_solve.report.table import clock
+from sdpo_solve.report.table import clock, labelled
 from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.run.options import warnings_of
 from sdpo_solve.sanitize import clean
@@ -54,7 +54,7 @@ class Shown(WithFile):
     )
 
 
-class BatchCommand(Shown, WithRuntime, SharedOptions, BatchOptions):
+class BatchCommand(Shown, WithRuntime, BatchFile):
     """What `batch` takes."""
 
 
@@ -99,7 +99,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         if shown.measure and unmeasured(batch):
             with BatchView(console) as view:
                 costs = measure(batch, _for_measuring(executor, spec), view.on_event, stop)
-            _print_rows(console, _cost_rows(left_to_spend(batch, costs), batch))
+            console.print(labelled(_cost_rows(left_to_spend(batch, costs), batch), 9))
         if shown.dry_run:
             return 0
         view = stack.enter_context(BatchView(console))
@@ -162,15 +162,6 @@ def _for_measuring(executor: Executor, spec: BatchSpec) -> Executor:
 # -- pages ---------------------------------------------------------------------------------------------------
 
 
-def _print_rows(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", min_width=9)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
 def print_plan(console: Console, batch: Batch) -> None:
     """What will be run, what is there already, and what it may cost at most."""
     spec, done = batch.spec, batch.on_disk
@@ -188,14 +179,14 @@ def print_plan(console: Console, batch: Batch) -> None:
         visible = _module("report.statistics").visible_speed_up(pairs)
         least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
         rows.append(("", f"{least} with 80 % power, if all are solved"))
-    rows.append(("problems", clean(_few(list(batch.problems)))))
+    rows.append(("problems", _few(list(batch.problems))))
     if batch.left_out:
-        rows.append(("", clean(describe_left_out(batch.left_out))))
+        rows.append(("", describe_left_out(batch.left_out)))
     rows.append(("budget", _budget(spec)))
-    rows.append(("model", clean(f"{spec.run.model or 'default'}, engine {spec.run.engine}")))
+    rows.append(("model", f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
     rows += [("warning", warning) for warning in _warnings(batch)]
     rows += _cost_rows(left_to_spend(batch, batch.on_disk.costs), batch)
-    _print_rows(console, [*rows, ("out", clean(str(batch.out)))])
+    console.print(labelled([*rows, ("out", str(batch.out))], 9))
 
 
 def _warnings(batch: Batch) -> list[str]:
@@ -213,31 +204,21 @@ def _warnings(batch: Batch) -> list[str]:
 
 
 def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
-    out = batch.out
-    free_bytes = shutil.disk_usage(
-        next(path for path in (out, *out.absolute().parents) if path.exists())
-    ).free
-    if cost is None:
-        most = most_to_spend(batch)
-        if not most.attempts:
-            return [("cost", "nothing left to do")]
-        return [
-            (
-                "cost",
-                f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time not known (--measure)",
-            ),
-            ("disk", f"{_size(free_bytes)} free"),
-        ]
-    if not cost.attempts:
+    """`cost` is None where it was not measured: the options alone bound attempts and tokens then."""
+    place = next(path for path in (batch.out, *batch.out.absolute().parents) if path.exists())
+    free_bytes = shutil.disk_usage(place).free
+    most = most_to_spend(batch)
+    if not most.attempts:
         return [("cost", "nothing left to do")]
+    if cost is None:
+        bound = f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time not known (--measure)"
+        return [("cost", bound), ("disk", f"{decimal(free_bytes)} free")]
     where = "here" if batch.spec.batch.executor == "local" else "on one worker"
+    spent = f"{clock(cost.seconds)} {where}"
     rows = [
-        (
-            "cost",
-            f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {clock(cost.seconds)} {where}",
-        ),
+        ("cost", f"at most {cost.attempts:,} attempts, {cost.tokens:,} tokens, {spent}"),
         ("", f"(by {cost.measured} measured attempts; runs that are solved end earlier)"),
-        ("disk", f"at most {_size(cost.disk_bytes)}, {_size(free_bytes)} free"),
+        ("disk", f"at most {decimal(cost.disk_bytes)}, {decimal(free_bytes)} free"),
     ]
     if cost.disk_bytes > free_bytes:
         rows.append(("", "that may not fit: free some room, or choose another --out"))
@@ -278,7 +259,3 @@ def _few(names: list[str], most: int = 6) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

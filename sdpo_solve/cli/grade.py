@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,15 +48,6 @@ class CheckCommand(GradingOptions):
 # -- grade ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """A program that was judged without a model."""
-
-    problem: Problem
-    code: str
-    verdict: Verdict
-
-
 @command(
     GradeCommand,
     "grade problems/letter-tally.json answer.py",
@@ -76,10 +66,13 @@ def grade(given: GradeCommand) -> None:
     with parts:
         problem = load.load_one(given.problem, given, lambda: parts.sandbox)
         (verdict,) = parts.judge().grade(problem, [code], thorough=True)
+        sandbox = parts.sandbox.identity()
     if given.as_json:
-        typer.echo(json.dumps(verdict_json(verdict)))
+        typer.echo(json.dumps({**verdict_json(verdict), "sandbox": sandbox}))
     else:
-        print_verdict(Console(highlight=False), Graded(problem, code, verdict))
+        console = Console(highlight=False)
+        print_verdict(console, problem, code, verdict)
+        console.print(Text(f"judged in {sandbox}", style="dim"), soft_wrap=True)
     raise typer.Exit(0 if verdict.solved else 1)
 
 
@@ -97,21 +90,22 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def print_verdict(console: Console, graded: Graded) -> None:
+def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdict) -> None:
     """One line a test, then the feedback that a model would be shown."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("test", "shown", "verdict", "cpu s", "MB"):
         table.add_column(column, justify="left" if column in ("shown", "verdict") else "right")
-    for case in graded.verdict.cases:
+    for case in verdict.cases:
         style = "green" if case.status.value == "accepted" else "red"
         shown = "visible" if case.visible else "hidden"
         status = Text(case.status.value.replace("_", " "), style=style)
         table.add_row(str(case.index + 1), shown, status, f"{case.cpu_s:.2f}", f"{case.peak_mb:.0f}")
     console.print(table)
-    solved = graded.verdict.solved
-    console.print(Text("solved" if solved else "not solved", style="bold green" if solved else "bold yellow"))
-    if not solved:
-        text = feedback.render(graded.problem, Extracted(graded.code), graded.verdict, feedback.Options())
+    if verdict.solved:
+        console.print(Text("solved", style="bold green"))
+    else:
+        console.print(Text("not solved", style="bold yellow"))
+        text = feedback.render(problem, Extracted(code), verdict, feedback.Options())
         console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated
@@ -22,13 +22,12 @@ from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
 from sdpo_solve.config import OUTPUT, REPLIES_HELP, SAMPLING, Flag, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
-from sdpo_solve.model import names
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.run.options import Plan, make_plan, warnings_of
 from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import solve, write_solution
-from sdpo_solve.types import Attempt, Finish, Outcome, OutcomeStatus, Status
+from sdpo_solve.types import Attempt, Finish, OutcomeStatus, Status
 
 
 class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
@@ -39,25 +38,6 @@ class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
     out: Annotated[Path | None, OUTPUT] = Field(
         None, description="directory of the results (default: runs/<engine>-<options>)"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What `run --json` prints. `out` is the directory of the run, which holds its journal."""
-
-    solved: bool
-    status: str
-    discovery_time: int | None
-    attempts: int
-    tokens: int
-    wall_s: float
-    confirmed: bool | None
-    method: str
-    model: str | None
-    seed: int
-    out: str
-    program: str | None
-    """The first that solved the problem."""
 
 
 @command(
@@ -71,17 +51,7 @@ def run(given: RunCommand) -> None:
 
     The same command again goes on where the run stopped. Exit code 0: solved, 1: budget spent.
     """
-    result = run_one(given, Console(stderr=given.as_json, highlight=False))
-    if given.as_json:
-        typer.echo(json.dumps(asdict(result)))
-    raise typer.Exit(0 if result.solved else 1)
-
-
-def run_one(given: RunCommand, console: Console) -> RunResult:
-    """One run with its display, from nothing or on from its journal.
-
-    Raises UserError, PrerequisiteError or RunError; boxes and weights are gone when this returns or raises.
-    """
+    console = Console(stderr=given.as_json, highlight=False)
     options = given.narrow(RunOptions)
     plan = make_plan(options)
     out = given.out or default_out(options, options.engine)
@@ -104,31 +74,26 @@ def run_one(given: RunCommand, console: Console) -> RunResult:
         finally:
             run.close()
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
-    if outcome.status is not OutcomeStatus.SOLVED:
+    solved = outcome.status is OutcomeStatus.SOLVED
+    if not solved:
         print_unsolved(console, run, plan)
     if before is not None:
         console.print(
             Text("this run was finished before; more --attempts, another --seed or --out go on", style="dim")
         )
-    return _result(outcome, run, plan)
-
-
-def _result(outcome: Outcome, run: build.Run, plan: Plan) -> RunResult:
-    solving = (attempt.code for attempt in run.journal.history if attempt.verdict.solved)
-    return RunResult(
-        solved=outcome.status is OutcomeStatus.SOLVED,
-        status=outcome.status.value,
-        discovery_time=outcome.discovery_time,
-        attempts=outcome.attempts,
-        tokens=outcome.tokens,
-        wall_s=outcome.wall_s,
-        confirmed=outcome.confirmed,
-        method=plan.run.method,
-        model=(plan.run.model or names.default_name()) if plan.has_weights else None,
-        seed=plan.run.seed,
-        out=str(run.journal.run_dir),
-        program=next(solving, None),
-    )
+    if given.as_json:
+        solving = (attempt.code for attempt in run.journal.history if attempt.verdict.solved)
+        record = {
+            "solved": solved,
+            **asdict(outcome),
+            "method": options.method,
+            "model": view.progress.header.model,
+            "seed": options.seed,
+            "out": str(run.journal.run_dir),
+            "program": next(solving, None),
+        }
+        typer.echo(json.dumps(record))
+    raise typer.Exit(0 if solved else 1)
 
 
 # -- not solved ----------------------------------------------------------------------------------------------

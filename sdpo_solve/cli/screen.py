@@ -67,13 +67,13 @@ def screen(flags: Mapping[str, Any]) -> None:
     own, others = split(ScreenOptions, flags)
     spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))
     rule = Rule(own.group_size, own.attempts, rate_of(own.ceiling))
-    asked = screening.ScreenSpec(
+    screen_spec = screening.ScreenSpec(
         spec, spec.batch.screening, rule, own.round_size, own.total, own.teacher, own.seed
     )
     console = Console(stderr=own.as_json, highlight=False)
     with live_screening.ScreenView(console, rule) as view:
-        ended = screening.run(asked, view)
-    live_screening.print_table(console, ended.problems, asked.out, stopped=ended.stopped)
+        ended = screening.run(screen_spec, view)
+    live_screening.print_table(console, ended.problems, screen_spec.out, stopped=ended.stopped)
     if own.as_json:
         typer.echo(json.dumps(live_screening.as_record(ended.screening)))
     if ended.stopped:

@@ -6,6 +6,7 @@ Which of a source's problems are taken is decided in `selection.py`, how they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from sdpo_solve.datasets import REGISTRY, Format
@@ -46,9 +47,8 @@ def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidat
     if path.suffix in _ROWS:
         named = [f"{scheme}:{source}" for form in formats() for scheme in form.schemes]
         raise ConfigError(f"{source} holds rows of a benchmark; name it: {' or '.join(named)}")
-    from sdpo_solve.datasets import problem_json
-
-    return problem_json.candidates(path)
+    found: Iterator[Candidate] = import_module("sdpo_solve.datasets.problem_json").candidates(path)
+    return found
 
 
 def load(

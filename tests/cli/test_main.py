@@ -206,6 +206,7 @@ def test_grade_json_is_the_contract(place: Place) -> None:
     verdict = json.loads(done.stdout)
     assert (verdict["solved"], verdict["passed_visible"], verdict["passed_hidden"]) == (False, True, False)
     assert [case["status"] for case in verdict["cases"]] == ["accepted", "wrong_answer"]
+    assert verdict["sandbox"].startswith("docker")
     assert set(verdict["cases"][0]) == {"status", "visible", "cpu_s", "wall_s"}
 
 
