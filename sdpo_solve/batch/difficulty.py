@@ -1,7 +1,7 @@
 """How hard problems are for the base model, from counts: rates, intervals, marks, and when to stop sampling.
 
-A problem is sampled until the exact interval of its rate lies on one side of the level asked about, or its
-samples are spent (error rates: `README.md`). Pure numbers: `screening.py` samples, `screening_file.py` keeps
+A problem is sampled until the exact interval of its rate lies on one side of a level, or its samples are
+spent (error rates: `README.md`). Pure numbers: `screening.py` samples, `screening_file.py` keeps
 the counts. Problems that a screening chose and the samples that chose them must not meet in one comparison
 (selection bias).
 """
@@ -149,7 +149,7 @@ class Rule:
         return counts.n >= self.most or self.open_level(counts) is None
 
     def open_level(self, counts: Counts) -> float | None:
-        """The rate that the next samples are to be told from; None where the problem is settled.
+        """The level that the next samples are compared with; None where the problem is settled.
 
         The ceiling first; then each lower level that `most` samples without a success would settle.
         """

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sdpo_solve.batch.batch import Batch, Executor, RunsOnDisk
 from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
@@ -13,6 +14,8 @@ from sdpo_solve.batch.runner import Sink
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import sampling_spec
+
+Settings = Mapping[str, Mapping[str, Any]]
 
 # Attempts of a measured group.
 _GROUP = 4
@@ -53,20 +56,31 @@ def _short(batch: Batch, out: Path) -> Batch:
     """The batch with runs of two small groups."""
     group_size = min(batch.spec.run.group_size or _GROUP, _GROUP)
     grouped = batch.spec.samples_groups()
-    settings = {
-        part: {key: value for key, value in values.items() if key != "group_size"}
-        for part, values in batch.spec.run.settings.items()
-    }
     short = {
         "attempts": 2 * group_size,
         "group_size": group_size if grouped else None,
         "keep_going": True,
         "tokens": None,
         "wall_seconds": None,
-        "settings": settings,
+        "settings": _without_group_size(batch.spec.run.settings),
     }
-    spec = replace(batch.spec, run=batch.spec.run.model_copy(update=short))
+    arms = {
+        name: arm.model_copy(update={"settings": _without_group_size(arm.settings)})
+        for name, arm in batch.spec.batch.arms.items()
+    }
+    spec = replace(
+        batch.spec,
+        run=batch.spec.run.model_copy(update=short),
+        batch=batch.spec.batch.model_copy(update={"arms": arms}),
+    )
     return replace(batch, spec=spec, out=out, on_disk=RunsOnDisk())
+
+
+def _without_group_size(settings: Settings) -> Settings:
+    return {
+        part: {key: value for key, value in values.items() if key != "group_size"}
+        for part, values in settings.items()
+    }
 
 
 def left_to_spend(batch: Batch, costs: Mapping[str, Cost]) -> Estimate | None:
