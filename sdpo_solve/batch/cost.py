@@ -6,6 +6,7 @@ Upper bounds: every run is taken to spend its whole budget, and runs to take tur
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,27 @@ class Estimate:
 
 def cost_of(run_dirs: Iterable[Path]) -> Cost:
     """The cost of the runs in these directories, failed and torn ones included."""
-    total = Cost()
+    total: Counter[str] = Counter()
+    largest = 0
     for run_dir in run_dirs:
-        total = _sum(total, _cost_of_one(run_dir))
-    return total
+        path, group_end_s = run_dir / FILE_NAME, 0.0
+        if not path.exists():
+            continue
+        for line in read_records(path):
+            match line.record:
+                case GroupEvent() as group:
+                    group_end_s = group.elapsed_s or 0.0
+                    spent = {
+                        "sample_s": group.sample_s,
+                        "grade_s": group.grade_s,
+                    }  # a Counter adds floats too
+                    total.update({"attempts": group.size, "groups": 1, "tokens": group.n_tokens, **spent})
+                case UpdateEvent(elapsed_s=end_s):
+                    total.update({"updates": 1, "learn_s": max(0.0, (end_s or 0.0) - group_end_s)})
+        total["journal_bytes"] += path.stat().st_size
+        files = (item for item in (run_dir / "policies").rglob("*") if item.is_file())
+        largest = max(largest, sum(item.stat().st_size for item in files))
+    return Cost(**total, policies_bytes=largest)
 
 
 def estimate(keys: Sequence[RunKey], costs: Mapping[str, Cost], options: RunOptions) -> Estimate | None:
@@ -77,35 +95,3 @@ def estimate(keys: Sequence[RunKey], costs: Mapping[str, Cost], options: RunOpti
         seconds += run_s * share
         disk_bytes += math.ceil(n * share * cost.journal_bytes / cost.attempts) + cost.policies_bytes
     return Estimate(attempts, tokens, seconds, disk_bytes, sum(cost.attempts for cost in costs.values()))
-
-
-def _cost_of_one(run_dir: Path) -> Cost:
-    cost, path = Cost(), run_dir / FILE_NAME
-    if not path.exists():
-        return cost
-    group_end_s = 0.0
-    for line in read_records(path):
-        match line.record:
-            case GroupEvent() as group:
-                group_end_s = group.elapsed_s or 0.0
-                spent = Cost(group.size, 1, 0, group.n_tokens, group.sample_s, group.grade_s)
-                cost = _sum(cost, spent)
-            case UpdateEvent(elapsed_s=end_s):
-                learn_s = max(0.0, (end_s or 0.0) - group_end_s)
-                cost = _sum(cost, Cost(updates=1, learn_s=learn_s))
-    policies = [item.stat().st_size for item in (run_dir / "policies").rglob("*") if item.is_file()]
-    return _sum(cost, Cost(journal_bytes=path.stat().st_size, policies_bytes=sum(policies)))
-
-
-def _sum(a: Cost, b: Cost) -> Cost:
-    return Cost(
-        attempts=a.attempts + b.attempts,
-        groups=a.groups + b.groups,
-        updates=a.updates + b.updates,
-        tokens=a.tokens + b.tokens,
-        sample_s=a.sample_s + b.sample_s,
-        grade_s=a.grade_s + b.grade_s,
-        learn_s=a.learn_s + b.learn_s,
-        journal_bytes=a.journal_bytes + b.journal_bytes,
-        policies_bytes=max(a.policies_bytes, b.policies_bytes),
-    )

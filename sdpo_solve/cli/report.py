@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sdpo_solve.cli.flags import RUNS, RUNS_HELP, WithJson, command
 from sdpo_solve.config import Flag, Listed, Options
-from sdpo_solve.errors import ConfigError, SdpoSolveError
+from sdpo_solve.errors import ConfigError, SdpoSolveError, UserError
 
 if TYPE_CHECKING:
     from sdpo_solve.report.cohort import Cohort
@@ -111,7 +111,7 @@ def report(given: ReportCommand) -> None:
         )
         console.print(report_renderable(figures, curves, full=given.full))
     if not_written:
-        raise not_written[0]
+        raise not_written[0] if len(not_written) == 1 else UserError("; ".join(map(str, not_written)))
 
 
 def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
@@ -144,11 +144,9 @@ def _write_files(figures: Report, cohort: Cohort, given: ReportCommand) -> list[
             continue
         try:
             write(path)
-            line = f"written: {path}"
+            console.print(Text(f"written: {path}"), soft_wrap=True)
         except SdpoSolveError as exc:
             errors.append(exc)
-            line = f"not written: {path}"
-        console.print(Text(line), soft_wrap=True)
     return errors
 
 

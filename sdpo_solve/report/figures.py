@@ -20,8 +20,8 @@ from sdpo_solve.report.problems import (
     Marks,
     ProblemRow,
     Split,
+    by_difficulty,
     count_confirmed,
-    difficulty_groups,
     make_splits,
     problem_rows,
 )
@@ -279,10 +279,10 @@ def _rates(runs: Sequence[RunRecord], at: Sequence[float], options: ReportOption
 def _by_difficulty(
     arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[ProblemRow], options: ReportOptions
 ) -> Iterator[GroupRate]:
-    """pass@1 and discovery@k of each arm by difficulty; nothing where no problem has one."""
+    """pass@1 and discovery@k of each arm by difficulty; nothing where all problems have the same."""
     options = replace(options, axis=Axis.ATTEMPTS)
     at = tuple(sorted({1.0, *_chosen_points(arms, Axis.ATTEMPTS)}))
-    for label, names in difficulty_groups(problems).items():
+    for label, names in by_difficulty(problems).items():
         for arm, runs in arms.items():
             mine = [run for run in runs if run.problem in names]
             if mine:

@@ -196,7 +196,7 @@ def make_splits(arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[Prob
     """All problems, then by hardness and by difficulty, each only where it parts the problems."""
     groups = {
         **_groups("base model", {row.problem: row.hardness for row in problems}, (EASIER, HARD, VERY_HARD)),
-        **_groups("difficulty", {row.problem: row.difficulty for row in problems}, _DIFFICULTIES),
+        **by_difficulty(problems),
     }
     very_hard = groups.get(f"base model: {VERY_HARD}")
     if very_hard:  # as in the paper: the very hard questions are some of the hard ones
@@ -211,16 +211,9 @@ def make_splits(arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[Prob
     return [everything, *(_split(label, frozenset(names), arms) for label, names in groups.items())]
 
 
-def difficulty_groups(problems: Sequence[ProblemRow]) -> dict[str, set[str]]:
-    """The names of the problems by difficulty, then all; empty where none has one."""
-    if not any(row.difficulty for row in problems):
-        return {}
-    labels = dict.fromkeys([*_DIFFICULTIES, *sorted({row.difficulty or _UNKNOWN for row in problems})])
-    groups = {
-        label: {row.problem for row in problems if (row.difficulty or _UNKNOWN) == label} for label in labels
-    }
-    everything = {row.problem for row in problems}
-    return {label: names for label, names in groups.items() if names} | {"all": everything}
+def by_difficulty(problems: Sequence[ProblemRow]) -> dict[str, set[str]]:
+    """The names of the problems by difficulty; nothing where all have the same."""
+    return _groups("difficulty", {row.problem: row.difficulty for row in problems}, _DIFFICULTIES)
 
 
 def _groups(what: str, labels: Mapping[str, str | None], order: Sequence[str]) -> dict[str, set[str]]:

@@ -134,7 +134,7 @@ def _settings(report: Report) -> Section:
 def _by_difficulty(report: Report) -> Section:
     points = report.by_difficulty[0].rates if report.by_difficulty else ()
     header = [
-        "difficulty",
+        "problems",
         "arm",
         "n",
         *(f"{'pass' if p.x == 1 else 'discovery'}@{number(p.x)}" for p in points),
