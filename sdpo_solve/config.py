@@ -113,16 +113,17 @@ class Options(BaseModel):
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given` with today's names.
-
-        Raises ConfigError for a removed option at a value at which it did something.
-        """
-        for name, neutral in cls.removed.items():
-            if given.get(name, neutral) != neutral:
-                raise ConfigError(f"option {name} = {given[name]!r} is gone; only {neutral!r} is still read")
+        """`given` with today's names, removed options left out where they did nothing."""
         return {
-            cls.renamed.get(name, name): value for name, value in given.items() if name not in cls.removed
+            cls.renamed.get(name, name): value
+            for name, value in given.items()
+            if name not in cls.removed or value != cls.removed[name]
         }
+
+    @classmethod
+    def complete(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that an earlier version stored, with the defaults of those that it did not know."""
+        return {**cls.model_construct().model_dump(mode="json"), **cls.current(given)}
 
     def narrow(self, cls: type[OptionsT]) -> OptionsT:
         """The part of these options that a base model declares."""

@@ -40,7 +40,7 @@ class RunError(SdpoSolveError):
 
 
 class EngineError(RunError):
-    """Sampling failed, or the engine does not hold the policy that was asked for."""
+    """Sampling failed, or the engine does not hold the policy that was requested."""
 
 
 class PromptError(RunError):

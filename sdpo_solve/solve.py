@@ -49,7 +49,8 @@ def learn(run: Run, policy: Policy, group: list[Attempt]) -> Policy:
 def next_group(run: Run, policy: Policy) -> list[Attempt]:
     """The next group, sampled, graded and recorded; each attempt with the feedback on it."""
     journal, problem = run.journal, run.problem
-    prompts_G = run.method.propose(problem, journal.history, attempts_left(run))
+    n_left = run.budget.attempts - len(journal.history)
+    prompts_G = run.method.propose(problem, journal.history, n_left)
     first = len(journal.history) + 1
     seeds_G = [attempt_seed(run.seed, problem.id, first + g) for g in range(len(prompts_G))]
     started_s = time.monotonic()
@@ -120,13 +121,6 @@ def outcome(run: Run) -> Outcome:
         tokens=tokens_spent(run),
         wall_s=math.ceil(run.journal.elapsed_s * 1000) / 1000,  # never below a budget that it spent
     )
-
-
-def attempts_left(run: Run) -> int:
-    """How many attempts the budget leaves; a large number where they are not limited."""
-    if run.budget.attempts is None:
-        return 2**31
-    return run.budget.attempts - len(run.journal.history)
 
 
 def tokens_spent(run: Run) -> int:

@@ -359,7 +359,7 @@ class Update:
 class Budget:
     """What a run may spend. None: no limit. Tokens are generated ones; all are checked between groups."""
 
-    attempts: int | None
+    attempts: int
     tokens: int | None = None
     wall_s: float | None = None
 

@@ -54,12 +54,12 @@ def test_keep_going_spends_the_whole_budget_and_keeps_the_first_discovery(tmp_pa
 
 
 def test_a_token_budget_stops_between_groups(tmp_path: Path) -> None:
-    outcome = solve(make_run(tmp_path, always("wrong"), size=4, budget=Budget(None, tokens=25)))
+    outcome = solve(make_run(tmp_path, always("wrong"), size=4, budget=Budget(64, tokens=25)))
     assert (outcome.attempts, outcome.tokens) == (8, 40)
 
 
 def test_a_wall_budget_already_spent_samples_one_group_at_most(tmp_path: Path) -> None:
-    outcome = solve(make_run(tmp_path, always("wrong"), size=4, budget=Budget(None, wall_s=1e-9)))
+    outcome = solve(make_run(tmp_path, always("wrong"), size=4, budget=Budget(64, wall_s=1e-9)))
     assert outcome.attempts == 0
 
 

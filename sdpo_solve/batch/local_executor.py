@@ -41,7 +41,7 @@ class LocalExecutor:
         parts, options = self.parts, batch.spec.batch
         parts.warm_up()
         for run_dir, grader in batch.on_disk.graders.items():
-            check_grader(run_dir, grader, parts.grader)
+            check_grader(run_dir, grader, parts.sandbox.record())
         engine = engines.REGISTRY.load(batch.spec.run.engine)
         locks = DeviceLocks.make(shared_weights=engine.shares_weights, stop=stop)
 

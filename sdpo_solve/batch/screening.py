@@ -135,7 +135,7 @@ def _config(screen: ScreenSpec, parts: build.Parts) -> dict[str, Any]:
     config = {
         **sampling_record(parts.plan, build.sampling_spec(parts.plan), parts.model_identity),
         "engine": screen.spec.run.engine,
-        "grader": parts.grader,
+        "grader": parts.sandbox.record(),
         "judge": parts.plan.parts["judge"].model_dump(mode="json", exclude={"boxes"}),
         "teacher": screen.teacher,
         "seed": screen.seed,

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve import methods
+from sdpo_solve.config import Options
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading import feedback
+from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.report.consistency import choose, consistent_sets
 from sdpo_solve.report.runs import RunRecord, read_runs
 from sdpo_solve.report.statistics import Arm, Observation, make_arm
@@ -186,7 +189,7 @@ def _settings(run: RunRecord) -> dict[str, Any]:
         f"{part}.{key}": value
         for part, options in run.header.parts.items()
         if part not in ("judge", "engine", "sandbox")
-        for key, value in options.items()
+        for key, value in _complete(part, options).items()
     }
     if _is_independent(run):
         flat.pop(f"{run.method}.group_size", None)  # changes speed, not results
@@ -207,6 +210,14 @@ def differing_settings(arms: Mapping[str, Sequence[RunRecord]]) -> dict[str, dic
     values = {key: {repr(settings[key]) for settings in own.values() if key in settings} for key in keys}
     shown = [key for key in keys if len(values[key]) > 1]
     return {name: {key: str(own.get(name, {}).get(key, "–")) for key in shown} for name in arms}
+
+
+def _complete(part: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that a run stored, as a run of this version would have stored them."""
+    method = methods.REGISTRY.find(part)
+    kinds: dict[str, type[Options]] = {"learner": LearnerOptions, "feedback": feedback.Options}
+    kind = kinds.get(part) if method is None else method.options_type
+    return options if kind is None else kind.complete(options)
 
 
 def _shared_facts(runs: Sequence[RunRecord]) -> SharedFacts:

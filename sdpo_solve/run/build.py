@@ -7,7 +7,7 @@ checked (see `options.py`), and what is written on disk is decided elsewhere (`i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,11 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
-from sdpo_solve.protocols import Engine, Grader, Learner, Method, Sandbox, TokenProgress
+from sdpo_solve.protocols import Engine, Grader, Learner, Method, TokenProgress
 from sdpo_solve.run import identity
 from sdpo_solve.run.journal import Journal, Listener
 from sdpo_solve.run.options import Plan
+from sdpo_solve.sandboxes import SandboxPlugin
 from sdpo_solve.types import Budget, Problem, SamplingSpec
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Parts:
         made = vars(self)  # where `cached_property` keeps what it made
         if "engine" in made:
             self.engine.close()
-        if "open_sandbox" in made:
+        if "sandbox" in made:
             self.sandbox.close()
 
     def warm_up(self) -> None:
@@ -79,19 +80,23 @@ class Parts:
             _ = self.weights
 
     @cached_property
-    def open_sandbox(self) -> OpenSandbox:
-        """The sandbox with its limits. Raises as `sandbox` does."""
-        return _open_sandbox(self.plan)
+    def sandbox(self) -> SandboxPlugin:
+        """The sandbox that the plan names; for `auto` the first that works.
 
-    @property
-    def sandbox(self) -> Sandbox:
-        """The sandbox that the plan names. Raises PrerequisiteError where none works."""
-        return self.open_sandbox.sandbox
-
-    @property
-    def grader(self) -> dict[str, Any]:
-        """What decides verdicts besides the judge's options, for the record. Raises as `sandbox` does."""
-        return {"identity": self.sandbox.identity(), **self.open_sandbox.limits}
+        Raises PrerequisiteError where none does.
+        """
+        run = self.plan.run
+        if run.sandbox != "auto":
+            return sandboxes.REGISTRY.load(run.sandbox).build(self.plan.parts["sandbox"], run.language)
+        plugins = [sandboxes.REGISTRY.load(name) for name in sandboxes.REGISTRY.names()]
+        reasons = []
+        for plugin in sorted(plugins, key=lambda plugin: plugin.auto_order or 0):
+            if plugin.auto_order is not None:
+                try:
+                    return plugin.build(plugin.options_type(), run.language)
+                except PrerequisiteError as exc:
+                    reasons.append(str(exc))
+        raise PrerequisiteError(" -- or, without Docker: ".join(reasons))
 
     def judge(self, plan: Plan | None = None) -> judge.Judge:
         """The grader of programs, by the options of `plan`; None: its own. Raises as `sandbox` does."""
@@ -146,37 +151,6 @@ class Parts:
             lora_rank=getattr(self.plan.parts.get("learner"), "lora_rank", 1),
         )
         return self._engine_type.build(self.plan.parts["engine"], parts)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSandbox:
-    """A started sandbox, and those of its options that may change a verdict."""
-
-    sandbox: Sandbox
-    limits: Mapping[str, Any]
-
-
-def _open_sandbox(plan: Plan) -> OpenSandbox:
-    """The sandbox that the plan names; for `auto` the first that works.
-
-    Raises PrerequisiteError where none does.
-    """
-
-    def opened(plugin: type[sandboxes.SandboxPlugin], options: Any) -> OpenSandbox:
-        limits = options.model_dump(include=set(plugin.verdict_options))
-        return OpenSandbox(plugin.build(options, plan.run.language), limits)
-
-    if plan.run.sandbox != "auto":
-        return opened(sandboxes.REGISTRY.load(plan.run.sandbox), plan.parts["sandbox"])
-    known = [sandboxes.REGISTRY.load(name) for name in sandboxes.REGISTRY.names()]
-    in_order = sorted((p for p in known if p.auto_order is not None), key=lambda p: p.auto_order or 0)
-    reasons = []
-    for plugin in in_order:
-        try:
-            return opened(plugin, plugin.options_type())
-        except PrerequisiteError as exc:
-            reasons.append(str(exc))
-    raise PrerequisiteError(" -- or, without Docker: ".join(reasons))
 
 
 # -- one run -------------------------------------------------------------------------------------------------
@@ -236,7 +210,10 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
     """
     options, spec = plan.run, sampling_spec(plan)
     grader = parts.judge(plan)  # checks the sandbox before the weights are loaded
-    config = {"grader": parts.grader, **identity.config_of(plan, spec, problem, parts.model_identity)}
+    config = {
+        "grader": parts.sandbox.record(),
+        **identity.config_of(plan, spec, problem, parts.model_identity),
+    }
     name = identity.run_name(problem, options)
     run_dir = out / name
     identity.check_config(run_dir, config, plan)

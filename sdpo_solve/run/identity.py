@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve import __version__
-from sdpo_solve.config import Options, RunOptions, SharedOptions
+from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
 from sdpo_solve.run.options import Plan
@@ -183,10 +183,7 @@ def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """A stored configuration with the defaults of options that are newer, and with today's names."""
     options = {**RunOptions().model_dump(mode="json", exclude={"settings"}), **config.get("options", {})}
     parts = dict(config.get("parts", {}))
-    for name, part in plan.parts.items():
-        defaults = type(part).model_construct().model_dump(mode="json")
-        given = parts.get(name, {})
-        parts[name] = {**defaults, **(part.current(given) if isinstance(part, Options) else given)}
+    parts |= {name: part.complete(parts.get(name, {})) for name, part in plan.parts.items()}
     return {**config, "options": options, "parts": parts}
 
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
-
+from sdpo_solve.config import Options
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.registry import Registry
 
@@ -23,16 +22,22 @@ from sdpo_solve.registry import Registry
 class SandboxPlugin(Sandbox, ABC):
     """Base of the sandboxes that `REGISTRY` hands out, with the facts that other rooms ask for."""
 
-    options_type: ClassVar[type[BaseModel]]
+    options_type: ClassVar[type[Options]]
     """The options of the sandbox: the part `sandbox` of `--set` and of a batch file."""
     auto_order: ClassVar[int | None] = None
     """Its place in the order in which `--sandbox auto` tries them, lowest first; None: never."""
     verdict_options: ClassVar[frozenset[str]] = frozenset()
     """Its options that may change a verdict and are not part of `identity()`."""
+    options: Any
+    """What it was built with, of `options_type`."""
+
+    def record(self) -> dict[str, Any]:
+        """What decides verdicts: the identity, and the options that may change one."""
+        return {"identity": self.identity(), **self.options.model_dump(include=set(self.verdict_options))}
 
     @classmethod
     @abstractmethod
-    def build(cls, options: Any, language: str) -> Sandbox:
+    def build(cls, options: Any, language: str) -> SandboxPlugin:
         """The sandbox for programs of `language`, started; `options` is of `options_type`.
 
         Raises PrerequisiteError where something is missing, saying what to run.

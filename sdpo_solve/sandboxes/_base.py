@@ -15,8 +15,9 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from sdpo_solve.config import Options
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
@@ -29,10 +30,8 @@ _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
 _uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 
 
-class BoxOptions(BaseModel):
+class BoxOptions(Options):
     """Options that mean the same for every backend."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     language: str = "python"
     """Language whose boxes are started ahead of need."""
@@ -65,7 +64,7 @@ class PooledSandbox(SandboxPlugin):
         return cls(options.model_copy(update={"language": language}))
 
     def __init__(self, options: BoxOptions) -> None:
-        self._options = options
+        self.options = options
         self._lock = threading.Lock()
         self._others = SharedLock()
         self._pools: dict[tuple[str, int], Pool[Box]] = {}
@@ -79,7 +78,7 @@ class PooledSandbox(SandboxPlugin):
     def layout(self, language: Language) -> Layout:
         """What the box's runner has to know."""
         builds = language.compile is not None
-        return Layout(self._options.parallel, builds, by_uid=True, uid_number=next(_uid_numbers))
+        return Layout(self.options.parallel, builds, by_uid=True, uid_number=next(_uid_numbers))
 
     @abstractmethod
     def remedy(self, cause: str) -> str:
@@ -100,7 +99,7 @@ class PooledSandbox(SandboxPlugin):
         """
         atexit.register(self.close)
         self._usual_pool()
-        language = languages.get(self._options.language)
+        language = languages.get(self.options.language)
         try:
             (result,) = self.run(Program(language.empty, language=language.name), [BoxInput()], Limits())
             if result.status is ExecutionStatus.OK:
@@ -128,11 +127,11 @@ class PooledSandbox(SandboxPlugin):
         if not inputs:
             return []
         most_output_mb = 2 * max(given.output_bytes for given in inputs) >> 20
-        per_test_mb = limits.memory_mb + self._options.scratch_mb + most_output_mb
-        memory_mb = max(self._options.memory_mb, per_test_mb + _RUNNER_MB)
-        parallel = min(self._options.parallel, (memory_mb - _RUNNER_MB) // per_test_mb, len(inputs))
+        per_test_mb = limits.memory_mb + self.options.scratch_mb + most_output_mb
+        memory_mb = max(self.options.memory_mb, per_test_mb + _RUNNER_MB)
+        parallel = min(self.options.parallel, (memory_mb - _RUNNER_MB) // per_test_mb, len(inputs))
         names = {"output_mb", "total_output_mb", "scratch_mb", "n_processes"}
-        caps = Caps(parallel=parallel, **self._options.model_dump(include=names))
+        caps = Caps(parallel=parallel, **self.options.model_dump(include=names))
         began = time.monotonic()
         with self._pool(language, memory_mb).box() as box, self._others.shared():
             self.waits_s.append(time.monotonic() - began)
@@ -172,14 +171,14 @@ class PooledSandbox(SandboxPlugin):
         raise SandboxError(cause)
 
     def _usual_pool(self) -> Pool[Box]:
-        return self._pool(languages.get(self._options.language), self._options.memory_mb)
+        return self._pool(languages.get(self.options.language), self.options.memory_mb)
 
     def _pool(self, language: Language, memory_mb: int) -> Pool[Box]:
         key = (language.name, memory_mb)
         with self._lock:
             if key not in self._pools:
-                usual = key == (self._options.language, self._options.memory_mb)
-                n_ready = self._options.boxes_ready if usual else min(1, self._options.boxes_ready)
+                usual = key == (self.options.language, self.options.memory_mb)
+                n_ready = self.options.boxes_ready if usual else min(1, self.options.boxes_ready)
                 self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)
             return self._pools[key]
 

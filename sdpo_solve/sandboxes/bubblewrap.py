@@ -123,7 +123,7 @@ class BubblewrapSandbox(PooledSandbox):
             command += ["--unshare-user"]
         command += ["--setenv", "PATH", "/usr/bin:/bin"]
         command += _system_mounts() + self._interpreter.mounts()
-        sizes = {f"/box/{i}": self._options.scratch_mb for i in range(self._options.parallel)}
+        sizes = {f"/box/{i}": self.options.scratch_mb for i in range(self.options.parallel)}
         if builds:
             sizes["/box/build"] = _BUILD_MB
         for place, size_mb in sizes.items():

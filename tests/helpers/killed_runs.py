@@ -20,7 +20,7 @@ import torch
 from sdpo_solve.config import RunOptions
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.names import ModelDir
-from sdpo_solve.run.build import OpenSandbox, Parts, new_run
+from sdpo_solve.run.build import Parts, new_run
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Kind, Problem, TestCase
@@ -41,8 +41,8 @@ class NoBox:
     def run(self, *_: object) -> Any:
         raise AssertionError("a random model wrote a program")
 
-    def identity(self) -> str:
-        return "no box"
+    def record(self) -> dict[str, str]:
+        return {"identity": "no box"}
 
     def close(self) -> None:
         return
@@ -73,7 +73,7 @@ def run_once(host: AdaptedModel, model_dir: Path, out: Path, points: Points) -> 
     plan = make_plan(OPTIONS)
     with Parts(plan) as parts:
         model = ModelDir("tiny", model_dir, "tiny")
-        vars(parts).update(open_sandbox=OpenSandbox(NoBox(), {}), weights=host, model=model)
+        vars(parts).update(sandbox=NoBox(), weights=host, model=model)
         run = new_run(parts, plan, PROBLEM, out, [points.on_event])
         solve(run)
         write_solution(run)

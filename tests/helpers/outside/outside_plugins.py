@@ -37,7 +37,14 @@ from sdpo_solve.types import (
     TestCase,
 )
 
-PLAIN_PYTHON = Language("plain-python", "Python", (".plain",), ("plain-python",), run=("python3",))
+PLAIN_PYTHON = Language(
+    name="plain-python",
+    title="Python",
+    suffixes=(".plain",),
+    fence_tags=("plain-python",),
+    empty="",
+    run=("python3",),
+)
 
 
 class PairOptions(Options):
@@ -122,7 +129,7 @@ class PlainProcess(SandboxPlugin):
         self.options = options
 
     @classmethod
-    def build(cls, options: ProcessOptions, language: str) -> Sandbox:
+    def build(cls, options: ProcessOptions, language: str) -> PlainProcess:
         return cls(options)
 
     def run(
