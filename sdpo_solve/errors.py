@@ -66,3 +66,8 @@ class JournalError(RunError):
     def short(self) -> str:
         """What a list of many runs says of this one."""
         return f"damaged: {self.place}" if self.place else str(self)
+
+
+def one_line(exc: BaseException) -> str:
+    """What a library's exception says, on one line of at most 300 characters; its type where it says nothing."""
+    return " ".join(str(exc).split())[:300] or type(exc).__name__

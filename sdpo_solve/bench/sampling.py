@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from sdpo_solve.engines import hf
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
+from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 
 ENGINES = ("hf", "vllm")
@@ -130,18 +129,12 @@ def run(model_dir: Path, size: Size, notify: Callable[[str], None] = lambda _: N
 
 def page(figures: Figures) -> RenderableType:
     """The speeds and the ratios as tables."""
-    speeds = [(x.name, str(x.tokens), f"{x.wall_s:.1f}", f"{x.tokens_per_s:.1f}") for x in figures.speeds]
-    ratios = [(name, f"{value:.2f}") for name, value in figures.ratios.items()]
-    return Group(_table(("", "tokens", "seconds", "tokens/s"), speeds), Text(), _table(("", "ratio"), ratios))
-
-
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
-    for line in lines:
-        table.add_row(*line)
-    return table
+    speeds, ratios = AlignedTable(["", "tokens", "seconds", "tokens/s"]), AlignedTable(["", "ratio"])
+    for x in figures.speeds:
+        speeds.add([x.name, str(x.tokens), f"{x.wall_s:.1f}", f"{x.tokens_per_s:.1f}"])
+    for name, value in figures.ratios.items():
+        ratios.add([name, f"{value:.2f}"])
+    return Group(speeds, "", ratios)
 
 
 def _measure(arms: dict[str, Arm], notify: Callable[[str], None], n_rounds: int) -> list[Speed]:

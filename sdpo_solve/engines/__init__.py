@@ -26,7 +26,7 @@ class EngineParts:
     """What an engine may be built from. What is dear is a callable: only an engine that needs it asks."""
 
     host: Callable[[], PolicyHost] | None
-    """The weights in this process, shared with the learner; None where no model was asked for."""
+    """The weights in this process, shared with the learner; None for a run without a model."""
     model_dir: Callable[[], Path]
     """The model on disk. Raises PrerequisiteError where it is not there."""
     replies: Path | None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sdpo_solve.engines._decoding import Batch, CohortBatch, Decoder, NotFiniteError, Row, RowBatch
-from sdpo_solve.errors import EngineError
+from sdpo_solve.errors import EngineError, one_line
 from sdpo_solve.model.capability import odd_layers
 from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.types import Finish
@@ -69,9 +69,9 @@ def _fault(decoder: Decoder, form: type[RowBatch], ids: tuple[int, ...]) -> str 
     except RuntimeError as exc:
         if is_out_of_memory(exc):
             raise
-        return _one_line(exc)
+        return one_line(exc)
     except Exception as exc:  # noqa: BLE001 -- an architecture that a form does not know fails in its own way
-        return _one_line(exc)
+        return one_line(exc)
     gaps = [gap for row in rows for gap in _gaps(decoder.model, decoder.device, row)]
     mean = sum(gaps) / len(gaps)
     if mean <= _TOLERANCES.get(decoder.model.dtype, _TOLERANCE):
@@ -86,7 +86,3 @@ def _gaps(model: Any, device: torch.device, row: Row) -> list[float]:
     logprobs_TV = torch.log_softmax(output.logits[0, len(row.prompt_ids) - 1 : -1].float(), -1)
     right_T = logprobs_TV.gather(-1, torch.tensor(row.token_ids, device=device)[:, None])[:, 0].tolist()
     return [abs(a - b) for a, b in zip(right_T, row.logprobs, strict=True)]
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:300] or type(exc).__name__

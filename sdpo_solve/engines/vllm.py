@@ -21,7 +21,7 @@ from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._probe import SwapProbe
 from sdpo_solve.engines._reaper import Reaper
-from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, SdpoSolveError
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, SdpoSolveError, one_line
 from sdpo_solve.model import memory
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.protocols import PolicyHost, TokenProgress
@@ -386,8 +386,7 @@ def _engine_errors(what: str = "vLLM failed") -> Iterator[None]:
     except SdpoSolveError:
         raise
     except Exception as exc:  # any fault of the library is a fault of the engine
-        lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-        raise EngineError(f"{what}: {lines[0] if lines else type(exc).__name__}") from exc
+        raise EngineError(f"{what}: {one_line(exc)}") from exc
 
 
 def _generation_config(model_dir: Path) -> Any:

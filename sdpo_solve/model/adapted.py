@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdpo_solve.errors import ConfigError, EngineError, LearnerError
+from sdpo_solve.errors import ConfigError, EngineError, LearnerError, one_line
 from sdpo_solve.model import lora_mix
 from sdpo_solve.model.capability import auto_class, context_tokens, read_config, refusal_of
 from sdpo_solve.model.cpu import cpu_dtype, is_out_of_memory, keep_freed_memory
@@ -97,14 +97,14 @@ class AdaptedModel:
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
             if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
                 raise
-            raise ConfigError(f"{model_dir} cannot be loaded: {_one_line(exc)}") from None
+            raise ConfigError(f"{model_dir} cannot be loaded: {one_line(exc)}") from None
         if missing := sorted(report["missing_keys"]):
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ConfigError(f"{model_dir}: the weight {missing[0]}{others} is in none of its files")
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise ConfigError(f"the tokenizer of {model_dir} cannot be read: {_one_line(exc)}") from None
+            raise ConfigError(f"the tokenizer of {model_dir} cannot be read: {one_line(exc)}") from None
         return cls(model.to(device), tokenizer)
 
     @property
@@ -155,7 +155,7 @@ class AdaptedModel:
                     weights = read_tensors(policy.adapter_dir / WEIGHTS_FILE)
                     self.put("policy", policy.key, read_shape(policy.adapter_dir), weights)
                 except (OSError, LearnerError, ValueError, KeyError) as exc:
-                    raise EngineError(f"no weights for policy {policy.key}: {_one_line(exc)}") from None
+                    raise EngineError(f"no weights for policy {policy.key}: {one_line(exc)}") from None
             with self.slot_active("policy", policy.key) as model:
                 yield model
 
@@ -258,7 +258,7 @@ class AdaptedModel:
                     self._peft.add_adapter(slot, config)
                     self._peft.set_adapter(slot)
         except ValueError as exc:
-            raise LearnerError(f"no adapter fits this model: {_one_line(exc)}") from None
+            raise LearnerError(f"no adapter fits this model: {one_line(exc)}") from None
         self._shapes[slot] = shape
         self._base.eval()
         return self.parameters(slot)
@@ -307,7 +307,7 @@ def read_shape(adapter_dir: Path) -> AdapterShape:
         config = json.loads(path.read_text())
         return AdapterShape(config["r"], config["lora_alpha"], tuple(sorted(config["target_modules"])))
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise LearnerError(f"cannot read {path}: {_one_line(exc)}") from None
+        raise LearnerError(f"cannot read {path}: {one_line(exc)}") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -321,7 +321,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as exc:
-        raise LearnerError(f"cannot read {path}: {_one_line(exc)}") from None
+        raise LearnerError(f"cannot read {path}: {one_line(exc)}") from None
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -331,7 +331,3 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     name = cpu_dtype() if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:300]

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, one_line
 
 LEAST_LORA_SHARE = 0.5
 """Of a model's weights, embeddings and head left out: what LoRA must reach."""
@@ -54,7 +54,7 @@ def read_config(model_dir: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(model_dir, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ConfigError(f"{model_dir / 'config.json'} cannot be read: {_one_line(exc)}") from None
+        raise ConfigError(f"{model_dir / 'config.json'} cannot be read: {one_line(exc)}") from None
 
 
 def auto_class(config: Any) -> Any:
@@ -79,7 +79,7 @@ def empty_model(config: Any) -> Any:
         with torch.device("meta"):
             return loader.from_config(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as exc:
-        raise ConfigError(f"no model can be made of {_kind(config)}: {_one_line(exc)}") from None
+        raise ConfigError(f"no model can be made of {_kind(config)}: {one_line(exc)}") from None
 
 
 def refusal_of(config: Any) -> str | None:
@@ -173,7 +173,3 @@ def _no_class(config: Any) -> str:
     import transformers
 
     return f"transformers {transformers.__version__} has no causal language model for {_kind(config)}"
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:300] or type(exc).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sdpo_solve.errors import PromptError
+from sdpo_solve.errors import PromptError, one_line
 from sdpo_solve.sanitize import break_chat_tokens
 from sdpo_solve.types import Message, Prompt
 
@@ -55,7 +55,7 @@ def end_of_turn(tokenizer: Any, eos: Collection[int]) -> int | None:
 def template_notes(tokenizer: Any, eos: Collection[int]) -> list[str]:
     """What a user should know of a model's chat template and special tokens."""
     if not getattr(tokenizer, "chat_template", None):
-        return ["its tokenizer has no chat template: it cannot be asked anything"]
+        return ["its tokenizer has no chat template: it cannot be used"]
     notes = []
     try:
         encode_chat(tokenizer, Prompt((Message("system", "Be brief."), _PROBE[0])))
@@ -87,10 +87,11 @@ def _rendered(
             turns, tokenize=False, add_generation_prompt=is_open, enable_thinking=thinking
         )
     except Exception as exc:  # noqa: BLE001 -- a template is a program of the model's author
-        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
         roles = ", ".join(m.role for m in messages)
         hint = "; leave out --system" if messages[0].role == "system" else ""
-        raise PromptError(f"this model's chat template refuses the turns {roles}: {reason}{hint}") from None
+        raise PromptError(
+            f"this model's chat template refuses the turns {roles}: {one_line(exc)}{hint}"
+        ) from None
     return text
 
 

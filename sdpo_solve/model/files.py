@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from sdpo_solve.errors import one_line
+
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Patterns of everything but the weights: configuration, tokenizer, chat template, index."""
 _WEIGHTS = "model.safetensors"
@@ -94,4 +96,4 @@ def _header_fault(path: Path) -> str | None:
         with opened(path, framework="numpy"):
             return None
     except (SafetensorError, OSError) as exc:
-        return " ".join(str(exc).split())
+        return one_line(exc)

