@@ -69,5 +69,5 @@ class JournalError(RunError):
 
 
 def one_line(exc: BaseException) -> str:
-    """What a library's exception says, on one line of at most 300 characters; its type where it says nothing."""
+    """A library's message on one line of at most 300 characters, or the type of its exception."""
     return " ".join(str(exc).split())[:300] or type(exc).__name__
