@@ -15,7 +15,8 @@ from typing import Any
 
 from sdpo_solve.batch.cost import Cost, cost_of
 from sdpo_solve.batch.difficulty import TAUGHT
-from sdpo_solve.batch.runner import RunSummary, Sink, kept_summary
+from sdpo_solve.batch.event_bus import RunEnded
+from sdpo_solve.batch.runner import Sink, end_on_disk
 from sdpo_solve.batch.screening_file import Screening, check_marks, read_marks
 from sdpo_solve.batch.spec import BatchSpec, RunKey, list_runs
 from sdpo_solve.batch.stop import StopSignal
@@ -37,7 +38,7 @@ _COSTED_RUNS = 20
 class RunsOnDisk:
     """The runs of a batch that were there before it. `begun`: not finished, failed ones included."""
 
-    finished: Mapping[RunKey, RunSummary] = field(default_factory=dict)
+    finished: Mapping[RunKey, RunEnded] = field(default_factory=dict)
     begun: tuple[RunKey, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """What the runs of each arm cost; an arm without runs is there with none."""
@@ -93,9 +94,9 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A summary of each run, and the busy shares (see `Meter.shares`)."""
+    """A end of each run, and the busy shares (see `Meter.shares`)."""
 
-    summaries: tuple[RunSummary, ...] = ()
+    ends: tuple[RunEnded, ...] = ()
     busy: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -150,7 +151,7 @@ def _make_plan(spec: BatchSpec, key: RunKey) -> Plan:
 
 def _read_runs(batch: Batch) -> RunsOnDisk:
     """How far the runs have come, by the ends of their journals, and what some of them cost."""
-    finished: dict[RunKey, RunSummary] = {}
+    finished: dict[RunKey, RunEnded] = {}
     begun: list[RunKey] = []
     costed: dict[str, list[Path]] = {arm: [] for arm in batch.spec.batch.methods}
     graders: dict[Path, Mapping[str, Any]] = {}
@@ -158,9 +159,9 @@ def _read_runs(batch: Batch) -> RunsOnDisk:
         run_dir = batch.out / key.name
         if not (run_dir / FILE_NAME).exists():
             continue
-        summary = kept_summary(batch.out, key, batch.spec.run)
-        if summary is not None:
-            finished[key] = summary
+        end = end_on_disk(batch.out, key, batch.spec.run)
+        if end is not None:
+            finished[key] = end
         else:
             begun.append(key)
         if len(costed[key.arm]) < _COSTED_RUNS:
@@ -197,17 +198,17 @@ def run_batch(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> 
     methods = list(batch.spec.batch.methods)
     sink({"event": "batch_started", "runs": len(batch.keys), "methods": methods, "out": str(batch.out)})
     kept = tuple(batch.on_disk.finished.values())
-    for summary in kept:
-        sink(summary.event())
+    for end in kept:
+        sink(end.as_event())
     done = execute(batch, batch.keys_left, sink, stop) if batch.keys_left else Executed()
-    summaries = (*kept, *done.summaries)
+    ends = (*kept, *done.ends)
     result = BatchResult(
         runs=len(batch.keys),
-        solved=sum(summary.solved for summary in summaries),
-        unsolved=sum(summary.status == "finished" and not summary.solved for summary in summaries),
-        failed=tuple(sorted(summary.key.name for summary in summaries if summary.status == "failed")),
-        stopped=sum(summary.status == "stopped" for summary in summaries),
-        kept=sum(summary.kept for summary in summaries),
+        solved=sum(end.solved for end in ends),
+        unsolved=sum(end.status == "finished" and not end.solved for end in ends),
+        failed=tuple(sorted(end.key.name for end in ends if end.status == "failed")),
+        stopped=sum(end.status == "stopped" for end in ends),
+        kept=sum(end.kept for end in ends),
         wall_s=round(time.monotonic() - started_s, 1),
         busy=done.busy,
     )

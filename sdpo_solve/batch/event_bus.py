@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO, Any, Literal, Self
 
+from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.errors import UserError
 from sdpo_solve.report.table import clock
 from sdpo_solve.run.records import (
@@ -25,11 +27,13 @@ from sdpo_solve.run.records import (
     Notice,
     RawText,
     Record,
+    RunFinished,
     RunResumed,
     UpdateEvent,
     record_of,
 )
 from sdpo_solve.sanitize import clean
+from sdpo_solve.types import Outcome, OutcomeStatus
 
 Receiver = Callable[[Event], None]
 
@@ -55,16 +59,39 @@ class BatchStarted(Record):
 class RunEnded(Record):
     """One run ended, was stopped, or had ended before (`kept`)."""
 
-    arm: str
+    event: str = "run_ended"
+    problem: RawText = ""
+    arm: RawText
+    seed: int = 0
     status: Literal["finished", "failed", "stopped"]
-    attempts: int
-    tokens: int
-    wall_s: float
+    kept: bool = False
     solved: bool = False
     discovery_time: int | None = None
-    kept: bool = False
-    may_retry: bool = False
+    confirmed: bool | None = None
+    attempts: int = 0
+    tokens: int = 0
+    wall_s: float = 0.0
     error: RawText | None = None
+    may_retry: bool = False
+    """It failed, and its tries are not used up."""
+
+    @classmethod
+    def of(cls, key: RunKey, status: str, counts: Outcome | RunFinished | None = None, **fields: Any) -> Self:
+        """The end of a run that has come as far as `counts` says."""
+        if counts is not None:
+            names = ["attempts", "tokens", "wall_s"]
+            if status == "finished":
+                names += ["discovery_time", "confirmed"]
+                fields["solved"] = counts.status is OutcomeStatus.SOLVED
+            fields |= {name: getattr(counts, name) for name in names}
+        return cls(run=key.name, **asdict(key), status=status, **fields)
+
+    @property
+    def key(self) -> RunKey:
+        return RunKey(self.seed, self.problem, self.arm)
+
+    def as_event(self) -> Event:
+        return self.model_dump(exclude={"time", "elapsed_s", "replayed"})
 
     @property
     def is_counted(self) -> bool:

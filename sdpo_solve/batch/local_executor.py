@@ -10,10 +10,10 @@ from sdpo_solve import engines
 from sdpo_solve.batch.batch import Batch, Executed
 from sdpo_solve.batch.locks import DeviceLocks, use_threads
 from sdpo_solve.batch.merged_sampling import MergingEngine
-from sdpo_solve.batch.runner import Runner, RunSummary, Sink, perform_all
+from sdpo_solve.batch.runner import Runner, Sink, perform_all
 from sdpo_solve.batch.sandbox_outage import SandboxOutage, probe
 from sdpo_solve.batch.spec import RunKey
-from sdpo_solve.batch.stop import Stopped, StopSignal
+from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import Parts, Run, new_run
 from sdpo_solve.run.identity import check_grader
 from sdpo_solve.run.journal import Listener
@@ -26,12 +26,9 @@ class LocalExecutor:
     parts: Parts
 
     def __call__(self, batch: Batch, keys: Sequence[RunKey], sink: Sink, stop: StopSignal) -> Executed:
-        try:
-            runner = stop.wait_for(lambda: self.make_runner(batch, sink, stop))
-        except Stopped:
-            return Executed(tuple(RunSummary(key, "stopped") for key in keys))
-        summaries = perform_all(runner.perform, keys, batch.spec.batch.in_flight)
-        return Executed(tuple(summaries), runner.locks.meter.shares())
+        runner = self.make_runner(batch, sink, stop)
+        ends = perform_all(runner.perform, keys, batch.spec.batch.in_flight)
+        return Executed(tuple(ends), runner.locks.meter.shares())
 
     def make_runner(self, batch: Batch, sink: Sink, stop: StopSignal) -> Runner:
         """A runner for the runs of `batch`, its shared parts made.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,23 +83,17 @@ def _without_group_size(settings: Settings) -> Settings:
     }
 
 
-def left_to_spend(batch: Batch, costs: Mapping[str, Cost]) -> Estimate | None:
-    """The most that the runs which are not finished may still cost; None where an arm was not measured."""
-    return estimate(batch.keys_left, costs, batch.spec.run)
+def left_to_spend(batch: Batch, costs: Mapping[str, Cost]) -> Estimate:
+    """The most that the runs which are not finished may still cost.
 
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What runs may spend by their options alone, without any measurement."""
-
-    attempts: int
-    tokens: int
-
-
-def most_to_spend(batch: Batch) -> Bound:
-    """The bound of the runs that are not finished."""
-    options, n_runs = batch.spec.run, len(batch.keys_left)
+    By their options alone where an arm was not measured: seconds and bytes are 0 then, and not known.
+    """
+    options = batch.spec.run
+    measured = estimate(batch.keys_left, costs, options)
+    if measured is not None:
+        return measured
     run_tokens = options.attempts * sampling_spec(batch.plan_for(batch.keys[0])).max_tokens
     if options.tokens is not None:
         run_tokens = min(run_tokens, options.tokens)
-    return Bound(n_runs * options.attempts, n_runs * run_tokens)
+    n_runs = len(batch.keys_left)
+    return Estimate(n_runs * options.attempts, n_runs * run_tokens, 0.0, 0, measured=0)

@@ -1,6 +1,6 @@
 """The runs of a batch on a Ray cluster: one actor an accelerator, each with engine and learner of its own.
 
-The driver hands out runs, passes on the workers' events and takes back summaries; where a worker is lost its
+The driver hands out runs, passes on the workers' events and takes back ends; where a worker is lost its
 runs go on from their journals on another. Results lie on a path that driver and workers share. Placement,
 start-up and health of machines are left to Ray (SLURM and Kubernetes through its own tools); there is no
 scheduler here beyond the list of runs.
@@ -18,8 +18,9 @@ from statistics import mean
 from typing import Any
 
 from sdpo_solve.batch.batch import Batch, Executed
+from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.local_executor import LocalExecutor
-from sdpo_solve.batch.runner import Runner, RunSummary, Sink
+from sdpo_solve.batch.runner import Runner, Sink
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import ConfigError, PrerequisiteError
@@ -31,14 +32,6 @@ _FORWARDED = (
 )
 _POLL_S = 0.5
 _CLOSE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Performed:
-    """A run's summary, and the events that its worker has not handed over yet."""
-
-    summary: RunSummary
-    events: Sequence[Mapping[str, Any]]
 
 
 class Worker:
@@ -58,10 +51,10 @@ class Worker:
         """
         self._runner = LocalExecutor(self._parts).make_runner(self._batch, self._keep, self._stop)
 
-    def perform(self, key: RunKey) -> Performed:
+    def perform(self, key: RunKey) -> RunEnded:
         """See `Runner.perform`."""
         assert self._runner is not None
-        return Performed(self._runner.perform(key), self.events())
+        return self._runner.perform(key)
 
     def events(self) -> list[Mapping[str, Any]]:
         """What happened since the last call."""
@@ -125,7 +118,7 @@ class _Driver:
     """Calls of `Worker.perform` that have not returned yet, with worker and run."""
     polls: dict[Any, Any] = field(default_factory=dict)
     """Calls of `Worker.events` that have not returned yet, with their workers."""
-    summaries: list[RunSummary] = field(default_factory=list)
+    ends: list[RunEnded] = field(default_factory=list)
     losses: Counter[RunKey] = field(default_factory=Counter)
 
     def run(self, keys: Sequence[RunKey], n_workers: int) -> Executed:
@@ -141,7 +134,7 @@ class _Driver:
                 for ref in done:
                     self._take_back(ref)
             busy = [self.ray.get(worker.close.remote(), timeout=_CLOSE_S) for worker in self.workers]
-            return Executed(tuple(self.summaries), _mean(busy))
+            return Executed(tuple(self.ends), _mean(busy))
         finally:
             for worker in self.workers:
                 self.ray.kill(worker)
@@ -191,18 +184,18 @@ class _Driver:
             return  # its worker was lost together with another run
         worker, key = self.under_way[ref]
         try:
-            done: Performed = self.ray.get(ref)
+            end: RunEnded = self.ray.get(ref)
+            self._pass_on(self.ray.get(worker.events.remote()))  # a run's events come before it counts
         except self.ray.exceptions.RayActorError as exc:
             self._replace(worker, exc)
             return
         except self.ray.exceptions.RayTaskError as exc:
             raise exc.cause from None  # a UserError or a PrerequisiteError: it concerns every run
         del self.under_way[ref]
-        self._pass_on(done.events)
-        if done.summary.may_retry:
+        if end.may_retry:
             self.waiting.append(key)
         else:
-            self.summaries.append(done.summary)
+            self.ends.append(end)
 
     def _replace(self, lost: Any, exc: Exception) -> None:
         """Start a worker in place of one that is lost; the runs of that one wait again."""
@@ -217,19 +210,19 @@ class _Driver:
                     self.waiting.appendleft(key)
                 else:
                     error = f"its worker was lost {self.losses[key]} times"
-                    self._end(RunSummary(key, "failed", error=error))
+                    self._end(RunEnded.of(key, "failed", error=error))
         self._start(1)
 
     def _end_soon(self) -> None:
         for worker in self.workers:
             worker.stop.remote()
         while self.waiting:
-            self._end(RunSummary(self.waiting.popleft(), "stopped"))
+            self._end(RunEnded.of(self.waiting.popleft(), "stopped"))
 
-    def _end(self, summary: RunSummary) -> None:
+    def _end(self, end: RunEnded) -> None:
         """The end of a run that no worker reports."""
-        self.summaries.append(summary)
-        self.sink(summary.event())
+        self.ends.append(end)
+        self.sink(end.as_event())
 
 
 def _count_workers(ray: Any, n_workers: int | None) -> int:

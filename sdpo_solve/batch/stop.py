@@ -5,13 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
-
-T = TypeVar("T")
-_POLL_S = 0.2
 
 
 class Stopped(Exception):
@@ -40,24 +35,6 @@ class StopSignal:
         """Wait, and raise Stopped as soon as the signal is set."""
         if self._event.wait(seconds):
             raise Stopped
-
-    def wait_for(self, make: Callable[[], T]) -> T:
-        """What `make` returns or raises, called in a thread of its own; Stopped as soon as the signal is set.
-
-        For calls of minutes that no signal breaks off: weights are loaded, a box is started.
-        """
-        future: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(make())
-            except BaseException as exc:  # noqa: BLE001 -- raised by the thread that waits
-                future.set_exception(exc)
-
-        threading.Thread(target=work, name="start", daemon=True).start()
-        while not wait([future], _POLL_S).done:
-            self.check()
-        return future.result()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -49,13 +50,11 @@ class TensorBoard:
         self._writer.close()
 
 
-class _Hosted:
-    """W&B and trackio, whose interfaces agree in what is used here."""
+class Hosted:
+    """W&B, and trackio, which keeps its figures on this machine: what is used here is the same in both."""
 
-    package: str
-
-    def __init__(self, out: Path, config: Mapping[str, Any]) -> None:
-        self._module = _need(self.package, self.package)
+    def __init__(self, package: str, out: Path, config: Mapping[str, Any]) -> None:
+        self._module = _need(package, package)
         self._module.init(project=_PROJECT, name=out.name, config=dict(config))
 
     def log(self, figures: Mapping[str, float]) -> None:
@@ -65,22 +64,10 @@ class _Hosted:
         self._module.finish()
 
 
-class Wandb(_Hosted):
-    """Weights & Biases."""
-
-    package = "wandb"
-
-
-class Trackio(_Hosted):
-    """trackio, which keeps its figures on this machine."""
-
-    package = "trackio"
-
-
 TRACKERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
     "tensorboard": TensorBoard,
-    "trackio": Trackio,
-    "wandb": Wandb,
+    "trackio": partial(Hosted, "trackio"),
+    "wandb": partial(Hosted, "wandb"),
 }
 
 

@@ -18,9 +18,9 @@ from rich.text import Text
 from sdpo_solve.batch.batch import Batch, BatchResult, prepare, run_batch
 from sdpo_solve.batch.cost import Estimate
 from sdpo_solve.batch.event_bus import Broadcast, LogFile, json_lines
-from sdpo_solve.batch.local_executor import local_executor
+from sdpo_solve.batch.local_executor import LocalExecutor, local_executor
 from sdpo_solve.batch.locks import busy_line
-from sdpo_solve.batch.measure import left_to_spend, measure, most_to_spend, unmeasured
+from sdpo_solve.batch.measure import left_to_spend, measure, unmeasured
 from sdpo_solve.batch.spec import BatchFile, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
@@ -118,6 +118,8 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         if trackers:
             tracking = trackers.Tracking(spec.batch.track, batch.out, spec.record(), notify)
             sink.add(stack.enter_context(tracking))
+        if isinstance(executor, LocalExecutor) and batch.keys_left:
+            executor.parts.warm_up()  # here, where a signal ends the command at once
         with stop_on_signals(stop, notify):
             result = run_batch(batch, executor, sink, stop)
     if errors:
@@ -203,15 +205,13 @@ def _warnings(batch: Batch) -> list[str]:
     return warnings
 
 
-def _cost_rows(cost: Estimate | None, batch: Batch) -> list[tuple[str, str]]:
-    """`cost` is None where it was not measured: the options alone bound attempts and tokens then."""
+def _cost_rows(cost: Estimate, batch: Batch) -> list[tuple[str, str]]:
     place = next(path for path in (batch.out, *batch.out.absolute().parents) if path.exists())
     free_bytes = shutil.disk_usage(place).free
-    most = most_to_spend(batch)
-    if not most.attempts:
+    if not cost.attempts:
         return [("cost", "nothing left to do")]
-    if cost is None:
-        bound = f"at most {most.attempts:,} attempts and {most.tokens:,} tokens; time not known (--measure)"
+    if not cost.measured:
+        bound = f"at most {cost.attempts:,} attempts and {cost.tokens:,} tokens; time not known (--measure)"
         return [("cost", bound), ("disk", f"{decimal(free_bytes)} free")]
     where = "here" if batch.spec.batch.executor == "local" else "on one worker"
     spent = f"{clock(cost.seconds)} {where}"

@@ -1,12 +1,11 @@
 """Threads of runs: every run ends as it would alone, failures stay small, stopping is clean."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sdpo_solve.batch.runner import kept_summary
+from sdpo_solve.batch.runner import end_on_disk
 from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.solve import solve
@@ -32,8 +31,8 @@ def test_finished_runs_are_kept_and_cost_nothing(tmp_path: Path) -> None:
     again = bench.perform()
     assert bench.engine.calls == []
     assert all(
-        kept_summary(tmp_path, summary.key, RunOptions(attempts=1)) == replace(summary, kept=True)
-        for summary in again
+        end_on_disk(tmp_path, end.key, RunOptions(attempts=1)) == end.model_copy(update={"kept": True})
+        for end in again
     )
     ends = {s.key: (s.status, s.solved, s.discovery_time, s.attempts, s.tokens) for s in first}
     assert ends == {s.key: (s.status, s.solved, s.discovery_time, s.attempts, s.tokens) for s in again}

@@ -1,14 +1,13 @@
 """Events of a small batch, as its receivers get them."""
 
-from sdpo_solve.batch.runner import RunSummary
+from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.spec import RunKey
 
 
 def ended(n: int, **fields) -> dict:
     key = RunKey(n, "inc", "sdpo")
-    return RunSummary(
-        key, **{"status": "finished", "attempts": 8, "tokens": 40, "wall_s": 65.0, **fields}
-    ).event()
+    figures = {"status": "finished", "attempts": 8, "tokens": 40, "wall_s": 65.0, **fields}
+    return RunEnded.of(key, **figures).as_event()
 
 
 STARTED = {"event": "batch_started", "runs": 4, "methods": ["sdpo"], "out": "runs/b"}

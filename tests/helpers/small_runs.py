@@ -5,9 +5,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.locks import DeviceLocks
 from sdpo_solve.batch.merged_sampling import MergingEngine
-from sdpo_solve.batch.runner import Runner, RunSummary, perform_all
+from sdpo_solve.batch.runner import Runner, perform_all
 from sdpo_solve.batch.sandbox_outage import SandboxOutage
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
@@ -53,7 +54,7 @@ class SmallRuns:
     def notify(self, text: str) -> None:
         self.notices.append(text)
 
-    def perform(self, keys=KEYS, threads: int = 3) -> list[RunSummary]:
+    def perform(self, keys=KEYS, threads: int = 3) -> list[RunEnded]:
         return perform_all(self.runner.perform, keys, threads)
 
 
