@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 StopAfter = Callable[[int, Execution], bool]
 """Called with (input index, its result), in input order; true means: the rest need not run."""
 
+OnVerdict = Callable[[int, Verdict], None]
+"""Called with (place in the group, its verdict) while a group is being graded."""
+
 TokenProgress = Callable[[int, int], None]
 """Called with (tokens sampled so far, samples finished so far) while a group is being sampled."""
 
@@ -165,11 +168,17 @@ class Grader(Protocol):
         """The program in a sample's answer."""
 
     def grade(
-        self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
+        self,
+        problem: Problem,
+        codes_G: Sequence[str | None],
+        *,
+        thorough: bool = False,
+        on_verdict: OnVerdict | None = None,
     ) -> list[Verdict]:
         """One verdict a code; None stands for an answer without one.
 
-        `thorough` runs every test; otherwise only what the verdict needs.
+        `thorough` runs every test; otherwise only what the verdict needs. `on_verdict` is called with each as
+        soon as it is known, in any order and from other threads; again where an outage has it repeated.
 
         Raises SandboxError when a box failed again on retry.
         """

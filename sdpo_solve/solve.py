@@ -16,7 +16,7 @@ from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
-from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample
+from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample, Verdict
 
 
 def solve(run: Run) -> Outcome:
@@ -60,7 +60,10 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
     sampled_s = time.monotonic()
     journal.note("grading", size=len(samples_G))
     extracted_G = [run.grader.extract(problem, sample) for sample in samples_G]
-    verdicts_G = run.grader.grade(problem, [extracted.code for extracted in extracted_G])
+    codes_G = [extracted.code for extracted in extracted_G]
+    verdicts_G = run.grader.grade(
+        problem, codes_G, on_verdict=lambda g, v: announce_verdict(run, first + g, v)
+    )
     graded_s = time.monotonic()
     group = []
     for g, (sample, extracted, verdict) in enumerate(zip(samples_G, extracted_G, verdicts_G, strict=True)):
@@ -68,6 +71,12 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
         group.append(Attempt(first + g, sample, extracted.code, verdict, text))
     journal.append_group(group, sample_s=sampled_s - started_s, grade_s=graded_s - sampled_s)
     return group
+
+
+def announce_verdict(run: Run, index: int, verdict: Verdict) -> None:
+    """Let listeners know a verdict before its group is complete; the record follows with the group."""
+    cases = [{"status": case.status.value, "visible": case.visible} for case in verdict.cases]
+    run.journal.note("graded", index=index, solved=verdict.solved, cases=cases)
 
 
 def sample_group(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sdpo_solve.batch.locks import Meter
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import PrerequisiteError, SandboxError
-from sdpo_solve.protocols import Grader, Sandbox
+from sdpo_solve.protocols import Grader, OnVerdict, Sandbox
 from sdpo_solve.types import BoxInput, ExecutionStatus, Extracted, Limits, Problem, Program, Sample, Verdict
 
 # Between two tries of an empty program, and the longest wait before the batch ends.
@@ -99,7 +99,12 @@ class RetryingGrader:
         return self._grader.extract(problem, sample)
 
     def grade(
-        self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
+        self,
+        problem: Problem,
+        codes_G: Sequence[str | None],
+        *,
+        thorough: bool = False,
+        on_verdict: OnVerdict | None = None,
     ) -> list[Verdict]:
         """Raises SandboxError where a box broke though the sandbox works, else as `SandboxOutage.wait`."""
         with self._meter.time("waiting"):
@@ -107,7 +112,9 @@ class RetryingGrader:
                 n_over = self._outage.n_over
                 try:
                     with self._meter.time("grading"):
-                        verdicts_G = self._grader.grade(problem, codes_G, thorough=thorough)
+                        verdicts_G = self._grader.grade(
+                            problem, codes_G, thorough=thorough, on_verdict=on_verdict
+                        )
                 except SandboxError:
                     if not self._outage.wait(n_over):
                         raise

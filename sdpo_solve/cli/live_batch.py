@@ -74,6 +74,13 @@ class BatchProgress:
         spent_s = time.monotonic() - self.started_s
         return spent_s / ended_now * (self.n_runs - self.n_ended)
 
+    def spent(self) -> str:
+        """Time, what is left of it at most, and pace."""
+        left_s = self.left_s()
+        time_left = f" · about {clock(left_s)} left" if left_s is not None else ""
+        pace = f" · {self.n_tokens / self.sample_s:.0f} tokens/s" if self.sample_s else ""
+        return f"{clock(time.monotonic() - self.started_s)}{time_left}{pace}"
+
     def _end(self, end: RunEnded) -> None:
         self.under_way.pop(end.run, None)
         if end.status == "failed":
@@ -114,6 +121,11 @@ class BatchView(View):
     def frame(self) -> RenderableType:
         return frame(self.progress)
 
+    def status_line(self) -> str:
+        progress = self.progress
+        under_way = ", ".join(f"{run}: {phase}" for run, phase in [*progress.under_way.items()][:2])
+        return f"{progress.n_ended}/{progress.n_runs} · {under_way or 'starting'} · {progress.spent()}"
+
 
 def plain_line(record: Record, progress: BatchProgress) -> str | None:
     """The line of one record after it was folded in, or None where it needs none."""
@@ -149,13 +161,10 @@ def frame(progress: BatchProgress) -> RenderableType:
 def _counts(progress: BatchProgress) -> Table:
     failed = f" · {progress.n_failed} failed" if progress.n_failed else ""
     kept = f" · {progress.n_kept} kept" if progress.n_kept else ""
-    left_s = progress.left_s()
-    time_left = f" · about {clock(left_s)} left" if left_s is not None else ""
-    pace = f" · {progress.n_tokens / progress.sample_s:.0f} tokens/s" if progress.sample_s else ""
     rows: list[tuple[str, RenderableType]] = [
         ("runs", bar(progress.n_ended, progress.n_runs)),
         ("", f"{progress.n_solved} solved{failed}{kept}"),
-        ("spent", f"{clock(time.monotonic() - progress.started_s)}{time_left}{pace}"),
+        ("spent", progress.spent()),
     ]
     return labelled(rows, width=11)
 

@@ -5,6 +5,7 @@ Whatever a model or a program wrote is cleaned before it is drawn, and never rea
 
 from __future__ import annotations
 
+import time
 from textwrap import indent
 
 from rich.console import Console, Group, RenderableType
@@ -15,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.live_view import View, bar
-from sdpo_solve.report.marks import LEGEND, strip
+from sdpo_solve.report.marks import LEGEND, mark, strip
 from sdpo_solve.report.progress import Progress
 from sdpo_solve.report.table import Phrases, clock, labelled
 from sdpo_solve.report.updates import CONFIRMED, figure, shown_metrics, updates_table
 from sdpo_solve.run.records import (
     AttemptEvent,
     Event,
+    Graded,
     GroupEvent,
     Notice,
     Record,
@@ -53,6 +55,9 @@ class RunView(View):
     def frame(self) -> RenderableType:
         return frame(self.progress, self.console.height)
 
+    def status_line(self) -> str:
+        return f"{_phase(self.progress)} · {clock(self.progress.elapsed_now_s())}"
+
 
 # -- plain lines ---------------------------------------------------------------------------------------------
 
@@ -66,9 +71,11 @@ def plain_line(record: Record, progress: Progress) -> str | None:
             return f"resumed after {attempts} attempts and {updates} updates"
         case Record(replayed=True):
             return None
-        case AttemptEvent() as attempt:
-            first = clean(attempt.feedback).strip().split("\n")[0]
-            return f"attempt {attempt.index:>4}  {attempt.n_passed}/{len(attempt.cases)} passed  {first}"
+        case AttemptEvent(index=index) if index in progress.group_marks:
+            return None  # its line came when it was graded
+        case Graded() as graded:
+            passed = f"{graded.n_passed}/{len(graded.cases)} passed"
+            return f"attempt {graded.index:>4}  {passed}  {LEGEND[mark(graded)]}"
         case GroupEvent() as group:
             total = progress.header.attempts_limit
             of = f"/{total}" if total else ""
@@ -94,8 +101,9 @@ def frame(progress: Progress, height: int = 40) -> RenderableType:
     `height` in lines: the feedback gives way where the terminal is low.
     """
     parts: list[RenderableType] = [Text(title(progress.header), style="bold"), _budget(progress)]
-    if progress.marks:
-        parts.append(_marks(progress.marks))
+    marks = [*progress.marks, *progress.group_marks.values()]
+    if marks:
+        parts.append(_marks(marks))
     if progress.updates:
         parts.append(updates_table(progress.updates[-_SHOWN_UPDATES:]))
     if progress.last_attempt and not progress.discovery:
@@ -117,7 +125,10 @@ def title(header: RunStarted) -> str:
 
 def _budget(progress: Progress) -> Table:
     total, done = progress.header.attempts_limit, len(progress.marks)
-    rows: list[tuple[str, RenderableType]] = [("attempts", bar(done, total) if total else str(done))]
+    colour = "green" if progress.discovery else "yellow" if progress.finished else "cyan"
+    # Full where the problem is solved, however many attempts were left.
+    shown = bar(done, total, colour, is_full=progress.discovery is not None) if total else str(done)
+    rows: list[tuple[str, RenderableType]] = [("attempts", shown)]
     spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     if not progress.finished:
         rows.append(("now", _phase(progress)))
@@ -131,12 +142,16 @@ def _budget(progress: Progress) -> Table:
 
 
 def _phase(progress: Progress) -> str:
-    size = progress.phase_size
-    if progress.phase == "sampling":
-        return f"sampling {size} · {progress.phase_finished} finished · {progress.phase_tokens} tokens"
-    verbs = {"grading": "grading", "learning": "learning from"}
-    verb = verbs.get(progress.phase)
-    return f"{verb} {size} attempts" if verb else progress.phase
+    size, taken = progress.phase_size, clock(time.monotonic() - progress.phase_started_s)
+    match progress.phase:
+        case "sampling":
+            counts = f"{progress.phase_finished} finished · {progress.phase_tokens} tokens"
+            return f"sampling {size} · {counts} · {taken}"
+        case "grading":
+            return f"grading {size} attempts · {len(progress.group_marks)} judged · {taken}"
+        case "learning":
+            return f"learning from {size} attempts · {taken}"
+    return progress.phase
 
 
 def _marks(marks: list[str]) -> Table:

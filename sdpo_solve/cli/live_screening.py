@@ -92,6 +92,9 @@ class ScreenView(View):
         pace = f" · {self.n_tokens / spent_s:.0f} tokens/s" if self.n_tokens and spent_s >= 1 else ""
         return f"{clock(spent_s)} · {self.n_samples:,} samples{pace}"
 
+    def status_line(self) -> str:
+        return f"{self.n_settled}/{len(self.screened)} done · {self.phase} · {self._spent()}"
+
     def frame(self) -> RenderableType:
         hardest = [
             Text(f"{clean(item.problem)}  {item.base.solved}/{item.base.n}  {item.mark}", overflow="ellipsis")

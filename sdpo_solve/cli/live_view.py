@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.sanitize import clean
+
+SILENCE_S = 5.0
+"""Where frames are not drawn, a line comes at least this often."""
 
 
 class View(ABC):
@@ -31,17 +35,35 @@ class View(ABC):
         self.is_live = console.is_terminal and not console.is_dumb_terminal
         self.guard = threading.RLock()
         self._live: Live | None = None
+        self._left = threading.Event()
+        self._printed_s = 0.0
 
     @abstractmethod
     def frame(self) -> RenderableType:
         """The whole view as it stands."""
 
+    def status_line(self) -> str:
+        """Where things stand: printed when nothing else was for a while; may be empty."""
+        return ""
+
     def print_line(self, line: str | None) -> None:
         """A line where frames are not drawn; None prints nothing."""
         if line and not self.is_live:
+            self._printed_s = time.monotonic()
             self.console.print(Text(clean(line)), soft_wrap=True)
 
+    def _print_status(self) -> None:
+        """Print the status line whenever nothing was printed for `SILENCE_S`, until the view is left."""
+        while not self._left.wait(SILENCE_S - min(SILENCE_S, time.monotonic() - self._printed_s)):
+            if time.monotonic() - self._printed_s >= SILENCE_S:
+                with self.guard:
+                    self.print_line(self.status_line())
+                self._printed_s = time.monotonic()
+
     def __enter__(self) -> Self:
+        self._printed_s = time.monotonic()
+        if not self.is_live:
+            threading.Thread(target=self._print_status, daemon=True).start()
         if self.is_live:
             self._live = Live(
                 console=self.console,
@@ -55,6 +77,7 @@ class View(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left.set()
         if self._live is not None:
             self._live.stop()
 
@@ -63,8 +86,15 @@ class View(ABC):
             return self.frame()
 
 
-def bar(done: int, total: int) -> Table:
-    """A bar and the two numbers behind it."""
+def bar(done: int, total: int, colour: str = "cyan", *, is_full: bool = False) -> Table:
+    """A bar and the two numbers behind it; `is_full` draws it to its end whatever they are."""
     row = Table.grid(padding=(0, 2))
-    row.add_row(ProgressBar(total=max(1, total), completed=done, width=30), Text(f"{done}/{total}"))
+    drawn = ProgressBar(
+        total=max(1, total),
+        completed=total if is_full else done,
+        width=30,
+        complete_style=colour,
+        finished_style=colour,
+    )
+    row.add_row(drawn, Text(f"{done}/{total}"))
     return row

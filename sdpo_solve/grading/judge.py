@@ -22,7 +22,7 @@ from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.grading.extract import extract
 from sdpo_solve.grading.python_source import entry_name, functions
 from sdpo_solve.grading.python_source import parse as parse_source
-from sdpo_solve.protocols import Sandbox
+from sdpo_solve.protocols import OnVerdict, Sandbox
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
 from sdpo_solve.sanitize import middle_cut
@@ -107,7 +107,12 @@ class Judge:
         self._rule = rule
 
     def grade(
-        self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
+        self,
+        problem: Problem,
+        codes_G: Sequence[str | None],
+        *,
+        thorough: bool = False,
+        on_verdict: OnVerdict | None = None,
     ) -> list[Verdict]:
         """One verdict a code, in order; None stands for an answer without code.
 
@@ -115,9 +120,16 @@ class Judge:
         all with `thorough`. Raises SandboxError when a box broke again on every retry.
         """
         plan = _plan(problem)
+
+        def judge_one(g: int) -> Verdict:
+            verdict = self._verdict(problem, plan, codes_G[g], thorough)
+            if on_verdict is not None:
+                on_verdict(g, verdict)
+            return verdict
+
         pool = ThreadPoolExecutor(max_workers=self._options.boxes, thread_name_prefix="judge")
         try:
-            return list(pool.map(lambda code: self._verdict(problem, plan, code, thorough), codes_G))
+            return list(pool.map(judge_one, range(len(codes_G))))
         finally:
             # Not waited for: after an interrupt, closing the sandbox ends what still runs.
             pool.shutdown(wait=False, cancel_futures=True)

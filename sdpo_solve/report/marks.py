@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from sdpo_solve.run.records import AttemptEvent
+from sdpo_solve.run.records import Graded
 from sdpo_solve.types import Status
 
 SOLVED, HIDDEN = "✓", "H"
@@ -27,7 +27,7 @@ LEGEND = {
 _STYLES = {SOLVED: "bold green", HIDDEN: "yellow", "-": "dim", "e": "magenta", "c": "magenta"}
 
 
-def mark(attempt: AttemptEvent) -> str:
+def mark(attempt: Graded) -> str:
     """The character for an attempt: solved, or the status of its first failing test."""
     if attempt.solved:
         return SOLVED

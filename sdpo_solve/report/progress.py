@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sdpo_solve.report.marks import mark
 from sdpo_solve.run.records import (
     AttemptEvent,
+    Graded,
     GroupEvent,
     Notice,
     Phase,
@@ -40,6 +41,8 @@ class Progress:
     phase_tokens: int = 0
     phase_finished: int = 0
     phase_started_s: float = 0.0
+    group_marks: dict[int, str] = field(default_factory=dict)
+    """Verdicts of the group that is being graded, by attempt; known before the group is recorded."""
     tokens_per_s: float = 0.0
     elapsed_s: float = 0.0
     seen_s: float = field(default_factory=time.monotonic)
@@ -63,8 +66,10 @@ class Progress:
                     self.tokens_per_s = self.phase_tokens / spent_s
             case AttemptEvent():
                 self._add(record)
+            case Graded():
+                self.group_marks[record.index] = mark(record)
             case GroupEvent():
-                self.phase = f"after a group of {record.size}"
+                self.phase, self.group_marks = f"after a group of {record.size}", {}
                 if record.sample_s > 0:
                     self.tokens_per_s = record.n_tokens / record.sample_s
             case UpdateEvent():

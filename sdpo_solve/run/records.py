@@ -103,12 +103,31 @@ class CaseResult(BaseModel):
     visible: bool
 
 
-class AttemptEvent(Record):
-    """One graded attempt, its texts raw as a model or a program wrote them."""
+class Graded(Record):
+    """The verdict on one attempt."""
 
     index: int
     solved: bool
     cases: tuple[CaseResult, ...]
+
+    @property
+    def n_passed(self) -> int:
+        return sum(case.status is Status.ACCEPTED for case in self.cases)
+
+    @property
+    def passed_all(self) -> bool:
+        return bool(self.cases) and self.n_passed == len(self.cases)
+
+    @property
+    def is_overfit(self) -> bool:
+        """Every quotable test passed (there is one) and a held-out one failed."""
+        quotable = [case.status is Status.ACCEPTED for case in self.cases if case.visible]
+        return bool(quotable) and all(quotable) and not self.passed_all
+
+
+class AttemptEvent(Graded):
+    """One graded attempt, its texts raw as a model or a program wrote them."""
+
     n_tokens: int
     version: int = 0
     """Of the policy that sampled it."""
@@ -124,20 +143,6 @@ class AttemptEvent(Record):
         counted = {} if ids is None else {"n_tokens": ids if isinstance(ids, int) else len(ids)}
         version = {"version": data["policy"]["version"]} if "policy" in data else {}
         return {**data, **counted, **version}
-
-    @property
-    def n_passed(self) -> int:
-        return sum(case.status is Status.ACCEPTED for case in self.cases)
-
-    @property
-    def passed_all(self) -> bool:
-        return bool(self.cases) and self.n_passed == len(self.cases)
-
-    @property
-    def is_overfit(self) -> bool:
-        """Every quotable test passed (there is one) and a held-out one failed."""
-        quotable = [case.status is Status.ACCEPTED for case in self.cases if case.visible]
-        return bool(quotable) and all(quotable) and not self.passed_all
 
 
 class GroupEvent(Record):
@@ -241,6 +246,7 @@ KINDS: Mapping[str, type[Record]] = {
     "grading": Phase,
     "learning": Phase,
     "progress": TokensSampled,
+    "graded": Graded,
     "notice": Notice,
 }
 CLOSING = (RunStarted, GroupEvent, UpdateEvent, RunFailed, RunFinished)

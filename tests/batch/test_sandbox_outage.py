@@ -29,7 +29,7 @@ class Breaking(ReadGrader):
     def __init__(self) -> None:
         self.n, self.bench = 0, None
 
-    def grade(self, problem, codes_G, *, thorough=False):
+    def grade(self, problem, codes_G, *, thorough=False, on_verdict=None):
         self.n += 1
         if self.n == 3:
             self.bench.sandbox_is_well.clear()
@@ -52,7 +52,7 @@ def test_a_sandbox_that_is_gone_pauses_the_batch_and_fails_nothing(tmp_path: Pat
 
 def test_a_box_that_breaks_while_the_sandbox_is_well_fails_its_run(tmp_path: Path) -> None:
     class Bad(ReadGrader):
-        def grade(self, problem, codes_G, *, thorough=False):
+        def grade(self, problem, codes_G, *, thorough=False, on_verdict=None):
             raise SandboxError("the box broke")
 
     bench = SmallRuns(tmp_path, reply, grader=Bad(), tries=1)
@@ -87,7 +87,7 @@ def test_a_sandbox_that_stays_away_ends_the_batch_and_it_is_said_since_when() ->
 
 def test_a_batch_does_not_wait_for_a_sandbox_that_never_worked(tmp_path: Path) -> None:
     class Bad(ReadGrader):
-        def grade(self, problem, codes_G, *, thorough=False):
+        def grade(self, problem, codes_G, *, thorough=False, on_verdict=None):
             raise SandboxError("Invalid argument")
 
     bench = SmallRuns(tmp_path, reply, grader=Bad())

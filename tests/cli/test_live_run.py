@@ -2,13 +2,14 @@
 
 import io
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from sdpo_solve.cli import live_run
+from sdpo_solve.cli import live_run, live_view
 from sdpo_solve.report.progress import Progress
 from sdpo_solve.run.records import record_of
 
@@ -180,3 +181,49 @@ def test_plain_lines_say_what_health_did() -> None:
     view = live_run.RunView(Console(file=out, width=80))
     view.on_event(update)
     assert "  ! going back" in out.getvalue()
+
+
+def graded(index: int) -> dict[str, Any]:
+    return {"event": "graded", **{key: attempt(index)[key] for key in ("index", "cases", "solved")}}
+
+
+def test_a_verdict_is_shown_as_soon_as_it_is_known_and_once() -> None:
+    out = io.StringIO()
+    view = live_run.RunView(Console(file=out, width=80))
+    for event in ({"event": "grading", "size": 2}, graded(2)):
+        view.on_event(event)
+    assert out.getvalue().split() == ["attempt", "2", "0/2", "passed", "wrong", "answer"]
+    assert "1 judged" in shown(view.progress)
+    for event in (graded(1), attempt(1), attempt(2), group(2, 20)):
+        view.on_event(event)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("attempt")] == ["2", "1"]
+    assert view.progress.marks == ["w", "w"]
+    assert not view.progress.group_marks
+
+
+def test_a_long_silence_is_broken_by_a_line_that_says_where_things_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_view, "SILENCE_S", 0.05)
+    out = io.StringIO()
+    with live_run.RunView(Console(file=out, width=80)) as view:
+        view.on_event({"event": "learning", "size": 8})
+        time.sleep(0.5)
+    assert out.getvalue().splitlines()[0].startswith("learning from 8 attempts · 0:0")
+    n_lines = out.getvalue().count("\n")
+    time.sleep(0.2)
+    assert 2 <= n_lines == out.getvalue().count("\n")  # none after the view is left
+
+
+@pytest.mark.parametrize(("solved", "full"), [(True, 30), (False, 0)])
+def test_only_a_success_fills_the_bar_in_green(solved: bool, full: int) -> None:
+    end = {"status": "solved" if solved else "budget_spent", "attempts": 4, "tokens": 40, "wall_s": 1.0}
+    first = {"discovery_time": 2 if solved else None, "confirmed": solved or None}
+    header = {"problem": "p", "method": "sdpo", "seed": 0, "budget": {"attempts": 4}}
+    done = [attempt(i, "accepted" if solved and i == 2 else "wrong_answer") for i in range(1, 5)]
+    progress = after(*done, {"event": "run_finished", **end, **first}, header=header)
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console.print(live_run.frame(progress))
+    green = re.findall(r"\x1b\[32m(━+)", console.file.getvalue())
+    assert sum(map(len, green)) == full

@@ -7,6 +7,7 @@ from pathlib import Path
 from sdpo_solve.grading import feedback
 from sdpo_solve.grading.extract import between_last_fences
 from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.protocols import OnVerdict
 from sdpo_solve.run.build import Run
 from sdpo_solve.run.journal import Journal, Listener
 from sdpo_solve.types import (
@@ -71,9 +72,17 @@ class ReadGrader:
         return Extracted(between_last_fences(sample.text))
 
     def grade(
-        self, problem: Problem, codes_G: Sequence[str | None], *, thorough: bool = False
+        self,
+        problem: Problem,
+        codes_G: Sequence[str | None],
+        *,
+        thorough: bool = False,
+        on_verdict: OnVerdict | None = None,
     ) -> list[Verdict]:
-        return [self._verdict(problem, code) for code in codes_G]
+        verdicts_G = [self._verdict(problem, code) for code in codes_G]
+        for g, verdict in enumerate(verdicts_G if on_verdict else ()):
+            on_verdict(g, verdict)
+        return verdicts_G
 
     def _verdict(self, problem: Problem, code: str | None) -> Verdict:
         def status(test: TestCase) -> Status:

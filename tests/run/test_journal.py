@@ -121,7 +121,8 @@ def test_listeners_hear_every_event_and_a_resume_tells_them_the_past(tmp_path: P
     solve(run)
     run.journal.close()
     assert heard == [
-        "run_started", "sampling", "grading", "prompt", "attempt", "attempt", "group", "run_finished",
+        "run_started", "sampling", "grading", "graded", "graded", "prompt", "attempt", "attempt", "group",
+        "run_finished",
     ]  # fmt: skip
     again: list[str] = []
     listeners = [lambda event: again.append(event["event"])]
