@@ -102,6 +102,25 @@ def test_a_batch_and_its_report_are_made_of_plugins_of_another_package(installed
     assert "pairs" in elsewhere.stdout
 
 
+def test_a_spent_budget_grows_in_the_same_directory(installed: Path) -> None:
+    plugins = ("--engine", "counting", "--sandbox", "process", "--language", "plain-python")
+    for name, first, status in (("run", "after-20", 1), ("batch", "after-1,after-20", 0)):
+        arms = ("--method", "pairs") if name == "run" else ("--methods", "pairs")
+        never = ("--set", "engine.right_at=99")
+        given = (name, "successors:numbers.txt", "--ids", first, *arms, *plugins, *never, "--out", name)
+        assert command(installed, *given, "--attempts", "2").returncode == status
+        journal = installed / name / "after-20" / "pairs" / "seed-0" / "journal.jsonl"
+        spent = [json.loads(line) for line in journal.read_text().splitlines()]
+        assert (spent[-1]["status"], spent[-1]["attempts"]) == ("budget_spent", 2)
+        more = command(installed, *given, "--attempts", "6", "--temperature", "0.5")
+        assert more.returncode == 2, "other options make another run"
+        assert command(installed, *given, "--attempts", "6").returncode == status
+        grown = [json.loads(line) for line in journal.read_text().splitlines()]
+        assert grown[: len(spent)] == spent
+        assert (grown[-1]["status"], grown[-1]["attempts"]) == ("budget_spent", 6)
+        assert command(installed, *given, "--attempts", "4").returncode == 2
+
+
 def test_every_plugin_of_the_package_states_its_facts() -> None:
     for registry in (methods.REGISTRY, engines.REGISTRY, sandboxes.REGISTRY):
         for name in registry.names():
