@@ -24,7 +24,6 @@ from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback
-from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, problem_digest, sampling_record
 from sdpo_solve.run.options import make_plan
@@ -189,7 +188,7 @@ class _Pipeline:
         self._screened = dict(before)
         self._engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
         self._spec = build.sampling_spec(parts.plan)
-        self._prompter = Prompter(options.system, options.thinking, options.language)
+        self._prompter = parts.prompter(options)
         feedback_options = parts.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options

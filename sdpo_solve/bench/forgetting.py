@@ -20,7 +20,6 @@ from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.report.runs import one_run_dir, read_run
 from sdpo_solve.report.statistics import Interval, interval
 from sdpo_solve.run.build import Parts, sampling_spec
@@ -125,7 +124,7 @@ class _Sampler:
 
     def __init__(self, parts: Parts, problems: Sequence[Problem], n: int) -> None:
         options = parts.plan.run
-        prompter = Prompter(options.system, options.thinking, options.language)
+        prompter = parts.prompter(options)
         self._engine = parts.engine
         self._judge = parts.judge()
         self._spec = sampling_spec(parts.plan)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdpo_solve.sandboxes import languages
+from sdpo_solve.sandboxes.languages import Toolchain
 from sdpo_solve.types import Kind, Message, Problem, Prompt
 
 _FENCE = "```"
@@ -19,11 +20,13 @@ class Prompter:
     """Builder of every prompt of a run: student, teacher and baselines share one question.
 
     `system`: the system message, None for the model's own default. `thinking`: the template's switch.
+    `toolchain`: version and libraries of the sandbox in use.
     """
 
     system: str | None = None
     thinking: bool = False
     language: str = "python"
+    toolchain: Toolchain | None = None
 
     def student(self, problem: Problem) -> Prompt:
         """The question alone."""
@@ -76,7 +79,8 @@ class Prompter:
 
     def question(self, problem: Problem) -> str:
         """The statement with the form the answer must have."""
-        name = languages.get(self.language).title
+        toolchain = self.toolchain or Toolchain(languages.get(self.language).title)
+        name = toolchain.title
         parts = [problem.statement.strip()]
         if problem.kind is Kind.STDIN:
             parts.append(
@@ -87,6 +91,10 @@ class Prompter:
             parts.append(f"Complete this {name} code:\n\n{self._block(problem.starter_code)}")
         else:
             parts.append(f"Write a {name} function `{problem.entry_point}`.")
+        if toolchain.libraries:
+            *others, last = toolchain.libraries
+            names = f"{', '.join(others)} and {last}" if others else last
+            parts.append(f"Besides the standard library, {names} can be used.")
         parts.append(
             f"Answer with the whole program in one {_FENCE}{self.language} code block and nothing else."
         )

@@ -106,6 +106,11 @@ class Parts:
         language, rule = plan.run.language, plan.run.extract
         return judge.Judge(self.sandbox, options, quoted_half=quoted_half, language=language, rule=rule)
 
+    def prompter(self, options: RunOptions) -> Prompter:
+        """The prompts of a run, with the language as the sandbox has it. Raises as `sandbox` does."""
+        toolchain = sandboxes.toolchain(self.sandbox, options.language)
+        return Prompter(options.system, options.thinking, options.language, toolchain)
+
     @cached_property
     def model(self) -> names.ModelDir:
         """The model on disk.
@@ -223,7 +228,7 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
         method_type = methods.REGISTRY.load(options.method)
         learner = _new_learner(parts, plan) if method_type.learns and plan.has_weights else None
         method_parts = methods.MethodParts(
-            prompter=Prompter(options.system, options.thinking, options.language),
+            prompter=parts.prompter(options),
             spec=spec,
             run=journal.run,
             policies_dir=run_dir / "policies",

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from sdpo_solve.config import Options
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.registry import Registry
+from sdpo_solve.sandboxes import languages
 
 
 class SandboxPlugin(Sandbox, ABC):
@@ -42,6 +43,12 @@ class SandboxPlugin(Sandbox, ABC):
 
         Raises PrerequisiteError where something is missing, saying what to run.
         """
+
+
+def toolchain(sandbox: Sandbox, language: str) -> languages.Toolchain:
+    """The language as the sandbox has it; what is known of it in general where the sandbox does not tell."""
+    known = getattr(sandbox, "toolchain", None)
+    return known or languages.Toolchain(languages.get(language).title)
 
 
 REGISTRY: Registry[type[SandboxPlugin]] = Registry(

@@ -23,7 +23,7 @@ from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
 from sdpo_solve.sandboxes._box import Box, BoxLost, Caps, Layout, infrastructure_fault
 from sdpo_solve.sandboxes._pool import Pool, SharedLock
-from sdpo_solve.sandboxes.languages import Language
+from sdpo_solve.sandboxes.languages import Language, Toolchain
 from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Program
 
 _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
@@ -93,7 +93,7 @@ class PooledSandbox(SandboxPlugin):
         """See `protocols.Sandbox`."""
 
     def open(self) -> None:
-        """Begin to start boxes, and run an empty program; the backend calls it once it can.
+        """Begin to start boxes, and run a first program; the backend calls it once it can.
 
         Raises PrerequisiteError where that does not work.
         """
@@ -101,10 +101,12 @@ class PooledSandbox(SandboxPlugin):
         self._usual_pool()
         language = languages.get(self.options.language)
         try:
-            (result,) = self.run(Program(language.empty, language=language.name), [BoxInput()], Limits())
+            (result,) = self.run(Program(language.probe, language=language.name), [BoxInput()], Limits())
             if result.status is ExecutionStatus.OK:
+                title, *libraries = result.stdout.splitlines()
+                self.toolchain = Toolchain(title, tuple(libraries))
                 return
-            cause = f"an empty program ended with {result.status.value}: {result.stderr[-200:]}"
+            cause = f"a first program ended with {result.status.value}: {result.stderr[-200:]}"
         except SandboxError as exc:
             cause = str(exc)
         self.close()

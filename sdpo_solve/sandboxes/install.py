@@ -40,7 +40,7 @@ _ENGINE_LOG = Path("/var/log/sdpo-solve-dockerd.log")
 _ENGINE_START_S = 60
 _ENGINE_ENDED_S = 2
 _REGISTRY_S = 20
-_DEBIAN_MIRROR = "http://deb.debian.org/debian"
+_DEBIAN_ARCHIVE = "http://deb.debian.org/debian"
 _DEBIAN_RELEASE = "bookworm"
 
 
@@ -266,10 +266,10 @@ def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str
         notify("Installing debootstrap: apt-get install debootstrap")
         _apt_install(["debootstrap"])
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-base-") as folder:
-        mirror = _debian_mirror()
-        notify(f"Running debootstrap {_DEBIAN_RELEASE} from {mirror} (about a minute).")
+        archive = _debian_archive()
+        notify(f"Running debootstrap {_DEBIAN_RELEASE} from {archive} (about a minute).")
         include = f"--include={','.join(packages)}"
-        _run(["debootstrap", "--variant=minbase", include, _DEBIAN_RELEASE, folder, mirror])
+        _run(["debootstrap", "--variant=minbase", include, _DEBIAN_RELEASE, folder, archive])
         _import(client, folder, name)
     return name
 
@@ -285,8 +285,8 @@ def _import(client: APIClient, folder: str, name: str) -> None:
         raise PrerequisiteError(f"the base image cannot be packed: tar exits with {tar.returncode}")
 
 
-def _debian_mirror() -> str:
-    """The mirror that this machine's own apt uses for the release, else Debian's."""
+def _debian_archive() -> str:
+    """The archive that this machine's own apt uses for the release, else Debian's."""
     if shutil.which("apt-get"):
         listing = ""
         with suppress(PrerequisiteError):
@@ -295,7 +295,7 @@ def _debian_mirror() -> str:
             match line.split():
                 case [codename, "main", uri] if codename == _DEBIAN_RELEASE and uri.startswith("http"):
                     return uri.rstrip("/")
-    return _DEBIAN_MIRROR
+    return _DEBIAN_ARCHIVE
 
 
 # -- commands ------------------------------------------------------------------------------------------------

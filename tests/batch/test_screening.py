@@ -18,6 +18,7 @@ from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import EngineError
 from sdpo_solve.grading import feedback
+from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.options import Plan
 from sdpo_solve.types import Finish, Sample
 from tests.helpers.parts import PROBLEM, ReadGrader, answer
@@ -68,6 +69,7 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
         warm_up=lambda: None,
         engine_for=lambda n_attempts: engine,
         judge=ReadGrader,
+        prompter=lambda options: Prompter(),
         plan=Plan(RunOptions(engine="scripted", max_tokens=8), {"feedback": feedback.Options()}),
     )
     return _Pipeline(

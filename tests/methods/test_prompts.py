@@ -1,6 +1,7 @@
 """The words the model reads, and the one rule that finds its program."""
 
 from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.sandboxes.languages import Toolchain
 from sdpo_solve.types import Kind, Problem, TestCase
 
 STDIN = Problem("double", "Double it.", Kind.STDIN, (TestCase("2\n", "4\n", True),))
@@ -42,8 +43,16 @@ def test_hidden_and_visible_tests_are_not_in_the_question() -> None:
 
 def test_the_language_is_asked_for() -> None:
     text = content(Prompter(language="cpp").student(STDIN))
-    assert "C++17" in text
+    assert "C++20" in text
     assert "```cpp" in text
+
+
+def test_version_and_libraries_of_the_sandbox_are_named() -> None:
+    toolchain = Toolchain("Python 3.13", ("numpy 2.2", "sortedcontainers"))
+    text = content(Prompter(toolchain=toolchain).student(STDIN))
+    assert "Python 3.13" in text
+    assert "numpy 2.2 and sortedcontainers" in text
+    assert "Besides" not in content(Prompter(toolchain=Toolchain("Python 3.13")).student(STDIN))
 
 
 def test_multi_turn_without_turns_is_the_plain_question() -> None:

@@ -208,7 +208,7 @@ def test_where_no_registry_answers_a_base_is_made_and_the_image_on_it(tiny: Path
     program(tiny, "debootstrap", *DEBIAN)
     said: list[str] = []
     name = setup.ensure_image("tiny", said.append)
-    mirror = setup._debian_mirror()
+    mirror = setup._debian_archive()
     assert said == [
         "No registry answers for the base image; making a Debian base with debootstrap.",
         f"Running debootstrap bookworm from {mirror} (about a minute).",

@@ -106,7 +106,7 @@ def recorded_example(
     system = next((turn.content for turn in turns if turn.role == "system"), None)
     question = turns[-1].content
     language = str(state.header.get("language", "python"))
-    prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, question)
+    prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, recorded=question)
     seed = int(state.header.get("seed", 0))
     parts = MethodParts(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, None, len, 0)
     problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())

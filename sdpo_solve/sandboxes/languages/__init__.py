@@ -13,6 +13,16 @@ from sdpo_solve.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A language as one sandbox has it, for prompts."""
+
+    title: str
+    """Name and version."""
+    libraries: tuple[str, ...] = ()
+    """What programs may use besides the standard library, with versions where they are known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """Facts about a language: how a prompt names it, how files of it are called, how a program is run.
 
@@ -21,13 +31,13 @@ class Language:
 
     name: str
     title: str
-    """Name and version, as prompts say it."""
+    """What prompts call it before a sandbox is known."""
     suffixes: tuple[str, ...]
     """File name endings, the usual one first."""
     fence_tags: tuple[str, ...]
     """Info strings of a markdown code block, the usual one first."""
-    empty: str
-    """A program that does nothing."""
+    probe: str
+    """A program that prints its `Toolchain`: the title, then a line a library."""
     run: tuple[str, ...] | None
     """Command line of a test; None: the Python launcher, which also makes calls."""
     compile: tuple[str, ...] | None = None
