@@ -1,5 +1,6 @@
 """What the READMEs say is so: commands parse, links lead somewhere, the pictures of the rooms are the house."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 from typer.main import get_command
 
 from sdpo_solve.cli.main import app
+from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.types import Kind, Policy, Problem, TestCase
+from tests.helpers.journals import Made, attempt
 from tests.helpers.readmes import READMES, ROOT, blocks, commands
 from tests.helpers.rooms import GROUND, ROOMS
 
@@ -53,3 +57,18 @@ def test_the_picture_of_the_rooms_is_the_table() -> None:
     assert {name for name in ROOMS if name not in drawn} == set()
     ground = set(next(line for line in picture.splitlines() if line.startswith("the ground")).split()[2:])
     assert ground == GROUND
+
+
+def test_the_method_of_the_packages_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "sdpo_solve" / "README.md").read_text("utf-8")
+    (tmp_path / "every_other.py").write_text(next(iter(blocks(text, "python"))))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugin = importlib.import_module("every_other").PLUGIN
+    problem = Problem("p", "Say three.", Kind.STDIN, tests=(TestCase("", "3\n", True),))
+    method = plugin(Prompter(), "r")
+    assert method.start(problem, None) == Policy("r", 0)
+    assert [len(method.propose(problem, [], n)) for n in (1, 4)] == [1, 1]
+    failed = attempt(Made(), 1, 0)
+    plain, with_feedback = method.propose(problem, [failed], 4)
+    assert failed.feedback in with_feedback.messages[-1].content
+    assert failed.feedback not in plain.messages[-1].content
