@@ -104,7 +104,7 @@ class Options(BaseModel):
     `panel`: the group of `--help` that the fields of a class belong to; see `Flag`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     panel: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Options by their names in files of earlier versions, which are still read: old -> new."""

@@ -68,6 +68,9 @@ def batch(flags: Mapping[str, Any]) -> None:
     """Problems x methods x seeds: plan, measure, run. The same command again goes on where it stopped.
 
     Ctrl-C once ends after the groups under way, twice at once. Exit code 0: every run ended, 4: some failed.
+
+    A file may describe arms of its own, which methods then names: a table arms.NAME with method, and settings
+    that go over the batch's, such as arms.NAME.settings.learner. 'sdpo-solve options' lists what can be set.
     """
     shown, others = split(Shown, flags)
     spec = make_spec(read_toml(shown.file) if shown.file else {}, others, str(shown.file or "batch"))

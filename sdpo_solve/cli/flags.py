@@ -17,7 +17,10 @@ import typer
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
+from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
+from sdpo_solve.datasets import load
+from sdpo_solve.model import names as model_names
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -157,26 +160,60 @@ def _in_order(options: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
 
 
 def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
-    kind, shape, text = _kind(field), _shape(field, mark), help_text(field)
+    kind, shape, text = kind_of(field), _shape(field, mark), help_text(field)
     default: Any = None
     if mark.is_argument:
         dots = "..." if get_origin(shape) is list else ""
-        marked = typer.Argument(metavar=(mark.metavar or key.upper()) + dots, help=text)
+        metavar = (mark.metavar or key.upper()) + dots
+        marked = typer.Argument(metavar=metavar, help=text, autocompletion=_completion(key))
         default = inspect.Parameter.empty if field.is_required() else None
     else:
         names = [f"--{mark.name or key.replace('_', '-')}", *([f"-{mark.short}"] if mark.short else [])]
         metavar = mark.metavar or _METAVARS.get(getattr(kind, "__name__", ""), "TEXT")
         panel = None if key in _FIRST else mark.panel or None
-        marked = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
+        marked = typer.Option(
+            *names, metavar=metavar, help=text, rich_help_panel=panel, autocompletion=_completion(key)
+        )
     if shape is bool:
         default = False
     annotation: Any = Annotated[shape if shape is bool else shape | None, marked]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _completion(key: str) -> Callable[[str], list[str]] | None:
+    """What a shell offers for an option, by its name; None where a shell does best itself."""
+    names = {
+        "method": methods.REGISTRY.names,
+        "methods": methods.REGISTRY.names,
+        "engine": engines.REGISTRY.names,
+        "engines": engines.REGISTRY.names,
+        "sandbox": sandboxes.REGISTRY.names,
+        "backend": sandboxes.REGISTRY.names,
+        "model": lambda: [model.name for model in model_names.available()],
+        "problem": _problems,
+        "problems": _problems,
+        "sources": _problems,
+    }.get(key)
+    if names is None:
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names() if name.startswith(begun)]
+
+    return complete
+
+
+def _problems() -> list[str]:
+    """Problem files and folders near here, and the schemes of benchmarks."""
+    schemes = [f"{scheme}:" for form in load.formats() for scheme in form.schemes]
+    files = [*Path().glob("*.json"), *Path().glob("*/*.json")]
+    return [*schemes, *sorted({*map(str, files), *(str(file.parent) for file in files)} - {"."})]
+
+
 def _shape(field: FieldInfo, mark: Flag) -> Any:
     """What typer makes of the words: a switch, a text or path, or a list of them."""
-    kind = _kind(field)
+    kind = kind_of(field)
     if kind is bool:
         return bool
     is_path = kind is Path or Path in get_args(kind)
@@ -188,7 +225,7 @@ def _shape(field: FieldInfo, mark: Flag) -> Any:
 
 def help_text(field: FieldInfo) -> str:
     """The description of an option with its choices, its upper bound and its default."""
-    kind, text = _kind(field), field.description or ""
+    kind, text = kind_of(field), field.description or ""
     if get_origin(kind) is Literal and not all(str(choice) in text for choice in get_args(kind)):
         *most, last = map(str, get_args(kind))
         text += f": {', '.join(most)} or {last}"
@@ -200,7 +237,7 @@ def help_text(field: FieldInfo) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _kind(field: FieldInfo) -> Any:
+def kind_of(field: FieldInfo) -> Any:
     """The type of a field, without `| None`."""
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     is_optional = type(None) in get_args(field.annotation)

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import typer
 
 from sdpo_solve import __version__
-from sdpo_solve.cli import batch, bench, explain, export, grade, machine, report, run, screen, show
+from sdpo_solve.cli import batch, bench, explain, export, grade, machine, options, report, run, screen, show
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import share_freed_memory
@@ -31,7 +31,7 @@ _EXAMPLES = (
 )
 _COMMANDS = (
     *(run.run, grade.grade, grade.check, grade.schema, machine.setup, machine.doctor),
-    *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export),
+    *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export, options.options),
 )
 _BELOW = {
     "model": ("Names of models, and their weights on this disk.", (machine.list_models, machine.pull_model)),

@@ -56,8 +56,6 @@ def run(given: RunCommand) -> None:
     plan = make_plan(options)
     out = given.out or default_out(options, options.engine)
     check_out(out)
-    for warning in warnings_of(plan):
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     view = live_run.RunView(console)
 
     def on_tokens(n_tokens: int, n_finished: int) -> None:
@@ -65,6 +63,8 @@ def run(given: RunCommand) -> None:
 
     with build.Parts(plan, replies=given.replies, progress=on_tokens) as parts, ExitStack() as stack:
         problem = build.problem_for(options, load.load_one(given.problem, given, lambda: parts.sandbox))
+        for warning in warnings_of(plan):
+            console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
         stack.enter_context(view)
         run = build.new_run(parts, plan, problem, out, [view.on_event])
         before = run.journal.state.outcome
@@ -87,7 +87,7 @@ def run(given: RunCommand) -> None:
             "solved": solved,
             **asdict(outcome),
             "method": options.method,
-            "model": view.progress.header.model,
+            "model": view.progress.header.model if plan.has_weights else None,
             "seed": options.seed,
             "out": str(run.journal.run_dir),
             "program": next(solving, None),
