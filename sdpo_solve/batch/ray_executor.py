@@ -140,14 +140,17 @@ class _Driver:
                 self.ray.kill(worker)
 
     def _start(self, n_workers: int) -> None:
-        """More workers, ready when this returns.
+        """More workers, ready when this returns, unless the signal to stop is set.
 
         Raises what a worker raises that lacks something.
         """
         started = [self.actor_class.remote(self.batch) for _ in range(n_workers)]
         self.workers += started
+        pending = [worker.prepare.remote() for worker in started]
         try:
-            self.ray.get([worker.prepare.remote() for worker in started])
+            while pending and not self.stop.is_set:
+                ready, pending = self.ray.wait(pending, timeout=_POLL_S)
+                self.ray.get(ready)
         except self.ray.exceptions.RayTaskError as exc:
             raise exc.cause from None
         except self.ray.exceptions.RayActorError as exc:
@@ -270,4 +273,5 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _mean(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: round(mean(one[name] for one in shares), 4) for name in shares[0]} if shares else {}
+    made = [one for one in shares if one]  # a worker that was stopped as it started has none
+    return {name: round(mean(one[name] for one in made), 4) for name in made[0]} if made else {}

@@ -98,6 +98,7 @@ def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
         found = _read(screen, parts, problems)
         before = {name: found.problems[name] for name in problems}
         view.on_start(before, taken.left_out)
+        parts.warm_up()  # here, where a signal ends the command at once
         with stop_on_signals(stop, view.on_notice):
             screened = _Pipeline(screen, parts, problems, before, view, stop).run()
     found = replace(found, problems={**found.problems, **screened})
@@ -182,7 +183,6 @@ class _Pipeline:
         view: ScreenView,
         stop: StopSignal,
     ) -> None:
-        parts.warm_up()
         options = screen.spec.run
         self._screen, self._problems, self._view, self._stop = screen, problems, view, stop
         self._screened = dict(before)

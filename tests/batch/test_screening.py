@@ -66,7 +66,6 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
     before = {name: known.get(name, Screened(name)) for name in problems}
     view.on_start(before, {})
     shop = SimpleNamespace(
-        warm_up=lambda: None,
         engine_for=lambda n_attempts: engine,
         judge=ReadGrader,
         prompter=lambda options: Prompter(),
