@@ -10,6 +10,7 @@ so this compares settings and predicts no discovery time. Writes nothing but a s
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -236,9 +237,9 @@ def _by_feedback(example: Example, rows: Sequence[PromptCompletion], host: Adapt
 
     assert example.teacher_prompt is not None
     prompt_ids = tuple(encode_chat(host.tokenizer, example.teacher_prompt))
-    with host.base_active() as model:
-        before = _logprobs(model, rows)
-        after = _logprobs(model, [PromptCompletion(prompt_ids, row.completion_ids_T) for row in rows])
+    with host.base_active():
+        before = _logprobs(host, rows)
+        after = _logprobs(host, [PromptCompletion(prompt_ids, row.completion_ids_T) for row in rows])
     return _mean(_changes(before, after))
 
 
@@ -249,9 +250,10 @@ def _effect(material: _Material, label: str, options: LearnerOptions, host: Adap
     from sdpo_solve.learner.learner import LoraLearner
 
     rows = [*material.right, *material.failed]
-    with host.base_active() as model:
-        before = _logprobs(model, rows)
-    learner = LoraLearner(host, options)
+    with host.base_active():
+        before = _logprobs(host, rows)
+    # Samples of the base stand for those of the policy of the moment: the two may differ.
+    learner = LoraLearner(host, options.model_copy(update={"max_logprob_gap": math.inf}))
     notices: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-lesson-") as scratch:
         policy = learner.start("lesson", Path(scratch), 0)
@@ -259,8 +261,8 @@ def _effect(material: _Material, label: str, options: LearnerOptions, host: Adap
             update = learner.learn([_as_of(policy, example) for example in group], material.spec)
             policy = update.policy
             notices += update.notices
-        with host.policy_active(policy) as model:
-            after = _logprobs(model, rows)
+        with host.policy_active(policy):
+            after = _logprobs(host, rows)
     learner.close()
     n, changes = len(material.right), _changes(before, after)
     return Effect(
@@ -278,15 +280,11 @@ def _as_of(policy: Policy, example: Example) -> Example:
     return replace(example, sample=replace(example.sample, policy=policy))
 
 
-def _logprobs(model: Any, rows: Sequence[PromptCompletion]) -> list[Tensor]:
+def _logprobs(host: AdaptedModel, rows: Sequence[PromptCompletion]) -> list[Tensor]:
     """Log-probs of each row's answer, by token [T], at temperature 1."""
-    from sdpo_solve.learner.head import Head, Mixture
-    from sdpo_solve.learner.packing import PassLimits, hidden_states, token_ids
+    from sdpo_solve.learner.choice import passes_of
 
-    defaults = LearnerOptions()
-    limits = PassLimits(defaults.microbatch_tokens, defaults.checkpoint_tokens, defaults.chunk_positions)
-    hidden = Mixture.of(hidden_states(model, rows, limits))
-    logprobs_N = Head(model, 1.0).logprobs(hidden, token_ids(rows, model.device), limits.chunk_positions)
+    logprobs_N = passes_of(host, LearnerOptions()).logprobs(rows, 1.0)
     return list(logprobs_N.cpu().double().split([row.n_targets for row in rows]))
 
 

@@ -253,10 +253,11 @@ def _prepare(host: AdaptedModel, size: Size) -> list[TokenizedExample]:
 
 def _gradients(host: AdaptedModel, examples: list[TokenizedExample], form: Form) -> dict[str, Tensor]:
     """One update's gradients, the teacher's pass included, with the learner's default sizes."""
+    from sdpo_solve.learner.choice import limits_of
     from sdpo_solve.learner.gradient import StudentPasses
     from sdpo_solve.learner.learner import loss_settings
     from sdpo_solve.learner.options import Options
-    from sdpo_solve.learner.packing import PassLimits
+    from sdpo_solve.learner.packing import PackedPasses
     from sdpo_solve.learner.plain import plain_gradient
     from sdpo_solve.learner.teacher import teacher_mixture
 
@@ -264,11 +265,11 @@ def _gradients(host: AdaptedModel, examples: list[TokenizedExample], form: Form)
     settings = loss_settings(options)
     if form == "plain":
         return plain_gradient(host, "bench", examples, settings, 1.0)
-    limits = PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
-    teacher = teacher_mixture(host, options, examples, "bench", limits)
-    with host.slot_active("policy", "bench") as model:
-        passes = StudentPasses(model, host.parameters("policy"), settings, limits, 1.0)
-        return passes.gradient(examples, teacher).gradients
+    passes = PackedPasses(host.model, limits_of(options))
+    teacher = teacher_mixture(host, options, examples, "bench", passes)
+    with host.slot_active("policy", "bench"):
+        student = StudentPasses(passes, host.parameters("policy"), settings, 1.0)
+        return student.gradient(examples, teacher).gradients
 
 
 def _matrix_rate(host: AdaptedModel) -> float:

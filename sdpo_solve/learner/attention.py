@@ -57,7 +57,9 @@ def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """In transformers' attention interface: [1, heads, S, head_dim] in, [1, S, heads, head_dim] out."""
-    current: Pass = kwargs["packed"]
+    current: Pass | None = kwargs.get("packed")
+    if current is None:
+        raise TypeError("its attention passes no arguments on")
     scale = float(kwargs["scaling"])
     if current.store and module.layer_idx not in current.stored:  # recomputation must not store a second time
         current.stored[module.layer_idx] = (key, value)

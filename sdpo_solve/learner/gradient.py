@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sdpo_solve.learner.attention import KeysValues
 from sdpo_solve.learner.examples import TokenizedExample
-from sdpo_solve.learner.head import Head, Mixture
+from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.loss import (
     LossSettings,
     Positions,
@@ -27,15 +26,10 @@ from sdpo_solve.learner.loss import (
 )
 from sdpo_solve.learner.packing import (
     MicroBatches,
-    PassLimits,
+    PackedPasses,
     PromptCompletion,
-    common_prefix,
-    hidden_states,
-    packed_attention,
-    prefix_pass,
     question_fits,
     release_memory,
-    rows_pass,
     token_ids,
 )
 
@@ -83,10 +77,9 @@ class MicroBatchGradients:
 class StudentPasses:
     """The student's passes of one step: everything that does not change between micro-batches."""
 
-    model: Any
+    passes: PackedPasses
     parameters: dict[str, torch.nn.Parameter]
     settings: LossSettings
-    limits: PassLimits
     temperature: float
 
     def gradient(self, examples: Sequence[TokenizedExample], teacher: Mixture | None) -> Step:
@@ -96,17 +89,17 @@ class StudentPasses:
         LearnerError where not even a single attempt fits into memory.
         """
         rows = [example.student for example in examples]
-        prefix_ids = common_prefix(rows)
+        prefix_ids = self.passes.common_prefix(rows)
         lengths = [len(row.own_ids(len(prefix_ids))) for row in rows]
         offsets = torch.tensor([0, *(row.n_targets for row in rows)]).cumsum(0).tolist()
         at = self._positions(examples, teacher)
         step = Step({name: torch.zeros_like(p) for name, p in self.parameters.items()})
-        batches = MicroBatches(lengths, self.limits)
+        batches = MicroBatches(lengths, self.passes.limits)
         longest = max(len(prefix_ids), batches.most_tokens)
-        checkpoint = longest > self.limits.checkpoint_tokens
-        with torch.enable_grad(), packed_attention(self.model, checkpoint=checkpoint):
+        checkpoint = longest > self.passes.limits.checkpoint_tokens
+        with torch.enable_grad(), self.passes.active(checkpoint=checkpoint):
             with question_fits():
-                prefix = prefix_pass(self.model, prefix_ids) or []
+                prefix = self.passes.prefix(prefix_ids)
             leaves = [tensor.detach().requires_grad_() for tensor in prefix]
             grad_prefix = [torch.zeros_like(leaf) for leaf in leaves]
             for batch in batches:
@@ -131,7 +124,7 @@ class StudentPasses:
         return step
 
     def _positions(self, examples: Sequence[TokenizedExample], teacher: Mixture | None) -> Positions:
-        device, settings = self.model.device, self.settings
+        device, settings = self.passes.model.device, self.settings
         n_targets = torch.tensor([example.student.n_targets for example in examples])
 
         def by_position(values: Sequence[float]) -> Tensor:
@@ -151,10 +144,10 @@ class StudentPasses:
 
     def _sequence_advantages(self, examples: Sequence[TokenizedExample], teacher: Mixture) -> Tensor:
         """The mean over each sequence of log q - log pi at the sampled tokens, one value a position [N]."""
-        rows, chunk = [example.student for example in examples], self.limits.chunk_positions
-        student = Mixture.of(hidden_states(self.model, rows, self.limits))
-        head, ids_N = Head(self.model, self.temperature), token_ids(rows, self.model.device)
-        log_q_N, log_pi_N = head.logprobs(teacher, ids_N, chunk), head.logprobs(student, ids_N, chunk)
+        rows, passes = [example.student for example in examples], self.passes
+        ids_N = token_ids(rows, passes.model.device)
+        log_pi_N = passes.logprobs(rows, self.temperature)
+        log_q_N = passes.head(self.temperature).logprobs(teacher, ids_N, passes.limits.chunk_positions)
         parts = (log_q_N - log_pi_N).split([row.n_targets for row in rows])
         return torch.cat([part.mean().expand(len(part)) for part in parts])
 
@@ -166,11 +159,12 @@ class StudentPasses:
         at: Positions,
         teacher: Mixture | None,
     ) -> MicroBatchGradients:
-        hidden_Nd = rows_pass(self.model, rows, prefix_tokens, prefix or None)
+        hidden_Nd = self.passes.rows(rows, prefix_tokens, prefix)
         grad_hidden_Nd, sums = torch.empty_like(hidden_Nd), Sums()
         ids_N = token_ids(rows, hidden_Nd.device)
-        for start in range(0, len(hidden_Nd), self.limits.chunk_positions):
-            span = slice(start, start + self.limits.chunk_positions)
+        chunk = self.passes.limits.chunk_positions
+        for start in range(0, len(hidden_Nd), chunk):
+            span = slice(start, start + chunk)
             part_teacher = None if teacher is None else teacher[span]
             grad_hidden_Nd[span] = self._chunk(hidden_Nd[span], ids_N[span], at[span], part_teacher, sums)
         parameters = list(self.parameters.values())
@@ -181,9 +175,9 @@ class StudentPasses:
         self, hidden_Cd: Tensor, ids_C: Tensor, at: Positions, teacher: Mixture | None, sums: Sums
     ) -> Tensor:
         """The gradient of a chunk's summed loss by its hidden states [C, d]; adds what was seen to `sums`."""
-        head = Head(self.model, self.temperature)
+        head, hidden_Cd = self.passes.head(self.temperature), hidden_Cd.detach().requires_grad_()
         logits_CV = head.logits(hidden_Cd)
-        kept_ids_CK = kept_ids(logits_CV, self.settings)
+        kept_ids_CK = kept_ids(logits_CV.detach(), self.settings)
         student, entropy_C = head.student_scores(logits_CV, kept_ids_CK, ids_C)
         # Without a teacher the divergence has weight zero, whatever it is taken from.
         target = student if teacher is None else head.scores(teacher, kept_ids_CK, ids_C)
@@ -191,7 +185,7 @@ class StudentPasses:
         loss = losses.loss_N.sum()
         grads = score_gradients(loss, student)
         sums.add(self._observed(loss, losses, entropy_C, at))
-        return head.backward(logits_CV, student, grads, kept_ids_CK, ids_C)
+        return head.backward(hidden_Cd, logits_CV, student, grads, kept_ids_CK, ids_C)
 
     def _observed(self, loss: Tensor, losses: TokenLosses, entropy_C: Tensor, at: Positions) -> Sums:
         clip, clipped, gap = self.settings.is_clip, 0.0, 0.0

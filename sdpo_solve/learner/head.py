@@ -114,18 +114,18 @@ class Head:
 
     # -- the student, forward and back ---------------------------------------------------------------------
 
-    @torch.no_grad()
     def logits(self, hidden_Cd: Tensor) -> Tensor:
-        """Logits [C, V] in the head's precision, not divided by the temperature."""
-        logits_CV: Tensor = self._linear(hidden_Cd)
-        return logits_CV
+        """Logits [C, V] in the head's precision, not divided by the temperature; without a graph here."""
+        with torch.no_grad():
+            logits_CV: Tensor = self._linear(hidden_Cd)
+            return logits_CV
 
     @torch.no_grad()
     def student_scores(
         self, logits_CV: Tensor, kept_ids_CK: Tensor | None, token_ids_C: Tensor
     ) -> tuple[Scores, Tensor]:
         """The student's scores as leaves that a loss can be differentiated by, and its entropy [C], nats."""
-        logits = _Logits([logits_CV], [1.0])
+        logits = _Logits([logits_CV.detach()], [1.0])
         lse_C = torch.empty(len(logits_CV), device=logits_CV.device)
         entropy_C = torch.empty_like(lse_C)
         for block, wide in self._blocks(logits):
@@ -144,6 +144,7 @@ class Head:
     @torch.no_grad()
     def backward(
         self,
+        hidden_Cd: Tensor,
         logits_CV: Tensor,
         student: Scores,
         grads: ScoreGradients,
@@ -152,7 +153,7 @@ class Head:
     ) -> Tensor:
         """The gradient by the hidden states [C, d], from the one by the student's scores.
 
-        Overwrites `logits_CV`, the logits that the scores were taken of.
+        `logits_CV`: the logits of `hidden_Cd` that the scores were taken of; they are overwritten.
         """
         for block, wide in self._blocks(_Logits([logits_CV], [1.0])):
             wide.sub_(student.lse_N.detach()[block, None]).exp_().mul_(grads.grad_lse_N[block, None])
@@ -167,7 +168,7 @@ class Head:
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _mixed_logits(self, models_C: Mixture) -> _Logits:
-        return _Logits([self._linear(part_Cd) for part_Cd in models_C.hidden_Nd], models_C.shares)
+        return _Logits([self.logits(part_Cd) for part_Cd in models_C.hidden_Nd], models_C.shares)
 
     def _blocks(self, logits: _Logits) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of rows, each with a float32 copy of its logits divided by the temperature."""

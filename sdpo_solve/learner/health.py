@@ -101,8 +101,16 @@ class Health:
             return f"entropy {vitals['entropy_sampled']:.3g} nats, limit {options.min_entropy:.3g}"
         return ""
 
-    def check_gradient(self, norm: float, options: Options) -> str:
-        """Why a step must not be taken; empty where it may."""
+    def check_step(self, norm: float, logprob_gap: float, max_gap: float, options: Options) -> str:
+        """Why a step must not be taken; empty where it may.
+
+        `logprob_gap`: mean |log-prob of the learner - of the sampler|, nats a token; `max_gap`: its limit.
+        """
+        if logprob_gap > max_gap:
+            return (
+                f"update skipped: sampler and learner differ by {logprob_gap:.3g} nats a token, limit "
+                f"{max_gap:.3g}; what is sampled is not what is learned"
+            )
         if not math.isfinite(norm):
             return "update skipped: the gradient is not finite"
         if norm > options.max_grad_norm:

@@ -17,20 +17,22 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.config import Options as BaseOptions
-from sdpo_solve.errors import ConfigError, LearnerError
+from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import checkpoint, teacher
+from sdpo_solve.learner.choice import choose, limits_of
 from sdpo_solve.learner.examples import Replay, TokenizedExample, TokenizedGroup, tokenize
 from sdpo_solve.learner.gradient import Step, StudentPasses
-from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.health import Decision, Health, group_vitals
 from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.options import EMA_RATE, Options
-from sdpo_solve.learner.packing import PassLimits, hidden_states, token_ids
-from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
-from sdpo_solve.model.capability import odd_layers
+from sdpo_solve.learner.packing import PackedPasses
+from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update
+
+# Nats a token, for engines that share the learner's weights or serve copies of them; see `health.py`.
+MAX_LOGPROB_GAPS = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 __all__ = ["AdaptedModel", "LoraLearner", "Options", "build"]
 
@@ -46,7 +48,7 @@ class _Run:
     optimizer: AdapterOptimizer
     average: dict[str, Tensor]
     generator: torch.Generator
-    limits: PassLimits
+    passes: PackedPasses
     health: Health = field(default_factory=Health)
     replay: Replay = field(default_factory=Replay)
 
@@ -58,13 +60,14 @@ class LoraLearner:
     """
 
     def __init__(self, host: AdaptedModel, options: Options) -> None:
-        if (layers := odd_layers(host.model.config)) is not None:
-            raise ConfigError(f"a model with {layers} can be sampled from, but not trained here")
+        """Raises ConfigError for a model that cannot be trained."""
         self._host = host
         self._options = options
-        self._shape = AdapterShape(options.lora_rank, options.lora_alpha, TARGETS[options.lora_targets])
-        self._average_shape = teacher.average_shape(options)
+        self._choice = choose(host, options)
+        self._shape = self._choice.shape
+        self._average_shape = teacher.average_shape(options, self._shape)
         self._settings = loss_settings(options)
+        self._max_gap = options.max_logprob_gap or MAX_LOGPROB_GAPS[host.dtype]
         self._run: _Run | None = None
 
     # -- a run's beginning and end -------------------------------------------------------------------------
@@ -80,7 +83,7 @@ class LoraLearner:
             weights = self._initial_weights(generator)
             optimizer = self._optimizer(weights)
             average, policy = self._zero_average(weights), Policy(run, 0)
-            self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._limits())
+            self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._passes())
             return policy
 
     def resume(self, run: str, policies_dir: Path, seed: int, version: int) -> Policy:
@@ -108,7 +111,7 @@ class LoraLearner:
                 optimizer,
                 self._on_device(saved.teacher),
                 generator,
-                self._limits(saved.facts["microbatch_tokens"]),
+                self._passes(saved.facts["microbatch_tokens"]),
                 Health(**saved.facts["health"]),
                 Replay.from_facts(saved.facts["replay"]),
             )
@@ -152,11 +155,11 @@ class LoraLearner:
                 host.put("teacher", key, self._average_shape, run.average)
             mixture = None
             if any(example.teacher is not None for example in examples):
-                mixture = teacher.teacher_mixture(host, options, examples, key, run.limits)
-            with host.slot_active("policy", key) as model:
+                mixture = teacher.teacher_mixture(host, options, examples, key, run.passes)
+            with host.slot_active("policy", key):
                 parameters = host.parameters("policy")
-                passes = StudentPasses(model, parameters, self._settings, run.limits, spec.temperature)
-                return passes.gradient(examples, mixture)
+                student = StudentPasses(run.passes, parameters, self._settings, spec.temperature)
+                return student.gradient(examples, mixture)
 
     def _learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
         started_s = time.monotonic()
@@ -166,7 +169,7 @@ class LoraLearner:
         if run.policy.version > 0 and options.base_kl_attempts:
             metrics["kl_to_base"] = self._base_kl(examples, spec)
         decision = run.health.decide(run.policy.version, metrics, options)
-        notices = [decision.notice]
+        notices = [self._choice.notice if run.policy.version == 0 else "", decision.notice]
         n_examples = n_tokens = 0
         if decision.action == "step":
             group = self._tokenized(examples)
@@ -208,7 +211,9 @@ class LoraLearner:
         step = self.gradient(examples, spec)
         norm = torch.nn.utils.get_total_norm(list(step.gradients.values())).item()
         metrics |= step.sums.means() | {"grad_norm": norm}
-        refused = run.health.check_gradient(norm, options)
+        # Replayed samples are of older versions: their log-probs must differ.
+        gap = 0.0 if options.replay else metrics["logprob_gap"]
+        refused = run.health.check_step(norm, gap, self._max_gap, options)
         metrics["skipped"] = float(bool(refused))
         if refused:
             return refused
@@ -235,11 +240,8 @@ class LoraLearner:
         own = own[: self._options.base_kl_attempts]
         if not own:
             return 0.0
-        rows, limits = [example.student for example in own], self._active().limits
-        with self._host.base_active() as model:
-            base = Mixture.of(hidden_states(model, rows, limits))
-            ids_N = token_ids(rows, model.device)
-            base_N = Head(model, spec.temperature).logprobs(base, ids_N, limits.chunk_positions)
+        with self._host.base_active():
+            base_N = self._active().passes.logprobs([x.student for x in own], spec.temperature)
         old_N = torch.tensor([p for example in own for p in example.old_logprobs_T], dtype=torch.float64)
         log_r_N = (base_N.cpu().double() - old_N).clamp(-20, 20)
         return float((log_r_N.exp() - 1 - log_r_N).mean())
@@ -265,7 +267,7 @@ class LoraLearner:
             "generator": bytes(run.generator.get_state().tolist()).hex(),
             "health": run.health.facts(),
             "replay": run.replay.facts(),
-            "microbatch_tokens": run.limits.microbatch_tokens,
+            "microbatch_tokens": run.passes.limits.microbatch_tokens,
         }
         optimizer = run.optimizer
         version = checkpoint.Version(
@@ -295,9 +297,11 @@ class LoraLearner:
     def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self._host.device) for name, tensor in tensors.items()}
 
-    def _limits(self, microbatch_tokens: int | None = None) -> PassLimits:
-        o = self._options
-        return PassLimits(microbatch_tokens or o.microbatch_tokens, o.checkpoint_tokens, o.chunk_positions)
+    def _passes(self, microbatch_tokens: int | None = None) -> PackedPasses:
+        """`microbatch_tokens`: what an earlier lack of memory has left of the option."""
+        limits = limits_of(self._options)
+        limits.microbatch_tokens = microbatch_tokens or limits.microbatch_tokens
+        return self._choice.passes(self._host.model, limits)
 
     def _active(self) -> _Run:
         if self._run is None:

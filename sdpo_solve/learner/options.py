@@ -68,7 +68,12 @@ class Options(BaseOptions):
     grad_clip: float = Field(1.0, gt=0, description="norm that longer gradients are scaled down to")
     lora_rank: int = Field(16, ge=1, description="rank of the adapter")
     lora_alpha: float = Field(32.0, gt=0, description="the adapter's product is scaled by lora_alpha / rank")
-    lora_targets: Literal["all", "attention"] = Field("all", description="which projections get an adapter")
+    lora_targets: Literal["all", "attention"] = Field(
+        "all", description="which linear layers get an adapter: all but the head, or those of attention"
+    )
+    min_lora_share: float = Field(
+        0.5, ge=0, le=1, description="share of the weights that lora_targets=all must reach"
+    )
     # -- divergence
     alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between Jensen-Shannon")
     top_k: int | None = Field(20, ge=1, description="tokens kept at each position; none: the vocabulary")
@@ -107,6 +112,12 @@ class Options(BaseOptions):
     max_base_kl: float = Field(0.5, gt=0, description="collapse: KL to the base above this, nats a token")
     max_length_ratio: float = Field(4.0, gt=1, description="collapse: answers this times the first group's")
     max_repetition: float = Field(0.5, gt=0, le=1, description="collapse: share of repeated 8-grams above it")
+    max_logprob_gap: float | None = Field(
+        None,
+        gt=0,
+        description="an update is skipped where the log-probs of sampler and learner differ by more, nats a "
+        "token; none: by the weights' precision",
+    )
     min_entropy: float = Field(0.02, ge=0, description="collapse: entropy under this, nats a token")
     # -- memory
     chunk_positions: int = Field(256, ge=1, description="positions whose logits exist at the same time")
@@ -164,6 +175,8 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
         for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix"):
             if name in changed:
                 yield name, "no teacher acts under teacher=none-negative or grpo_weight=1"
+    if "min_lora_share" in changed and o.lora_targets != "all":
+        yield "min_lora_share", "it belongs to lora_targets=all"
     if "max_base_kl" in changed and o.base_kl_attempts == 0:
         yield "max_base_kl", "base_kl_attempts=0 measures none"
     if o.replay > 0 and o.is_clip is None:

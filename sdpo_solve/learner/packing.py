@@ -6,13 +6,14 @@ which each row attends to the prefix and to itself. Linear layers see no padding
 row. Gradients are exact: those that reach the prefix's keys and values are summed over micro-batches, and one
 backward pass through the prefix follows (`gradient.py`).
 
-Knows causal LMs that take transformers' attention interface, and no losses.
+Knows causal LMs that take transformers' attention interface, and no losses. Whether they do is checked first
+(`choice.py`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_layer
 
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.attention import KeysValues, Pass, attend
+from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.model.cpu import is_out_of_memory
 
 _ATTENTION = "sdpo_packed"
@@ -100,61 +102,115 @@ def token_ids(rows: Sequence[PromptCompletion], device: torch.device) -> Tensor:
     return torch.tensor([token for row in rows for token in row.completion_ids_T], device=device)
 
 
-def common_prefix(rows: Sequence[PromptCompletion]) -> tuple[int, ...]:
-    """The ids that all prompts begin with; each prompt keeps its last token for itself, to predict from."""
-    first, last = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
-    limit = min(len(row.prompt_ids) for row in rows) - 1
-    n = 0
-    while n < limit and first[n] == last[n]:
-        n += 1
-    return first[:n]
+class PackedPasses:
+    """Passes of `model` over packed rows, under whatever weights are on. `limits` shrink with memory.
 
-
-def prefix_pass(model: Any, prefix_ids: Sequence[int]) -> KeysValues | None:
-    """Keys and values of the prefix, with the graph that leads to them where gradients are on."""
-    if not prefix_ids:
-        return None
-    current = Pass(None, (len(prefix_ids),), store=True)
-    _run(model, prefix_ids, range(len(prefix_ids)), current)
-    return [tensor for layer in sorted(current.stored) for tensor in current.stored[layer]]
-
-
-def rows_pass(
-    model: Any, rows: Sequence[PromptCompletion], prefix_tokens: int, prefix: KeysValues | None
-) -> Tensor:
-    """Hidden states [N, d] of the positions that predict the rows' completions, row after row."""
-    own = [row.own_ids(prefix_tokens) for row in rows]
-    ids = [token for ids in own for token in ids]
-    positions = [prefix_tokens + i for ids in own for i in range(len(ids))]
-    hidden_1Sd = _run(model, ids, positions, Pass(prefix, [len(ids) for ids in own]))
-    ends = torch.tensor([len(ids) for ids in own]).cumsum(0).tolist()
-    wanted = [i for end, row in zip(ends, rows, strict=True) for i in range(end - row.n_targets, end)]
-    return hidden_1Sd[0, torch.tensor(wanted, device=hidden_1Sd.device)]
-
-
-@torch.no_grad()
-def hidden_states(model: Any, rows: Sequence[PromptCompletion], limits: PassLimits) -> Tensor:
-    """Hidden states [N, d] of all rows without gradients, in micro-batches.
-
-    Raises LearnerError where not even a single row fits into memory.
+    `plain.py` has the same passes by the model's own forward, for models that these do not follow.
     """
-    parts = []
-    with packed_attention(model):
-        prefix_ids = common_prefix(rows)
-        with question_fits():
-            prefix = prefix_pass(model, prefix_ids)
-        batches = MicroBatches([len(row.own_ids(len(prefix_ids))) for row in rows], limits)
-        for batch in batches:
-            part_Nd = None
-            try:
-                part_Nd = rows_pass(model, [rows[i] for i in batch], len(prefix_ids), prefix)
-            except RuntimeError as exc:
-                batches.halve(batch, exc)
-            if part_Nd is None:  # only now is what the failed pass held let go, with its traceback
-                release_memory()
-            else:
-                parts.append(part_Nd)
-    return torch.cat(parts)
+
+    def __init__(self, model: Any, limits: PassLimits) -> None:
+        self.model = model
+        self.limits = limits
+
+    def common_prefix(self, rows: Sequence[PromptCompletion]) -> tuple[int, ...]:
+        """The ids that all prompts begin with; each keeps its last token for itself, to predict from."""
+        first, last = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
+        limit = min(len(row.prompt_ids) for row in rows) - 1
+        n = 0
+        while n < limit and first[n] == last[n]:
+            n += 1
+        return first[:n]
+
+    def prefix(self, prefix_ids: Sequence[int]) -> KeysValues:
+        """Keys and values of the prefix, with the graph that leads to them where gradients are on."""
+        if not prefix_ids:
+            return []
+        current = Pass(None, (len(prefix_ids),), store=True)
+        self._run(prefix_ids, range(len(prefix_ids)), current)
+        return [tensor for layer in sorted(current.stored) for tensor in current.stored[layer]]
+
+    def rows(self, rows: Sequence[PromptCompletion], prefix_tokens: int, prefix: KeysValues) -> Tensor:
+        """Hidden states [N, d] of the positions that predict the rows' completions, row after row."""
+        own = [row.own_ids(prefix_tokens) for row in rows]
+        ids = [token for ids in own for token in ids]
+        positions = [prefix_tokens + i for ids in own for i in range(len(ids))]
+        hidden_1Sd = self._run(ids, positions, Pass(prefix or None, [len(ids) for ids in own]))
+        ends = torch.tensor([len(ids) for ids in own]).cumsum(0).tolist()
+        wanted = [i for end, row in zip(ends, rows, strict=True) for i in range(end - row.n_targets, end)]
+        return hidden_1Sd[0, torch.tensor(wanted, device=hidden_1Sd.device)]
+
+    @torch.no_grad()
+    def hidden_states(self, rows: Sequence[PromptCompletion]) -> Tensor:
+        """Hidden states [N, d] of all rows without gradients, in micro-batches.
+
+        Raises LearnerError where not even a single row fits into memory.
+        """
+        parts = []
+        with self.active():
+            prefix_ids = self.common_prefix(rows)
+            with question_fits():
+                prefix = self.prefix(prefix_ids)
+            batches = MicroBatches([len(row.own_ids(len(prefix_ids))) for row in rows], self.limits)
+            for batch in batches:
+                part_Nd = None
+                try:
+                    part_Nd = self.rows([rows[i] for i in batch], len(prefix_ids), prefix)
+                except RuntimeError as exc:
+                    batches.halve(batch, exc)
+                if part_Nd is None:  # only now is what the failed pass held let go, with its traceback
+                    release_memory()
+                else:
+                    parts.append(part_Nd)
+        return torch.cat(parts)
+
+    def logprobs(self, rows: Sequence[PromptCompletion], temperature: float) -> Tensor:
+        """Log-probs of the rows' completions, float32 [N], without gradients."""
+        models = Mixture.of(self.hidden_states(rows))
+        ids_N = token_ids(rows, self.model.device)
+        return self.head(temperature).logprobs(models, ids_N, self.limits.chunk_positions)
+
+    def head(self, temperature: float) -> Head:
+        return Head(self.model, temperature)
+
+    @contextmanager
+    def active(self, *, checkpoint: bool = False) -> Iterator[None]:
+        """The layers attend as packed rows; with `checkpoint` they recompute their activations."""
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(_ATTENTION, attend)
+        before = self.model.config._attn_implementation
+        try:
+            self.model.set_attn_implementation(_ATTENTION)
+            with recomputed_layers(self.model if checkpoint else None):
+                yield
+        finally:
+            self.model.set_attn_implementation(before)
+
+    def _run(self, ids: Sequence[int], positions: Sequence[int], current: Pass) -> Tensor:
+        """The model's body, without its head: [1, S, d]."""
+        device = self.model.device
+        hidden: Tensor = self.model.get_decoder()(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([list(positions)], device=device),
+            use_cache=False,
+            packed=current,
+        ).last_hidden_state
+        return hidden
+
+
+@contextmanager
+def recomputed_layers(model: Any | None) -> Iterator[None]:
+    """The model's layers keep their inputs only and run again in the backward pass; None: nothing changes."""
+    layers = list(getattr(model.get_decoder(), "layers", [])) if model is not None else []
+    for layer in layers:
+        layer.forward = partial(
+            checkpoint_layer, layer.forward, use_reentrant=False, preserve_rng_state=False
+        )
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)  # the class's own shows again
 
 
 @contextmanager
@@ -172,43 +228,3 @@ def release_memory() -> None:
     """Hand what torch keeps for later back to the accelerator, so that smaller pieces find room."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def packed_attention(model: Any, *, checkpoint: bool = False) -> Iterator[None]:
-    """Let the model's layers attend as packed rows; with `checkpoint` they recompute their activations."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_ATTENTION, attend)
-    before = model.config._attn_implementation
-    layers = list(model.get_decoder().layers) if checkpoint else []
-    try:
-        model.set_attn_implementation(_ATTENTION)
-        for layer in layers:
-            layer.forward = _recomputed(layer.forward)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)  # the class's own shows again
-        model.set_attn_implementation(before)
-
-
-# -- parts ---------------------------------------------------------------------------------------------------
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The same layer, which keeps its input only and runs again in the backward pass."""
-    return partial(checkpoint_layer, forward, use_reentrant=False, preserve_rng_state=False)
-
-
-def _run(model: Any, ids: Sequence[int], positions: Sequence[int], current: Pass) -> Tensor:
-    """The model's body, without its head: [1, S, d]."""
-    device = model.device
-    body = model.get_decoder()
-    hidden: Tensor = body(
-        input_ids=torch.tensor([ids], device=device),
-        position_ids=torch.tensor([list(positions)], device=device),
-        use_cache=False,
-        packed=current,
-    ).last_hidden_state
-    return hidden

@@ -1,20 +1,90 @@
-"""One update in its plain form, the yardstick of the packed one: padded rows, whole logits, one backward.
+"""The same passes by the model's own forward, without packing: slower, and right for any causal LM.
 
-For tests (equal gradients) and for `sdpo-solve bench update` (time and memory); no run uses it.
+Rows go through side by side, padded behind their ends, where no token of a causal model looks. The head is
+the model's own as well (scaled or capped logits, for example): its forward runs with the body replaced by
+given hidden states, a chunk of positions at a time, and autograd takes it back. `plain_gradient` is the
+yardstick of both: whole logits and one backward, for tests and `sdpo-solve bench update`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
 
+from sdpo_solve.learner.attention import KeysValues
 from sdpo_solve.learner.examples import TokenizedExample
-from sdpo_solve.learner.loss import LossSettings, distillation_loss
-from sdpo_solve.learner.packing import PromptCompletion
+from sdpo_solve.learner.head import Head
+from sdpo_solve.learner.loss import LossSettings, ScoreGradients, Scores, distillation_loss, scores
+from sdpo_solve.learner.packing import PackedPasses, PromptCompletion, recomputed_layers
 from sdpo_solve.model.adapted import AdaptedModel
+
+
+class PlainPasses(PackedPasses):
+    """Passes of `model` by its own forward; no prefix is shared."""
+
+    def common_prefix(self, rows: Sequence[PromptCompletion]) -> tuple[int, ...]:
+        return ()
+
+    def rows(self, rows: Sequence[PromptCompletion], prefix_tokens: int, prefix: KeysValues) -> Tensor:
+        own = [row.own_ids(0) for row in rows]
+        ids_BS = _padded(own, max(map(len, own)), 0).to(self.model.device)
+        hidden_BSd = self.model.get_decoder()(input_ids=ids_BS, use_cache=False).last_hidden_state
+        parts = zip(hidden_BSd, own, rows, strict=True)
+        return torch.cat([h_Sd[len(ids) - row.n_targets : len(ids)] for h_Sd, ids, row in parts])
+
+    def head(self, temperature: float) -> Head:
+        return OwnHead(self.model, temperature)
+
+    @contextmanager
+    def active(self, *, checkpoint: bool = False) -> Iterator[None]:
+        with recomputed_layers(self.model if checkpoint else None):
+            yield
+
+
+class _BodyOutput(BaseModelOutput):
+    """What a model's body returns, nothing but hidden states in it."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class OwnHead(Head):
+    """Whatever the model's forward makes of its body's hidden states."""
+
+    def __init__(self, model: Any, temperature: float) -> None:
+        super().__init__(model, temperature)
+        self._model = model
+
+    def logits(self, hidden_Cd: Tensor) -> Tensor:
+        """Logits [C, V] with the graph from `hidden_Cd`, where gradients are on."""
+        decoder = self._model.get_decoder()
+        decoder.forward = lambda *_, **__: _BodyOutput(last_hidden_state=hidden_Cd[None])
+        try:
+            ids_1C = torch.zeros(1, len(hidden_Cd), dtype=torch.long, device=hidden_Cd.device)
+            logits_CV: Tensor = self._model(input_ids=ids_1C, use_cache=False).logits[0]
+            return logits_CV
+        finally:
+            del decoder.forward  # the class's own shows again
+
+    def backward(
+        self,
+        hidden_Cd: Tensor,
+        logits_CV: Tensor,
+        student: Scores,
+        grads: ScoreGradients,
+        kept_ids_CK: Tensor | None,
+        token_ids_C: Tensor,
+    ) -> Tensor:
+        own = scores(logits_CV.float() / self._temperature, kept_ids_CK, token_ids_C)
+        outputs = (own.lse_N, own.kept_NK, own.sampled_N)
+        by_output = (grads.grad_lse_N, grads.grad_kept_NK, grads.grad_sampled_N)
+        return torch.autograd.grad(outputs, hidden_Cd, by_output)[0]
 
 
 def plain_gradient(

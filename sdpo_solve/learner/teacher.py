@@ -16,8 +16,8 @@ from torch import Tensor
 from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.options import TRUST_RATE, Options
-from sdpo_solve.learner.packing import PassLimits, PromptCompletion, hidden_states
-from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
+from sdpo_solve.learner.packing import PackedPasses, PromptCompletion
+from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
@@ -26,19 +26,23 @@ MAX_ERROR = 1e-3
 
 
 def teacher_mixture(
-    host: AdaptedModel, options: Options, examples: Sequence[TokenizedExample], key: str, limits: PassLimits
+    host: AdaptedModel,
+    options: Options,
+    examples: Sequence[TokenizedExample],
+    key: str,
+    passes: PackedPasses,
 ) -> Mixture:
     """The teacher at the student's N positions, zero where an example has no teacher.
 
     `key`: the version, under which the slots `policy` and (for the average) `teacher` must stand.
     """
     rows = [example.teacher for example in examples if example.teacher is not None]
-    mixture = _regularised(host, options, rows, key, limits)
+    mixture = _regularised(host, options, rows, key, passes)
     if options.teacher_mix < 1:
         # beta-OPSD (arXiv 2607.28582): logits mixed with those of the question alone.
         students = [example.student for example in examples if example.teacher is not None]
-        with host.base_active() as model:
-            base = Mixture.of(hidden_states(model, students, limits))
+        with host.base_active():
+            base = Mixture.of(passes.hidden_states(students))
         mixture = base.with_share(mixture, options.teacher_mix)
     if len(rows) == len(examples):
         return mixture
@@ -46,20 +50,20 @@ def teacher_mixture(
 
 
 def _regularised(
-    host: AdaptedModel, options: Options, rows: Sequence[PromptCompletion], key: str, limits: PassLimits
+    host: AdaptedModel, options: Options, rows: Sequence[PromptCompletion], key: str, passes: PackedPasses
 ) -> Mixture:
     if options.teacher == "ema":
-        with host.slot_active("teacher", key) as model:
-            return Mixture.of(hidden_states(model, rows, limits))
+        with host.slot_active("teacher", key):
+            return Mixture.of(passes.hidden_states(rows))
     if options.teacher == "live":
-        with host.slot_active("policy", key) as model:
-            return Mixture.of(hidden_states(model, rows, limits))
-    with host.base_active() as model:
-        initial = Mixture.of(hidden_states(model, rows, limits))
+        with host.slot_active("policy", key):
+            return Mixture.of(passes.hidden_states(rows))
+    with host.base_active():
+        initial = Mixture.of(passes.hidden_states(rows))
     if options.teacher == "frozen":
         return initial
-    with host.slot_active("policy", key) as model:
-        current = Mixture.of(hidden_states(model, rows, limits))
+    with host.slot_active("policy", key):
+        current = Mixture.of(passes.hidden_states(rows))
     return initial.with_share(current, options.trust_rate or TRUST_RATE)
 
 
@@ -78,10 +82,10 @@ def _at_all_positions(hidden_Md: Tensor, examples: Sequence[TokenizedExample]) -
 # -- the running average -------------------------------------------------------------------------------------
 
 
-def average_shape(options: Options) -> AdapterShape:
-    """The averaged adapter: four ranks wide by default, which holds the error under `MAX_ERROR`."""
-    rank = options.ema_rank or 4 * options.lora_rank
-    return AdapterShape(rank, options.lora_alpha / options.lora_rank * rank, TARGETS[options.lora_targets])
+def average_shape(options: Options, shape: AdapterShape) -> AdapterShape:
+    """That of the average of adapters of `shape`: four ranks wide by default, which holds `MAX_ERROR`."""
+    rank = options.ema_rank or 4 * shape.rank
+    return AdapterShape(rank, shape.scaling * rank, shape.targets)
 
 
 def zero_average(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:

@@ -65,6 +65,8 @@ class AdaptedModel:
         self._tokenizer = tokenizer
         self._shapes: dict[Slot, AdapterShape] = {}
         self._keys: dict[Slot, str] = {}
+        self.choices: dict[AdapterShape, Any] = {}
+        """How adapters of a shape are trained here: the learner's business, kept for the model's lifetime."""
         self.turn = threading.RLock()
 
     @classmethod
@@ -250,6 +252,9 @@ class AdaptedModel:
                 # peft 0.21 asks transformers 5.24 by a name that it will drop in version 6
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
                 warnings.filterwarnings("ignore", message="Adapter .* was active")
+                warnings.filterwarnings(
+                    "ignore", message="fan_in_fan_out is set to False"
+                )  # GPT-2: it is set
                 if self._peft is None:
                     self._peft = get_peft_model(self._base, config, adapter_name=slot)
                 else:

@@ -22,7 +22,7 @@ from sdpo_solve.learner.gradient import Step, StudentPasses
 from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.learner import LoraLearner, Options
 from sdpo_solve.learner.loss import LossSettings
-from sdpo_solve.learner.packing import PassLimits, PromptCompletion, hidden_states
+from sdpo_solve.learner.packing import PackedPasses, PassLimits, PromptCompletion
 from sdpo_solve.learner.plain import plain_gradient
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from sdpo_solve.types import Example, Message, Policy, Prompt, SamplingSpec
@@ -89,11 +89,12 @@ def packed(
         **{"microbatch_tokens": 1 << 20, "checkpoint_tokens": 1 << 20, "chunk_positions": 64, **sizes}
     )
     rows = [example.teacher for example in given if example.teacher]
-    with host.base_active() as model:
-        teacher = Mixture.of(hidden_states(model, rows, limits))
-    with host.slot_active("policy", "key") as model:
-        passes = StudentPasses(model, host.parameters("policy"), settings or LossSettings(), limits, 1.0)
-        return passes.gradient(given, teacher), limits
+    passes = PackedPasses(host.model, limits)
+    with host.base_active():
+        teacher = Mixture.of(passes.hidden_states(rows))
+    with host.slot_active("policy", "key"):
+        student = StudentPasses(passes, host.parameters("policy"), settings or LossSettings(), 1.0)
+        return student.gradient(given, teacher), limits
 
 
 def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:

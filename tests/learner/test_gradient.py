@@ -12,12 +12,11 @@ from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.packing import (
     MicroBatches,
+    PackedPasses,
     PassLimits,
     PromptCompletion,
-    common_prefix,
-    hidden_states,
 )
-from sdpo_solve.learner.plain import plain_gradient
+from sdpo_solve.learner.plain import PlainPasses, plain_gradient
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from tests.helpers.tiny_model import save_tiny_model
 
@@ -80,13 +79,15 @@ def with_limits(
     settings: LossSettings,
     limits: PassLimits,
     temperature: float = 1.0,
+    passes: type[PackedPasses] = PackedPasses,
 ) -> Step:
-    with host.base_active() as model:
-        rows = [example.teacher for example in given if example.teacher]
-        teacher = Mixture.of(hidden_states(model, rows, PassLimits(64, 4096, 8)))
-    with host.slot_active("policy", "key") as model:
-        passes = StudentPasses(model, host.parameters("policy"), settings, limits, temperature)
-        return passes.gradient(given, teacher)
+    rows = [example.teacher for example in given if example.teacher]
+    with host.base_active():
+        teacher = Mixture.of(passes(host.model, PassLimits(64, 4096, 8)).hidden_states(rows))
+    with host.slot_active("policy", "key"):
+        parameters = host.parameters("policy")
+        student = StudentPasses(passes(host.model, limits), parameters, settings, temperature)
+        return student.gradient(given, teacher)
 
 
 def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
@@ -110,10 +111,12 @@ def relative_error(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tenso
     ],
     ids=lambda s: f"{s.granularity}-alpha{s.alpha}-top{s.top_k}-{s.advantage_clip}",
 )
-def test_equals_the_plain_form(host: AdaptedModel, settings: LossSettings) -> None:
+def test_both_kinds_of_passes_equal_the_plain_form(host: AdaptedModel, settings: LossSettings) -> None:
     given = attempts()
     wanted = plain_gradient(host, "key", given, settings, 0.7)
-    assert relative_error(packed(host, given, settings, 0.7).gradients, wanted) < 1e-4
+    for passes in (PackedPasses, PlainPasses):
+        step = with_limits(host, given, settings, PassLimits(64, 4096, 8), 0.7, passes)
+        assert relative_error(step.gradients, wanted) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,7 @@ def test_attempts_that_share_nothing(host: AdaptedModel) -> None:
 
 def test_the_prefix_is_matched_by_ids_and_leaves_a_token_to_predict_from() -> None:
     rows = [PromptCompletion((1, 2, 3, 4), (9,)), PromptCompletion((1, 2, 3, 5, 6), (9,))]
+    common_prefix = PackedPasses(None, PassLimits(1, 1, 1)).common_prefix
     assert common_prefix(rows) == (1, 2, 3)
     assert common_prefix(rows[:1]) == (1, 2, 3)
     assert common_prefix([*rows, PromptCompletion((7, 2, 3), (9,))]) == ()

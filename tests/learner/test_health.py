@@ -102,9 +102,15 @@ def test_the_fourth_collapse_freezes() -> None:
 )
 def test_gradients_that_explode_are_skipped(norm: float, said: str) -> None:
     found, options = health()
-    notice = found.check_gradient(norm, options)
+    notice = found.check_step(norm, 0.0, 0.01, options)
     assert bool(notice) == bool(said)
     assert said in notice
+
+
+def test_a_sampler_that_is_not_what_is_learned_is_no_teacher() -> None:
+    found, options = health()
+    assert found.check_step(1.0, 0.009, 0.01, options) == ""
+    assert "0.02 nats a token, limit 0.01" in found.check_step(1.0, 0.02, 0.01, options)
 
 
 def test_idle_groups_are_said_every_third_time_in_a_row() -> None:

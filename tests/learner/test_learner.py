@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdpo_solve.errors import EngineError, LearnerError
+from sdpo_solve.learner.packing import PackedPasses
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.types import Example, Policy
 from tests.helpers.tiny_model import save_tiny_model
@@ -272,39 +273,33 @@ def test_a_teacher_that_does_not_fit_scores_fewer_attempts_at_a_time(
     host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine that holds two rows at a time, in passes without gradients too; the step is the same."""
-    from sdpo_solve.learner import gradient, packing
-
     whole, _ = run_updates(host, tmp_path / "whole", 2)
     whole.close()
-    rows_pass = packing.rows_pass
+    rows_pass = PackedPasses.rows
 
-    def small(model: Any, rows: Sequence[Any], *rest: Any) -> torch.Tensor:
+    def small(self: PackedPasses, rows: Sequence[Any], *rest: Any) -> torch.Tensor:
         if len(rows) > 2:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        return rows_pass(model, rows, *rest)
+        return rows_pass(self, rows, *rest)
 
-    for module in (gradient, packing):
-        monkeypatch.setattr(module, "rows_pass", small)
+    monkeypatch.setattr(PackedPasses, "rows", small)
     found, _ = run_updates(host, tmp_path / "small", 2)
-    assert found._active().limits.microbatch_tokens < 4096
+    assert found._active().passes.limits.microbatch_tokens < 4096
     first, second = (weights(tmp_path / d, 2) for d in ("whole", "small"))
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=2e-4, rtol=0)
     facts = json.loads((tmp_path / "small" / "0002" / "state.json").read_text())["facts"]
-    assert facts["microbatch_tokens"] == found._active().limits.microbatch_tokens, "through a resume"
+    assert facts["microbatch_tokens"] == found._active().passes.limits.microbatch_tokens, "through a resume"
 
 
 def test_a_question_that_does_not_fit_is_a_clear_error(
     host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdpo_solve.learner import gradient, packing
-
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     found = learner(host)
     policy = found.start("run", tmp_path / "policies", 0)
-    for module in (gradient, packing):
-        monkeypatch.setattr(module, "prefix_pass", full)
+    monkeypatch.setattr(PackedPasses, "prefix", full)
     with pytest.raises(LearnerError, match="the question itself"):
         found.learn(group(host, policy), SPEC)

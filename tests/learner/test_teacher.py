@@ -12,7 +12,7 @@ from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head
 from sdpo_solve.learner.options import Options
-from sdpo_solve.learner.packing import PassLimits, PromptCompletion
+from sdpo_solve.learner.packing import PackedPasses, PassLimits, PromptCompletion
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape
 from tests.helpers.tiny_model import save_tiny_model
 from tests.helpers.updates import SPEC, group, learner, run_updates
@@ -20,6 +20,10 @@ from tests.helpers.updates import SPEC, group, learner, run_updates
 STUDENT, TEACHER, ANSWER = (5, 6, 7), (5, 6, 8, 9), (70, 71, 72, 73)
 EXAMPLE = TokenizedExample(PromptCompletion(STUDENT, ANSWER), PromptCompletion(TEACHER, ANSWER), (-1.0,) * 4)
 LIMITS = PassLimits(64, 4096, 256)
+
+
+def passes(host: AdaptedModel) -> PackedPasses:
+    return PackedPasses(host.model, LIMITS)
 
 
 def drawn(parameters: dict[str, Any], seed: int, size: float) -> dict[str, torch.Tensor]:
@@ -53,7 +57,7 @@ def logprobs(model: Any, prompt: tuple[int, ...]) -> torch.Tensor:
 
 
 def teacher_logprobs(host: AdaptedModel, **options: Any) -> torch.Tensor:
-    mixture = teachers.teacher_mixture(host, Options(**options), [EXAMPLE], "now", LIMITS)
+    mixture = teachers.teacher_mixture(host, Options(**options), [EXAMPLE], "now", passes(host))
     return Head(host.model, 1.0).all_logprobs(mixture)
 
 
@@ -112,7 +116,7 @@ def test_the_scores_of_a_mixture_are_those_of_its_log_probs(model_dir: Path, dty
     """What the loss takes of it, in blocks of the vocabulary: kept and sampled tokens; T = 0.7."""
     host = with_slots(AdaptedModel.load(model_dir, "cpu", dtype))
     options = Options(teacher="trust-region", trust_rate=0.2, teacher_mix=0.6)
-    mixture = teachers.teacher_mixture(host, options, [EXAMPLE], "now", LIMITS)
+    mixture = teachers.teacher_mixture(host, options, [EXAMPLE], "now", passes(host))
     head, ids_T = Head(host.model, 0.7), torch.tensor(ANSWER)
     logprobs_TV = head.all_logprobs(mixture)
     kept_TK = torch.tensor([[1, 2, 3]] * 4)
@@ -128,8 +132,8 @@ def test_the_scores_of_a_mixture_are_those_of_its_log_probs(model_dir: Path, dty
 def test_examples_without_a_teacher_leave_a_gap_of_their_length(host: AdaptedModel) -> None:
     silent = TokenizedExample(PromptCompletion(STUDENT, ANSWER[:3]), None, (-1.0,) * 3)
     for options in (Options(), Options(teacher="trust-region", teacher_mix=0.5)):
-        mixture = teachers.teacher_mixture(host, options, [silent, EXAMPLE, silent], "now", LIMITS)
-        alone = teachers.teacher_mixture(host, options, [EXAMPLE], "now", LIMITS)
+        mixture = teachers.teacher_mixture(host, options, [silent, EXAMPLE, silent], "now", passes(host))
+        alone = teachers.teacher_mixture(host, options, [EXAMPLE], "now", passes(host))
         assert len(mixture.hidden_Nd) == (1 if options.teacher == "frozen" else 3)
         for hidden_Nd, alone_Nd in zip(mixture.hidden_Nd, alone.hidden_Nd, strict=True):
             assert hidden_Nd.shape[0] == 10

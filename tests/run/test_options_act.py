@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from sdpo_solve.config import ExtractionRule
 from sdpo_solve.engines import hf
-from sdpo_solve.errors import SandboxError
+from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.learner.head import Head
 from sdpo_solve.learner.learner import LoraLearner
@@ -131,7 +131,7 @@ def trace(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     Head.backward = backward  # type: ignore[method-assign]
 
 
-CALM = {"on_collapse": "ignore", "max_base_kl": 1e9, "lr": 1e-3}
+CALM = {"on_collapse": "ignore", "max_base_kl": 1e9, "max_logprob_gap": 1e9, "lr": 1e-3}
 # Option -> (where the change is seen, the changed options, and what both runs have besides CALM).
 LEARNER: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "preset": ("weights", {"preset": "paper"}, {}),
@@ -157,6 +157,8 @@ LEARNER: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "replay": ("weights", {"replay": 2}, {}),
     "on_collapse": ("weights", {"on_collapse": "freeze"}, {"max_base_kl": 1e-9}),
     "max_grad_norm": ("notices", {"max_grad_norm": 1e-6}, {}),
+    "max_logprob_gap": ("notices", {"max_logprob_gap": 1e-3}, {}),
+    "min_lora_share": ("refused", {"min_lora_share": 1.0}, {}),
     "max_base_kl": ("notices", {"max_base_kl": 1e-9}, {}),
     "max_length_ratio": ("notices", {"max_length_ratio": 1.0001}, {}),
     "max_repetition": ("notices", {"max_repetition": 1e-9}, {}),
@@ -179,6 +181,10 @@ def test_the_learner_reads(name: str, trace: Callable[..., Trace]) -> None:
         paper = LearnerOptions(preset="paper")
         assert {k: getattr(paper, k) for k in PRESETS["paper"]} == PRESETS["paper"]
         assert paper != LearnerOptions()
+        return
+    if where == "refused":
+        with pytest.raises(ConfigError, match=name):
+            trace(**CALM, **change)
         return
     base = trace(**{**CALM, **both})
     assert base.metrics[0].get("grad_norm", 1) > 0

@@ -18,10 +18,11 @@ from sdpo_solve.config import Options, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.checkpoint import TEACHER_FILE
+from sdpo_solve.learner.choice import choose, passes_of
 from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.options import Options as LearnerOptions
-from sdpo_solve.learner.packing import PassLimits, PromptCompletion, hidden_states
+from sdpo_solve.learner.packing import PackedPasses, PromptCompletion
 from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model.adapted import AdaptedModel, read_tensors
@@ -63,10 +64,10 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
     student = PromptCompletion(sample.prompt_ids, sample.token_ids_T)
     teacher = PromptCompletion(tuple(encode_chat(host.tokenizer, prompt)), sample.token_ids_T)
     example = TokenizedExample(student, teacher, sample.logprobs_T)
-    limits = PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
-    head = Head(host.model, temperature)
-    teacher_T = _teacher(host, options, example, sample.policy, limits)
-    student_T = _student(host, student, sample.policy, limits)
+    passes = passes_of(host, options)
+    head = passes.head(temperature)
+    teacher_T = _teacher(host, options, example, sample.policy, passes)
+    student_T = _student(host, student, sample.policy, passes)
     return Signal(
         attempt=index,
         version=sample.policy.version,
@@ -121,7 +122,7 @@ def _teacher(
     options: LearnerOptions,
     example: TokenizedExample,
     policy: Policy,
-    limits: PassLimits,
+    passes: PackedPasses,
 ) -> Mixture:
     """The teacher at T positions; at version 0 every teacher is the initial model."""
     if options.teacher == "none-negative":
@@ -138,17 +139,21 @@ def _teacher(
             pass  # the slot `policy` now holds it
         if options.teacher == "ema" and policy.adapter_dir is not None:
             average = read_tensors(policy.adapter_dir / TEACHER_FILE)
-            host.put("teacher", policy.key, teachers.average_shape(options), average)
-    return teachers.teacher_mixture(host, options, [example], policy.key, limits)
+            host.put(
+                "teacher", policy.key, teachers.average_shape(options, choose(host, options).shape), average
+            )
+    return teachers.teacher_mixture(host, options, [example], policy.key, passes)
 
 
-def _student(host: AdaptedModel, row: PromptCompletion, policy: Policy, limits: PassLimits) -> Mixture | None:
+def _student(
+    host: AdaptedModel, row: PromptCompletion, policy: Policy, passes: PackedPasses
+) -> Mixture | None:
     """The policy that sampled, at T positions; None where its weights are pruned."""
     if policy.adapter_dir is not None and policy.version > 0 and not _on_disk(policy):
         return None
     base = Policy(policy.run, policy.version)
-    with host.policy_active(base if policy.version == 0 else policy) as model:
-        return Mixture.of(hidden_states(model, [row], limits))
+    with host.policy_active(base if policy.version == 0 else policy):
+        return Mixture.of(passes.hidden_states([row]))
 
 
 def _on_disk(policy: Policy) -> bool:

@@ -1,0 +1,215 @@
+"""Which passes a model learns by and which of its layers get an adapter, before anything is sampled or paid.
+
+Packed passes compute attention and head anew; on two short rows they are held against the model's own
+forward, log-probs and gradient, under an adapter of random weights. Where they differ the plain passes are
+taken, and a model that even those do not follow is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdpo_solve.errors import ConfigError, LearnerError
+from sdpo_solve.learner.examples import TokenizedExample
+from sdpo_solve.learner.gradient import StudentPasses
+from sdpo_solve.learner.head import Head
+from sdpo_solve.learner.loss import LossSettings, sampled_logprobs
+from sdpo_solve.learner.options import Options
+from sdpo_solve.learner.packing import PackedPasses, PassLimits, PromptCompletion
+from sdpo_solve.learner.plain import OwnHead, PlainPasses
+from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
+from sdpo_solve.model.capability import odd_layers
+from sdpo_solve.model.cpu import is_out_of_memory
+
+# Mean difference of log-probs in nats, and relative distance of gradients; the last for bfloat16.
+_LOGPROB_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
+_GRADIENT_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
+# A head that is a linear layer gives its very products; scaled or capped logits are another head.
+_HEAD_ROUNDINGS = 4
+# PEFT puts no adapter on `out_proj` of these: their kernels read its weight past the layer.
+_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+# PEFT takes these names for experts that are one tensor, also where layers beside them are called so.
+_EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+_TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n"
+# Attention alone is a choice that needs no words.
+_USUAL_SHARE = 0.9
+_PROMPT_TOKENS, _COMPLETION_TOKENS = 5, (3, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a model learns. `reason`: why not by packed passes, empty where it does; `share`: of its weights,
+    embeddings and head left out, in layers with an adapter."""
+
+    passes: type[PackedPasses]
+    reason: str
+    shape: AdapterShape
+    share: float
+
+    @property
+    def notice(self) -> str:
+        """What a user should know of it; empty where it is the usual."""
+        parts = []
+        if self.reason:
+            parts.append(f"learns by the model's own forward pass, which is slower ({self.reason})")
+        if self.share < _USUAL_SHARE:
+            parts.append(f"adapter on {self.share:.0%} of the weights")
+        return "; ".join(parts)
+
+
+def choose(host: AdaptedModel, options: Options) -> Choice:
+    """Decided once a model and shape of adapter, with the model's weights.
+
+    Raises ConfigError for a model that cannot be trained, and where an adapter on all layers that take one
+    reaches less than `min_lora_share` of the weights.
+    """
+    targets, share = adapter_targets(host.model, options.lora_targets)
+    shape = AdapterShape(options.lora_rank, options.lora_alpha, targets)
+    if options.lora_targets == "all" and share < options.min_lora_share:
+        raise ConfigError(
+            f"an adapter reaches {share:.0%} of this model's weights only; to learn all the same, lower "
+            "learner.min_lora_share"
+        )
+    if shape not in host.choices:
+        host.choices[shape] = _choose_passes(host, shape, share)
+    choice: Choice = host.choices[shape]
+    return choice
+
+
+def limits_of(options: Options) -> PassLimits:
+    return PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
+
+
+def passes_of(host: AdaptedModel, options: Options) -> PackedPasses:
+    """The passes that `choose` finds, with the options' limits."""
+    return choose(host, options).passes(host.model, limits_of(options))
+
+
+def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
+    """The last names of the layers that get an adapter, and the share of the weights in them.
+
+    `which`: all linear layers but the head, or those of attention. Raises ConfigError where there are none.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    if (head := model.get_output_embeddings()) is not None:
+        outside.add(id(head.weight))
+    is_mamba = model.config.model_type in _MAMBA
+    has_experts = any("experts." in name and p.dim() == 3 for name, p in model.named_parameters())
+    names, reached = set[str](), 0
+    for path, module in model.named_modules():
+        path = path.removesuffix(".base_layer")  # of a layer that has had an adapter before
+        is_linear = isinstance(module, torch.nn.Linear | Conv1D) and not hasattr(module, "base_layer")
+        if not is_linear or "lora_" in path or id(module.weight) in outside:
+            continue
+        parent, _, name = path.rpartition(".")
+        if (is_mamba and name == "out_proj") or (has_experts and name in _EXPERT_NAMES):
+            continue
+        if which == "attention" and "attn" not in parent and "attention" not in parent:
+            continue
+        names.add(f"{parent.rpartition('.')[2]}.{name}" if name.isdecimal() else name)
+        reached += module.weight.numel()
+    if not names:
+        raise ConfigError("this model has no linear layers that an adapter fits")
+    parameters = model.named_parameters()
+    total = sum(p.numel() for name, p in parameters if "lora_" not in name and id(p) not in outside)
+    return tuple(sorted(names)), reached / total
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    logprobs_N: Tensor
+    gradient_P: Tensor
+
+
+def _choose_passes(host: AdaptedModel, shape: AdapterShape, share: float) -> Choice:
+    generator, rows = torch.Generator().manual_seed(0), _rows(host)
+    with host.turn:
+        try:
+            empty = host.shape_adapter("policy", shape)
+            weights = {name: 0.02 * torch.randn(p.shape, generator=generator) for name, p in empty.items()}
+            host.put("policy", "choice", shape, weights)
+        except LearnerError as exc:
+            raise ConfigError(str(exc)) from None
+        try:
+            with host.slot_active("policy", "choice"):
+                own_N = _own_logprobs(host.model, rows)
+                plain = _tried(host, PlainPasses, rows)
+                if fault := _fault(host, plain, own_N):
+                    raise ConfigError(f"this model cannot be trained here: {fault}")
+                assert isinstance(plain, _Result)
+                # A window is longer than the rows that are tried.
+                reason = odd_layers(host.model.config) or _head_fault(host) or ""
+                if not host.model._can_set_attn_implementation():
+                    reason = reason or "it has an attention of its own"
+                if not reason:
+                    reason = _fault(host, _tried(host, PackedPasses, rows), own_N, plain.gradient_P)
+        finally:
+            host.drop("policy")
+    return Choice(PlainPasses if reason else PackedPasses, reason, shape, share)
+
+
+def _rows(host: AdaptedModel) -> list[PromptCompletion]:
+    ids = tuple(host.tokenizer(_TEXT, add_special_tokens=False)["input_ids"])
+    prompt = ids[:_PROMPT_TOKENS]
+    return [PromptCompletion(prompt, ids[_PROMPT_TOKENS + n :][:n]) for n in _COMPLETION_TOKENS]
+
+
+@torch.no_grad()
+def _own_logprobs(model: Any, rows: Sequence[PromptCompletion]) -> Tensor:
+    """Log-probs [N] of the completions by the model's own forward, a row at a time."""
+    parts = []
+    for row in rows:
+        ids = torch.tensor([row.prompt_ids + row.completion_ids_T], device=model.device)
+        logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(row.prompt_ids) - 1 : -1].float()
+        parts.append(sampled_logprobs(logits_TV, ids[0, len(row.prompt_ids) :]))
+    return torch.cat(parts)
+
+
+def _tried(host: AdaptedModel, kind: type[PackedPasses], rows: Sequence[PromptCompletion]) -> _Result | str:
+    """Log-probs, and the gradient of their mean; or what went wrong."""
+    passes = kind(host.model, PassLimits(4096, 4096, 4))
+    settings = LossSettings(granularity="sampled_token", is_clip=None, grpo_weight=1.0)
+    examples = [TokenizedExample(row, None, (0.0,) * row.n_targets, 1.0) for row in rows]
+    try:
+        student = StudentPasses(passes, host.parameters("policy"), settings, 1.0)
+        gradients = student.gradient(examples, None).gradients
+        return _Result(passes.logprobs(rows, 1.0), torch.cat([g.flatten() for g in gradients.values()]))
+    except Exception as exc:
+        if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
+            raise
+        return " ".join(str(exc).split())[:200] or type(exc).__name__
+
+
+def _fault(host: AdaptedModel, result: _Result | str, own_N: Tensor, gradient_P: Tensor | None = None) -> str:
+    """How a trial differs from the model's own forward, and from a gradient; empty where it does not."""
+    if isinstance(result, str):
+        return result
+    gap = float((result.logprobs_N - own_N).abs().mean())
+    if not gap <= _LOGPROB_TOLERANCES[host.dtype]:
+        return f"log-probs differ from those of its own forward pass by {gap:.3g} nats a token"
+    if gradient_P is None:
+        return "" if bool(result.gradient_P.isfinite().all()) else "its gradient is not finite"
+    error = float((result.gradient_P - gradient_P).norm() / gradient_P.norm().clamp(min=1e-30))
+    if not error <= _GRADIENT_TOLERANCES[host.dtype]:
+        return f"the gradient differs from that of its own forward pass by {error:.3g} of its length"
+    return ""
+
+
+@torch.no_grad()
+def _head_fault(host: AdaptedModel) -> str:
+    """Whether the forward makes anything else than a linear layer's products of the last hidden states."""
+    width = host.model.get_output_embeddings().weight.shape[1]
+    hidden_Cd = torch.randn(2, width, generator=torch.Generator().manual_seed(0)).to(host.device, host.dtype)
+    own, linear = (kind(host.model, 1.0).logits(hidden_Cd).float() for kind in (OwnHead, Head))
+    gap = float((own - linear).abs().max() / own.abs().max())
+    return "" if gap <= _HEAD_ROUNDINGS * torch.finfo(host.dtype).eps else "its logits are scaled or capped"
