@@ -8,8 +8,10 @@ each arm counts, because other work on the machine only adds to a time. Prints n
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,14 @@ from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 
 ENGINES = ("hf", "vllm")
-RATIOS = (("hf", "generate"), ("hf", "vllm"), ("vllm", "raw vllm"))
+_BESIDE = " beside a busy process"
+RATIOS = (
+    ("hf", "generate"),
+    ("hf", "vllm"),
+    ("vllm", "raw vllm"),
+    ("hf" + _BESIDE, "hf"),
+    ("vllm" + _BESIDE, "vllm"),
+)
 _BASE = Policy("bench", 0)
 _QUESTION = Prompt(
     (
@@ -80,23 +89,19 @@ class Size:
     batch_rows: int = 16
     max_tokens: int = 200
     n_rounds: int = 1
-    engines: tuple[str, ...] = ()
+    engines: Sequence[str] = ()
+    beside_load: bool = False
 
 
 Arm = Callable[[int], int]
 """Takes a seed, samples everything that is wanted, and returns how many tokens that were."""
 
 
-def parse_engines(text: str | None) -> tuple[str, ...]:
-    """`hf,vllm` as names.
-
-    Raises ConfigError for an engine that cannot be measured.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
+def check_engines(names: Sequence[str]) -> None:
+    """Raises ConfigError for an engine that cannot be measured."""
     for name in names:
         if name not in ENGINES:
             raise ConfigError(f"bench sampling measures no engine {name!r} (known: {', '.join(ENGINES)})")
-    return names
 
 
 def run(model_dir: Path, size: Size, notify: Callable[[str], None] = lambda _: None) -> Figures:
@@ -121,6 +126,8 @@ def run(model_dir: Path, size: Size, notify: Callable[[str], None] = lambda _: N
         if vllm_engine is not None:
             arms["vllm"] = _engine_arm(vllm_engine, n, spec)
             arms["raw vllm"] = _raw_vllm_arm(vllm_engine, n, spec)
+        if size.beside_load:
+            arms |= {name + _BESIDE: _beside_load(arms[name]) for name in ENGINES if name in arms}
         return Figures(tuple(_measure(arms, notify, size.n_rounds)))
     finally:
         if vllm_engine is not None:
@@ -160,6 +167,19 @@ def _engine_arm(engine: Any, n_samples: int, spec: SamplingSpec) -> Arm:
         return sum(len(sample.token_ids_T) for sample in samples)
 
     return arm
+
+
+def _beside_load(arm: Arm) -> Arm:
+    """The same arm while one other process keeps a core busy."""
+
+    def beside(seed: int) -> int:
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            try:
+                return arm(seed)
+            finally:
+                busy.kill()
+
+    return beside
 
 
 def _generate_arm(host: AdaptedModel, n_samples: int, batch_rows: int, spec: SamplingSpec) -> Arm:

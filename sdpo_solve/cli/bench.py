@@ -49,6 +49,7 @@ class SamplingBench(WithJson, WithModel):
     rows: int = Field(16, ge=1, description="answers sampled at the same time at most")
     max_tokens: int = Field(200, ge=1, description="tokens of one answer at most")
     rounds: int = Field(1, ge=1, description="rounds over all arms; the best of each counts")
+    beside_load: bool = Field(False, description="measure the engines also beside one busy process")
 
 
 @command(SamplingBench, "bench sampling", "bench sampling --engines hf --rounds 3")
@@ -56,8 +57,10 @@ def sampling(given: SamplingBench) -> None:
     """Tokens a second of each engine, beside plain `generate` and raw vLLM with the same settings."""
     from sdpo_solve.bench import sampling as bench
 
-    engines = bench.parse_engines(",".join(given.engines) or None)
-    size = bench.Size(given.samples, given.rows, given.max_tokens, given.rounds, engines)
+    bench.check_engines(given.engines)
+    size = bench.Size(
+        given.samples, given.rows, given.max_tokens, given.rounds, given.engines, given.beside_load
+    )
     figures = bench.run(given.model_dir(), size, _say)
     _print(given.as_json, figures.record(), bench.page(figures))
 

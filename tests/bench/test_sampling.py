@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdpo_solve.bench.sampling import Figures, Size, Speed, page, parse_engines, run
+from sdpo_solve.bench.sampling import Figures, Size, Speed, check_engines, page, run
 from sdpo_solve.errors import ConfigError
 from tests.helpers.tiny_model import save_tiny_model
 
@@ -30,12 +30,12 @@ def test_ratios_are_of_tokens_a_second() -> None:
 
 
 def test_arms_sample_what_is_wanted(tmp_path: Path) -> None:
-    """Four answers of at most 6 tokens an arm, as JSON."""
-    figures = run(save_tiny_model(tmp_path), Size(4, 2, 6, 2, ("hf",)))
-    assert [speed.name for speed in figures.speeds] == ["hf", "generate"]
+    """Four answers of at most 6 tokens an arm, as JSON; the last beside another process."""
+    figures = run(save_tiny_model(tmp_path), Size(4, 2, 6, 2, ("hf",), beside_load=True))
+    assert [speed.name for speed in figures.speeds] == ["hf", "generate", "hf beside a busy process"]
     assert all(4 <= speed.tokens <= 24 for speed in figures.speeds)
     record = json.loads(json.dumps(figures.record()))
-    assert list(record["ratios"]) == ["hf / generate"]
+    assert list(record["ratios"]) == ["hf / generate", "hf beside a busy process / hf"]
 
 
 def test_the_page_shows_speeds_and_ratios() -> None:
@@ -49,9 +49,9 @@ def test_the_page_shows_speeds_and_ratios() -> None:
 
 
 def test_what_cannot_be_measured_is_an_error(tmp_path: Path) -> None:
-    assert parse_engines("hf, vllm,hf") == ("hf", "vllm")
+    check_engines(["hf", "vllm"])
     with pytest.raises(ConfigError, match="no engine 'scripted'"):
-        parse_engines("hf,scripted")
+        check_engines(["hf", "scripted"])
     with pytest.raises(ConfigError, match="no whole number of batches"):
         run(tmp_path, Size(n_samples=10, batch_rows=4))
 
