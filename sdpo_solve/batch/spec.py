@@ -103,7 +103,7 @@ class BatchOptions(SourceOptions, ExecutionOptions):
         (), description="trackers, comma-separated: tensorboard, wandb, trackio"
     )
     out: Annotated[Path | None, OUTPUT] = Field(
-        None, description="directory of the runs (default: runs/batch-<options>)"
+        None, description="directory of the runs (default: runs/<problems>-<model>-<options>)"
     )
 
 

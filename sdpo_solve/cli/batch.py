@@ -92,7 +92,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     trackers = _module("batch.trackers") if spec.batch.track else None
     if trackers:
         trackers.check(spec.batch.track)
-    out = spec.batch.out or default_out(spec.run, "batch")
+    out = spec.batch.out or default_out(spec.run, "batch", spec.batch.sources)
     check_out(out)
     batch = prepare(spec, out)
     stop = StopSignal()

@@ -36,7 +36,7 @@ class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
     problem: Annotated[str, Flag(metavar="PROBLEM", is_argument=True)] = Field(description=PROBLEM_HELP)
     replies: Annotated[Path | None, SAMPLING] = Field(None, description=REPLIES_HELP)
     out: Annotated[Path | None, OUTPUT] = Field(
-        None, description="directory of the results (default: runs/<engine>-<options>)"
+        None, description="directory of the results (default: runs/<problem>-<model>-<options>)"
     )
 
 
@@ -54,7 +54,7 @@ def run(given: RunCommand) -> None:
     console = Console(stderr=given.as_json, highlight=False)
     options = given.narrow(RunOptions)
     plan = make_plan(options)
-    out = given.out or default_out(options, options.engine)
+    out = given.out or default_out(options, options.engine, [given.problem])
     check_out(out)
     view = live_run.RunView(console)
 

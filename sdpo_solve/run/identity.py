@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ from sdpo_solve import __version__
 from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
-from sdpo_solve.run.options import Plan
+from sdpo_solve.run.options import Plan, has_weights
 from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # Recorded, and free to change: they decide no result.
@@ -44,11 +45,11 @@ def run_name(problem: Problem, options: RunOptions) -> str:
     return f"{problem.id}/{options.arm_name}/seed-{options.seed}"
 
 
-def default_out(options: SharedOptions, prefix: str) -> Path:
-    """`runs/<prefix>-<digest>`, named after the options, so that the same command finds its runs again.
+def default_out(options: SharedOptions, prefix: str, sources: Sequence[str]) -> Path:
+    """`runs/<problems>-<model>-<digest of the options>`, so that the same command finds its runs again.
 
     The budget is left out, so that a run goes on where it grew. A directory with the name that an earlier
-    version would have given is used on.
+    version would have given, `<prefix>-<digest>`, is used on.
     """
     values = options.model_dump(mode="json")
     older = Path("runs") / f"{prefix}-{_digest({name: values[name] for name in _NAMED_BY})}"
@@ -57,7 +58,16 @@ def default_out(options: SharedOptions, prefix: str) -> Path:
     given = {name: value for name, value in values.items() if name not in _NOT_NAMED_BY}
     defaults = type(options)().model_dump(mode="json")
     changed = {name: value for name, value in sorted(given.items()) if value != defaults[name]}
-    return Path("runs") / f"{prefix}-{_digest(changed)}"
+    model = options.model or (names.default_name() if has_weights(options) else options.engine)
+    more = [f"and-{len(sources) - 1}-more"] if len(sources) > 1 else []
+    return Path("runs") / "-".join([_short_name(sources[0]), *more, Path(model).name, _digest(changed)])
+
+
+def _short_name(source: str) -> str:
+    """A source as a part of a directory's name: `lcb-v6`, `letter-tally`."""
+    scheme, _, rest = source.rpartition(":")
+    name = Path(rest).resolve().name.split(".")[0]
+    return re.sub(r"[^\w-]+", "-", f"{scheme}-{name}").strip("-") or "problems"
 
 
 def _digest(values: Mapping[str, Any]) -> str:

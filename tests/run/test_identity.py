@@ -109,10 +109,18 @@ def test_the_default_directory_depends_on_the_options_and_not_on_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert default_out(RunOptions(), "hf") == default_out(RunOptions(attempts=8, method="best-of-k"), "hf")
-    assert default_out(RunOptions(), "hf") != default_out(RunOptions(temperature=0.5), "hf")
+    assert default_out(RunOptions(), "hf", ["lcb:v6"]) == default_out(
+        RunOptions(attempts=8, method="best-of-k"), "hf", ["lcb:v6"]
+    )
+    assert default_out(RunOptions(), "hf", ["lcb:v6"]) != default_out(
+        RunOptions(temperature=0.5), "hf", ["lcb:v6"]
+    )
+    found = default_out(RunOptions(model="Qwen/Qwen3-8B"), "hf", ["problems/a.json", "b"])
+    assert found.name.startswith("a-and-1-more-Qwen3-8B-")
     (tmp_path / "runs" / "hf-ddf683").mkdir(parents=True)
-    assert default_out(RunOptions(), "hf") == Path("runs/hf-ddf683")  # as an earlier version named it
+    assert default_out(RunOptions(), "hf", ["lcb:v6"]) == Path(
+        "runs/hf-ddf683"
+    )  # as an earlier version named it
 
 
 def test_an_option_goes_by_the_name_that_it_had_when_the_run_was_begun(tmp_path: Path) -> None:
