@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
+from sdpo_solve.cli.new import TODO
 from sdpo_solve.config import Flag, Options, PartOptions, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import SOURCES_HELP, Selection, describe_left_out
@@ -140,18 +143,29 @@ def check(given: CheckCommand) -> None:
 
 
 def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:
+    """Judge the reference; where it fails, its author sees what `grade` says, hidden tests included."""
     n_visible = sum(test.visible for test in problem.tests)
     counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
+    unfilled = [name for name in ("statement", "reference") if TODO in (getattr(problem, name) or "")]
+    if unfilled:
+        console.print(Text(f"✗ {problem.id}: {' and '.join(unfilled)} still to write ({TODO})", style="red"))
+        return False
+    if not n_visible:
+        warning = "no test is visible: feedback has nothing to quote, and learning little to go by"
+        console.print(Text(f"! {problem.id}: {warning}", style="yellow"), soft_wrap=True)
     if problem.reference is None:
         console.print(Text(f"– {problem.id}: {counts}, no reference to judge", style="dim"), soft_wrap=True)
         return True
-    (verdict,) = parts.judge().grade(problem, [problem.reference], thorough=True)
+    shown = replace(problem, tests=tuple(replace(test, visible=True) for test in problem.tests))
+    (verdict,) = parts.judge().grade(shown, [problem.reference], thorough=True)
     if verdict.passed_all:
         console.print(Text(f"✓ {problem.id}: {counts}, reference solved"), soft_wrap=True)
         return True
     case = verdict.first_failure
     where = f"test {case.index + 1}: {case.status.value}" if case else "no test ran"
     console.print(Text(f"✗ {problem.id}: the reference fails, {where}", style="red"), soft_wrap=True)
+    text = feedback.render(shown, Extracted(problem.reference), verdict, feedback.Options())
+    console.print(Text(indent(text, "    "), style="dim"), soft_wrap=True)
     return False
 
 

@@ -17,7 +17,20 @@ from typing import Annotated, Literal
 import typer
 
 from sdpo_solve import __version__
-from sdpo_solve.cli import batch, bench, explain, export, grade, machine, options, report, run, screen, show
+from sdpo_solve.cli import (
+    batch,
+    bench,
+    explain,
+    export,
+    grade,
+    machine,
+    new,
+    options,
+    report,
+    run,
+    screen,
+    show,
+)
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import bound_spinning, share_freed_memory
@@ -30,7 +43,7 @@ _EXAMPLES = (
     "report runs/first",
 )
 _COMMANDS = (
-    *(run.run, grade.grade, grade.check, grade.schema, machine.setup, machine.doctor),
+    *(run.run, grade.grade, grade.check, grade.schema, new.new, machine.setup, machine.doctor),
     *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export, options.options),
 )
 _BELOW = {

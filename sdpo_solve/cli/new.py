@@ -1,0 +1,71 @@
+"""The command `new`: the file of a problem to fill in. `check` says what is missing until it is whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from rich.console import Console
+from rich.text import Text
+
+from sdpo_solve.cli.flags import command
+from sdpo_solve.config import Flag, Options
+from sdpo_solve.errors import UserError
+
+TODO = "TODO"
+
+_HELP = """\
+statement  what the model is asked, word for word
+tests      visible ones may be quoted to the model, hidden ones may not: give both
+reference  your own solution; check runs it on every test"""
+_STDIN: dict[str, Any] = {
+    "statement": f"{TODO}: say what a program reads from standard input and what it prints.",
+    "kind": "stdin",
+    "tests": [
+        {"input": "2 3\n", "expected": "5\n", "visible": True},
+        {"input": "10 -4\n", "expected": "6\n", "visible": False},
+    ],
+    "reference": f"# {TODO}: a program that solves it\n",
+}
+_FUNCTION: dict[str, Any] = {
+    "statement": f"{TODO}: say what the function returns for its arguments.",
+    "kind": "function",
+    "entry_point": "solve",
+    "starter_code": "def solve(a, b):\n",
+    "tests": [
+        {"input": [2, 3], "expected": 5, "visible": True},
+        {"input": [10, -4], "expected": 6, "visible": False},
+    ],
+    "reference": f"def solve(a, b):\n    ...  # {TODO}: a function that solves it\n",
+}
+
+
+class NewCommand(Options):
+    name: Annotated[str, Flag(is_argument=True)] = Field(description="name of the problem, and of its file")
+    kind: Literal["stdin", "function"] = Field(
+        "stdin", description="a program that reads and prints, or a function"
+    )
+
+
+@command(NewCommand, "new two-sums", "new two-sums --kind function")
+def new(given: NewCommand) -> None:
+    """Write the file of a problem to fill in, with tests of both sorts and a place for your own solution."""
+    path = Path(given.name).with_suffix(".json")
+    problem_id = re.sub(r"[^a-z0-9.-]+", "-", path.stem.lower()).strip("-.")
+    if not problem_id:
+        raise UserError(f"{given.name!r} is no name for a problem; use letters, digits and -")
+    content = {"id": problem_id, **(_STDIN if given.kind == "stdin" else _FUNCTION)}
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+    except FileExistsError:
+        raise UserError(f"{path} is there already; choose another name") from None
+    except OSError as exc:
+        raise UserError(f"cannot write {path}: {exc.strerror}") from None
+    console = Console(highlight=False)
+    console.print(Text(f"{path}: fill in what says {TODO}\n"), soft_wrap=True)
+    console.print(Text(_HELP, style="dim"))
+    console.print(Text(f"\nsdpo-solve check {path}\nsdpo-solve run {path}", style="dim"), soft_wrap=True)

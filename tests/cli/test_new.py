@@ -1,0 +1,58 @@
+"""`new` writes a problem that `check` refuses until it is filled in, and takes when it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sdpo_solve.cli.main import app
+from sdpo_solve.datasets import problem_json
+from sdpo_solve.errors import UserError
+
+SOLUTIONS = {
+    "stdin": "a, b = map(int, input().split())\nprint(a + b)\n",
+    "function": "def solve(a, b):\n    return a + b\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words), env={"COLUMNS": "80"})
+
+
+@pytest.mark.parametrize("kind", ["stdin", "function"])
+def test_a_new_problem_is_one_with_tests_of_both_sorts(folder: Path, kind: str) -> None:
+    result = invoke("new", "Two Sums", "--kind", kind)
+    assert not result.exit_code
+    assert "sdpo-solve check" in result.output
+    problem = problem_json.load(folder / "Two Sums.json")
+    assert (problem.id, {test.visible for test in problem.tests}) == ("two-sums", {True, False})
+    again = invoke("new", "Two Sums")
+    assert isinstance(again.exception, UserError)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", ["stdin", "function"])
+def test_check_says_what_is_missing_until_nothing_is(folder: Path, kind: str) -> None:
+    invoke("new", "sums", "--kind", kind)
+    path = folder / "sums.json"
+    unfilled = invoke("check", "sums.json")
+    assert unfilled.exit_code == 1
+    assert "statement and reference still to write" in unfilled.output
+    content = {
+        **json.loads(path.read_text()),
+        "statement": "Add.",
+        "reference": SOLUTIONS[kind].replace("+", "-"),
+    }
+    path.write_text(json.dumps(content))
+    wrong = invoke("check", "sums.json")
+    assert wrong.exit_code == 1
+    assert "-1" in wrong.output, "what the reference answers is shown to its author"
+    path.write_text(json.dumps({**content, "reference": SOLUTIONS[kind]}))
+    assert not invoke("check", "sums.json").exit_code
