@@ -255,6 +255,22 @@ class Extracted:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a wrong answer first differs: excerpts of both texts around it, `_at` the place in each.
+
+    `place`: line and column of the output, or index and key of the value. `_chars`: length of the whole text.
+    """
+
+    place: str
+    output: str
+    output_at: int
+    output_chars: int
+    expected: str
+    expected_at: int
+    expected_chars: int
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """The verdict on test `index` (0-based). `output` and `error` are capped, untrusted texts."""
 
@@ -266,6 +282,7 @@ class Case:
     peak_mb: float = 0.0
     output: str = ""
     error: str = ""
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ untrusted, so it is cleaned and capped here: the result is valid text, within it
 
 from __future__ import annotations
 
-import re
-
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
+from sdpo_solve.grading import error_text
+from sdpo_solve.grading.difference import EXCERPT_CHARS, shown_value
 from sdpo_solve.sanitize import break_chat_tokens, clean, middle_cut
 from sdpo_solve.types import Case, Extracted, Kind, Problem, Status, Verdict
 
@@ -26,12 +26,10 @@ HEADLINES = {
 PASSED = "Accepted: the program passes all tests."
 HIDDEN_FAILED = "The program passes all visible tests but fails a hidden test."
 CUT_OFF = "No Code\nThe answer was cut off at the length limit before the program ended. Answer more briefly."
-NO_CODE = "No Code\nThe answer holds no code block. Put the whole program into one code block."
+NO_CODE = "No Code\nThe answer holds no program. Put the whole program into one code block."
 
-# A frame of the model's own program in a traceback; the runner compiles it under this file name.
-# A program can write its own error: a number longer than any file has lines is no line number.
-_OWN_FRAME = re.compile(r'File "solution\.py", line (\d{1,9})\b')
-_COMPILER_LINE = re.compile(r"^solution\.cpp:(\d{1,9}):", re.MULTILINE)
+_DOTS = "..."
+_FEW_LINES = 3
 
 
 class Options(BaseOptions):
@@ -67,62 +65,91 @@ def render(problem: Problem, extracted: Extracted, verdict: Verdict, options: Op
 
 def _case_text(problem: Problem, code: str, case: Case, options: Options, *, first: bool) -> str:
     """One failing test: its own headline unless it is the first, then the fields that apply."""
-    test = problem.tests[case.index]
     if case.status is Status.COMPILE_ERROR:
         return _error_text(code, case, options)
+    test = problem.tests[case.index]
     lines = [] if first else [f"{HEADLINES[case.status]} on another test"]
     if problem.kind is Kind.ASSERTS:
         lines.append(_field("Failed test", str(test.input), options))
         lines += [_field("Value returned", case.output, options)] if case.output else []
     else:
         lines.append(_field("Input", _arguments(test.input, problem.kind), options))
-        if case.status is Status.WRONG_ANSWER:
-            lines.append(_field("Output", case.output if case.output.strip() else "(nothing)", options))
-        lines.append(_field("Expected", _plain(test.expected, problem.kind), options))
+        lines += _answer(case, _plain(test.expected, problem.kind), options)
     if case.status is Status.TIME_LIMIT:
         lines.append(f"It ran longer than {problem.limits.time_s:g} s.")
     if case.status is Status.MEMORY_LIMIT:
         lines.append(f"It used more than {problem.limits.memory_mb} MB.")
-    if case.error.strip() and case.status is Status.RUNTIME_ERROR:
+    raised = case.status is Status.RUNTIME_ERROR or error_text.TRACEBACK in case.error
+    if case.error.strip() and raised:  # an exception in a thread ends in a wrong answer
         lines.append(_error_text(code, case, options))
     return "\n".join(lines)
 
 
+def _answer(case: Case, expected: str, options: Options) -> list[str]:
+    """Output and expected text; around their first difference where they are long or look alike."""
+    wrong = case.status is Status.WRONG_ANSWER
+    output = case.output if case.output.strip() else "(nothing)"
+    difference = case.difference if wrong else None
+    if difference is None:
+        shown = [_field("Output", output, options)] if wrong else []
+        return [*shown, _field("Expected", expected, options)]
+    chars = options.field_chars
+    given = _around(difference.output, difference.output_at, difference.output_chars, chars)
+    wanted = _around(difference.expected, difference.expected_at, difference.expected_chars, chars)
+    long = max(difference.output_chars, difference.expected_chars) > chars
+    alike = _as_seen(given) == _as_seen(wanted)
+    if alike:  # a difference that cannot be seen: white space, control characters, zero width
+        given, wanted = repr(given), repr(wanted)
+    elif not long:
+        given = output
+    lines = [_field("Output", given, options), _field("Expected", wanted, options)]
+    if difference.place and (long or alike or wanted.count("\n") > _FEW_LINES):
+        lines.append(f"First difference: {difference.place}")
+    return lines
+
+
+def _as_seen(text: str) -> str:
+    """A text as a reader sees it: white space is one blank."""
+    return " ".join(clean(text).split())
+
+
+def _around(excerpt: str, at: int, n_chars: int, limit: int) -> str:
+    """At most `limit` characters of an excerpt around `at`; dots where the text of `n_chars` goes on."""
+    if n_chars <= limit:
+        return excerpt
+    size = limit - 2 * len(_DOTS)
+    start = max(0, min(at - size // 2, len(excerpt) - size))
+    body = excerpt[start : start + size]
+    before = _DOTS if start or at >= EXCERPT_CHARS else ""
+    after = _DOTS if start + size < len(excerpt) or len(excerpt) - at >= EXCERPT_CHARS else ""
+    return f"{before}{body}{after}"
+
+
 def _error_text(code: str, case: Case, options: Options) -> str:
-    """The last line of the error, and the line of the model's own program that it names."""
+    """The message of the error, and the line of the model's own program that it names."""
     error = case.error.strip()
-    message = (
-        error if case.status is Status.COMPILE_ERROR else error.splitlines()[-1] if error else "no message"
-    )
+    message = error if case.status is Status.COMPILE_ERROR else error_text.message(error)
     text = _field("Error", message, options)
-    frames = _OWN_FRAME.findall(error) or _COMPILER_LINE.findall(error)
-    source = code.split("\n")
-    if options.name_line and frames and 1 <= int(frames[-1]) <= len(source):
-        number = int(frames[-1])
+    number, source = error_text.own_line(error), code.split("\n")
+    if options.name_line and number is not None and 1 <= number <= len(source):
         text += f"\nLine {number}: {middle_cut(source[number - 1].strip(), options.field_chars)}"
     return text
 
 
 def _field(name: str, value: str, options: Options) -> str:
-    body = middle_cut(clean(value).strip("\n"), options.field_chars)
+    # Chat tokens are broken before the cut, which could leave half of one.
+    body = middle_cut(break_chat_tokens(clean(value)).strip("\n"), options.field_chars)
     return f"{name}:\n{body}" if "\n" in body else f"{name}: {body}"
 
 
 def _plain(value: object, kind: Kind) -> str:
-    """An expected value: a text for stdin, a Python value for calls."""
+    """An expected value: a text for stdin (the first of several), a Python value for calls."""
     if kind is Kind.STDIN:
-        return str(value)
-    return _repr(value)
+        return str(value[0] if isinstance(value, (list, tuple)) else value)
+    return shown_value(value)
 
 
 def _arguments(value: object, kind: Kind) -> str:
     if kind is Kind.FUNCTION and isinstance(value, (list, tuple)):
-        return ", ".join(_repr(item) for item in value)
+        return ", ".join(map(shown_value, value))
     return _plain(value, kind)
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python refuses decimal text for integers of more than 4300 digits
-        return "(a value that holds a very large integer)"

@@ -17,6 +17,7 @@ from pydantic import Field
 from sdpo_solve.config import ExtractionRule, FeedbackMode
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
+from sdpo_solve.grading import difference
 from sdpo_solve.grading.asserts import ParsedAssert, parse, wire_bytes
 from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.grading.extract import extract
@@ -30,6 +31,7 @@ from sdpo_solve.types import (
     BoxInput,
     Call,
     Case,
+    Difference,
     Execution,
     ExecutionStatus,
     Extracted,
@@ -232,29 +234,55 @@ def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
 
 def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:
     status = None if result.status is ExecutionStatus.OK else Status(result.status.value)
-    output = middle_cut(result.stdout, _TEXT_CHARS)
+    values = None
     if problem.kind is not Kind.STDIN:
         values = _values(result)
-        output = middle_cut(_shown(values), _TEXT_CHARS)
         if status is None and len(result.values) != len(planned.given.calls):
             status = Status.RUNTIME_ERROR
-        elif status is None:
-            right = values is not None and _right_values(problem, planned, values)
-            status = Status.ACCEPTED if right else Status.WRONG_ANSWER
-    elif status is None:
-        right = texts_match(problem.checker, planned.test.expected, result.stdout)
+    if status is None:
+        right = _is_right(problem, planned, result.stdout, values)
         status = Status.ACCEPTED if right else Status.WRONG_ANSWER
-    failed = status is not Status.ACCEPTED  # what a right answer printed is not worth its room
-    return Case(
+    case = Case(
         index=planned.index,
         status=status,
         visible=planned.test.visible,
         cpu_s=result.cpu_s,
         wall_s=result.wall_s,
         peak_mb=result.peak_mb,
-        output=output if failed else "",
-        error=middle_cut(result.stderr, _TEXT_CHARS) if failed else "",
     )
+    if status is Status.ACCEPTED:  # what a right answer printed is not worth its room
+        return case
+    output = result.stdout if problem.kind is Kind.STDIN else _shown(values)
+    wrong = case.visible and status is Status.WRONG_ANSWER
+    return replace(
+        case,
+        output=middle_cut(output, _TEXT_CHARS),
+        error=middle_cut(result.stderr, _TEXT_CHARS),
+        difference=_difference(problem, planned, result.stdout, values) if wrong else None,
+    )
+
+
+def _is_right(problem: Problem, planned: _Planned, stdout: str, values: Sequence[object] | None) -> bool:
+    if problem.kind is Kind.STDIN:
+        return texts_match(problem.checker, planned.test.expected, stdout)
+    if values is None:
+        return False
+    if planned.rest is not None:
+        return planned.rest.holds(values)
+    return values_match(problem.checker, planned.test.expected, values[0])
+
+
+def _difference(
+    problem: Problem, planned: _Planned, stdout: str, values: Sequence[object] | None
+) -> Difference | None:
+    """Where the answer to a visible test is wrong; None for asserts, and where there is no answer."""
+    expected = planned.test.expected
+    if problem.kind is Kind.STDIN:
+        several = isinstance(expected, (list, tuple))
+        return difference.of_texts(problem.checker, expected[0] if several else expected, stdout)
+    if problem.kind is Kind.FUNCTION and values:
+        return difference.of_values(problem.checker, expected, values[0])
+    return None
 
 
 def _values(result: Execution) -> list[object] | None:
@@ -265,16 +293,5 @@ def _values(result: Execution) -> list[object] | None:
         return None
 
 
-def _right_values(problem: Problem, planned: _Planned, values: Sequence[object]) -> bool:
-    if planned.rest is not None:
-        return planned.rest.holds(values)
-    return values_match(problem.checker, planned.test.expected, values[0])
-
-
 def _shown(values: Sequence[object] | None) -> str:
-    if values is None:
-        return "(not a plain value)"
-    try:
-        return ", ".join(repr(value) for value in values)
-    except ValueError:  # Python refuses decimal text for integers of more than 4300 digits
-        return "(a value that holds a very large integer)"
+    return "(not a plain value)" if values is None else ", ".join(map(difference.shown_value, values))

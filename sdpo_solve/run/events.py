@@ -225,6 +225,12 @@ def prompt_event(key: str, sample: Sample) -> dict[str, Any]:
     return {"event": "prompt", "id": key, "messages": turns, "thinking": sample.prompt.thinking, "ids": ids_T}
 
 
+def _case_record(case: Case) -> dict[str, Any]:
+    record = asdict(case)
+    del record["difference"]  # feedback has it
+    return record
+
+
 def attempt_event(attempt: Attempt, prompt_key: str) -> dict[str, Any]:
     sample = attempt.sample
     return {
@@ -239,7 +245,7 @@ def attempt_event(attempt: Attempt, prompt_key: str) -> dict[str, Any]:
         "code": attempt.code,
         "solved": attempt.verdict.solved,
         "quoted_half": attempt.verdict.quoted_half,
-        "cases": [asdict(case) for case in attempt.verdict.cases],
+        "cases": [_case_record(case) for case in attempt.verdict.cases],
         "feedback": attempt.feedback,
     }
 

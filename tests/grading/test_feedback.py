@@ -1,7 +1,22 @@
 """What the model hears: of visible tests enough, of hidden ones nothing, and never unsafe text."""
 
+import pytest
+
+from sdpo_solve.grading import error_text
 from sdpo_solve.grading.feedback import CUT_OFF, HIDDEN_FAILED, NO_CODE, PASSED, Options, render
-from sdpo_solve.types import Case, Extracted, Kind, Problem, Status, TestCase, Verdict
+from sdpo_solve.grading.judge import Judge
+from sdpo_solve.types import (
+    Case,
+    Execution,
+    ExecutionStatus,
+    Extracted,
+    Kind,
+    Problem,
+    Status,
+    TestCase,
+    Verdict,
+)
+from tests.helpers.boxes import Box, prints
 
 PROBLEM = Problem(
     "inc",
@@ -92,3 +107,104 @@ def test_untrusted_output_is_cleaned_and_capped() -> None:
 
 def test_time_limits_are_told_in_seconds() -> None:
     assert "It ran longer than 6 s." in heard(case(0, Status.TIME_LIMIT), case(1), case(2))
+
+
+# -- around the first difference ---------------------------------------------------------------------
+
+
+def wrong(expected: str, output: str, **options: int) -> str:
+    """The feedback on a program that printed `output`."""
+    problem = Problem("p", "s", Kind.STDIN, (TestCase("in", expected, True),))
+    (verdict,) = Judge(Box(lambda *_: prints(output))).grade(problem, ["print()"])
+    return render(problem, Extracted("print()"), verdict, Options(**options))
+
+
+def test_a_long_output_is_quoted_around_its_first_difference() -> None:
+    expected = "".join(f"item {n}\n" for n in range(1000))
+    text = wrong(expected, expected.replace("item 512\n", "item 999\n"))
+    assert "item 999" in text.partition("Expected")[0]
+    assert "item 512" in text.partition("Expected")[2]
+    assert "First difference: line 513, column 6" in text
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "shown"),
+    [
+        ("a\nb\n", "a\n\nb\n", "\\n\\n"),
+        ("a b", "a\u200b b", "\\u200b"),
+        ("ab", "a\0b", "\\x00"),
+        ("a b", "a\u00a0b", "\\xa0"),
+        ("a b", "a  b", "a  b"),
+        ("a", "\ufeffa", "\\ufeff"),
+        ("a\tb", "a b", "\\t"),
+        ("a", " a", "' a'"),
+    ],
+)
+def test_a_difference_that_cannot_be_seen_is_shown(expected: str, output: str, shown: str) -> None:
+    text = wrong(expected, output)
+    assert shown in text
+    assert "First difference: line" in text
+
+
+def test_a_short_wrong_answer_is_quoted_as_it_is() -> None:
+    assert wrong("3\n", "4\n") == "Wrong Answer\n\nInput: in\nOutput: 4\nExpected: 3"
+    assert "Output: (nothing)" in wrong("3\n", "")
+
+
+def test_a_long_value_is_quoted_around_its_first_difference() -> None:
+    right = list(range(1000))
+    problem = Problem("p", "s", Kind.FUNCTION, (TestCase([1], right, True),), entry_point="f")
+    answer = Execution(ExecutionStatus.OK, values=(str([*right[:700], -1, *right[701:]]),))
+    (verdict,) = Judge(Box(lambda *_: answer)).grade(problem, ["def f(x): pass"])
+    text = render(problem, Extracted("def f(x): pass"), verdict, Options())
+    assert "698, 699, -1, 701" in text
+    assert "698, 699, 700, 701" in text
+    assert "First difference: at [700]" in text
+
+
+# -- errors --------------------------------------------------------------------------------------------
+
+HEAD = 'Traceback (most recent call last):\n  File "solution.py", line 2, in f\n    f()\n'
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (HEAD + "ValueError: one\ntwo", "ValueError: one\ntwo"),
+        (HEAD + "ValueError: bad\na note\nanother note", "ValueError: bad\na note\nanother note"),
+        (HEAD + "ValueError: bad\nbye from atexit", "ValueError: bad\nbye from atexit"),
+        (HEAD + "ValueError: bad\n\nthe program ended with exit code 3", "ValueError: bad"),
+        (HEAD + "KeyError: 1\n\nDuring handling of the above exception, another exception occurred:\n\n"
+         + HEAD + "ValueError: bad", "ValueError: bad"),
+        ("Exception in thread Thread-1 (f):\n" + HEAD + "ValueError: bad", "ValueError: bad"),
+        ("debug\n" + HEAD + "ZeroDivisionError", "ZeroDivisionError"),
+        (
+            "  + Exception Group Traceback (most recent call last):\n"
+            '  |   File "solution.py", line 3, in <module>\n'
+            "  | ExceptionGroup: many (2 sub-exceptions)\n"
+            "  +-+---------------- 1 ----------------\n"
+            "    | ValueError: one\n"
+            "    +---------------- 2 ----------------\n"
+            "    | TypeError: two\n"
+            "    +------------------------------------\n",
+            "ExceptionGroup: many (2 sub-exceptions)\nValueError: one\nTypeError: two",
+        ),
+        ("\nthe program was ended by signal 11 (Segmentation fault)\n",
+         "the program was ended by signal 11 (Segmentation fault)"),
+        ("log\nthe program ended with exit code 3\n", "the program ended with exit code 3"),
+        ("terminate called\n  what():  vector::at\n\nthe program was ended by signal 6 (Aborted)",
+         "what():  vector::at\nthe program was ended by signal 6 (Aborted)"),
+        ("", "no message"),
+        ("Traceback (most recent call last):\n", "Traceback (most recent call last):"),
+    ],
+)  # fmt: skip
+def test_the_message_of_an_error(error: str, message: str) -> None:
+    assert error_text.message(error) == message
+
+
+def test_an_exception_in_a_thread_is_named_beside_the_wrong_answer() -> None:
+    error = "Exception in thread Thread-1 (run):\n" + HEAD + "ValueError: in a thread"
+    text = heard(case(0, Status.WRONG_ANSWER, output="None", error=error), case(1), case(2))
+    assert "Error: ValueError: in a thread\nLine 2: return y" in text
+    assert "Error" not in heard(case(0, Status.WRONG_ANSWER, output="3", error="log"), case(1), case(2))

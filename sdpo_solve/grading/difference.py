@@ -1,0 +1,105 @@
+"""The first difference between a wrong answer and the expected one, for feedback to quote.
+
+Found by the checker's own rule: white space that the checker ignores is no difference. Linear in the texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import NamedTuple
+
+from sdpo_solve.grading.checkers import texts_match, values_match
+from sdpo_solve.types import Checker, Difference
+
+EXCERPT_CHARS = 1000  # kept on each side of the difference
+
+
+def of_texts(checker: Checker, expected: str, output: str) -> Difference:
+    """Where a wrong text first differs: by token for checkers of tokens, else by line."""
+    by_token = checker.name in ("tokens", "float")
+    pieces = _tokens if by_token else _lines
+    here = there = 0
+    for wanted, given in zip_longest(pieces(expected), pieces(output)):
+        if wanted is None or given is None:
+            there = wanted.start if wanted else len(expected)
+            here = given.start if given else len(output)
+            break
+        if wanted.text != given.text and not texts_match(checker, wanted.text, given.text):
+            common = _common_prefix(wanted.text, given.text)
+            there, here = wanted.start + common, given.start + common
+            break
+    line = output.count("\n", 0, here) + 1
+    column = here - (output.rfind("\n", 0, here) + 1) + 1
+    return _difference(f"line {line}, column {column}", output, here, expected, there)
+
+
+def of_values(checker: Checker, expected: object, value: object) -> Difference:
+    """Where a wrong value first differs, by index and key, with both written as Python does."""
+    place = "".join(_path(checker, expected, value))
+    wanted, given = shown_value(expected), shown_value(value)
+    at = _common_prefix(wanted, given)
+    return _difference(place and f"at {place}", given, at, wanted, at)
+
+
+def _difference(place: str, output: str, here: int, expected: str, there: int) -> Difference:
+    start, other = max(here - EXCERPT_CHARS, 0), max(there - EXCERPT_CHARS, 0)
+    return Difference(
+        place=place,
+        output=output[start : here + EXCERPT_CHARS],
+        output_at=here - start,
+        output_chars=len(output),
+        expected=expected[other : there + EXCERPT_CHARS],
+        expected_at=there - other,
+        expected_chars=len(expected),
+    )
+
+
+class _Piece(NamedTuple):
+    start: int
+    text: str
+
+
+def _tokens(text: str) -> Iterator[_Piece]:
+    return (_Piece(match.start(), match[0]) for match in re.finditer(r"\S+", text))
+
+
+def _lines(text: str) -> Iterator[_Piece]:
+    """Lines without white space at their ends; newlines at the end are left out."""
+    start = 0
+    for line in text.rstrip().split("\n"):
+        yield _Piece(start, line.rstrip())
+        start += len(line) + 1
+
+
+def _path(checker: Checker, expected: object, value: object, depth: int = 0) -> list[str]:
+    """Index and key down to the first part that differs."""
+    if depth < 50 and isinstance(expected, (list, tuple)) and isinstance(value, (list, tuple)):
+        for number, (wanted, given) in enumerate(zip(expected, value, strict=False)):
+            if not values_match(checker, wanted, given):
+                return [f"[{number}]", *_path(checker, wanted, given, depth + 1)]
+        return [] if len(expected) == len(value) else [f"[{min(len(expected), len(value))}]"]
+    if depth < 50 and isinstance(expected, Mapping) and isinstance(value, Mapping):
+        for key, wanted in expected.items():
+            if key not in value or not values_match(checker, wanted, value[key]):
+                inner = _path(checker, wanted, value[key], depth + 1) if key in value else []
+                return [f"[{key!r}]", *inner]
+    return []
+
+
+def _common_prefix(one: str, other: str) -> int:
+    """How many characters at the start are equal."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
+
+
+def shown_value(value: object) -> str:
+    """A value as Python writes it."""
+    try:
+        return repr(value)
+    except ValueError:  # Python refuses decimal text for integers of more than 4300 digits
+        return "(a value that holds a very large integer)"
