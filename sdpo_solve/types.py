@@ -79,10 +79,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """How an answer is compared (see `grading/checkers.py`).
+    """How an answer is compared (see `grading/checkers.py`); `tolerance` 0 compares numbers exactly.
 
-    `tolerance`: for numbers expected as decimals, relative or absolute; 0 compares exactly. `ignore_case`: of
-    tokens. `program`: the source of the checker `program`, written in `language`.
+    `ignore_case`: of tokens. `program`: the source of the checker `program`, written in `language`.
     """
 
     name: Literal["exact", "tokens", "float", "livecodebench", "python", "set", "not-none", "program"] = (
@@ -256,10 +255,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a wrong answer first differs: excerpts of both texts around it, `_at` the place in each.
-
-    `place`: line and column of the output, or index and key of the value. `_chars`: length of the whole text.
-    """
+    """Where a wrong answer first differs: excerpts of both texts, `_at` the place, `_chars` the whole length."""
 
     place: str
     output: str

@@ -30,7 +30,7 @@ _FENCE = "```"
 _MAX_ANSWER_CHARS = 400_000
 _MAX_READ_CHARS = 300_000  # of all other readings together, 1000 for each at least
 _NO_PROGRAM, _OF_LANGUAGE, _PARSES, _COMPLETE = range(4)
-# Info strings of blocks that are not a program in any language that is asked for here.
+# Info strings of blocks that are not a program in any language of the sandbox.
 _OTHER_TAGS = frozenset(
     (
         *(
