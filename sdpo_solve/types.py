@@ -255,7 +255,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a wrong answer first differs: excerpts of both texts, `_at` the place, `_chars` the whole length."""
+    """Where a wrong answer first differs: excerpts, `_at` the place in them, `_chars` the whole length."""
 
     place: str
     output: str
@@ -268,7 +268,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The verdict on test `index` (0-based). `output` and `error` are capped, untrusted texts."""
+    """Test `index` (0-based) of a verdict. `output`, `error`: capped, untrusted; `difference`: of visible tests."""
 
     index: int
     status: Status
