@@ -79,10 +79,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """How an answer is compared (see `grading/checkers.py`); `tolerance` 0 compares numbers exactly.
-
-    `ignore_case`: of tokens. `program`: the source of the checker `program`, written in `language`.
-    """
+    """How an answer is compared (`grading/checkers.py`); `program`: source of that checker, in `language`."""
 
     name: Literal["exact", "tokens", "float", "livecodebench", "python", "set", "not-none", "program"] = (
         "exact"
@@ -268,7 +265,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Test `index` (0-based) of a verdict. `output`, `error`: capped, untrusted; `difference`: of visible tests."""
+    """Test `index` (0-based) of a verdict. `output` and `error` are capped, untrusted texts."""
 
     index: int
     status: Status
