@@ -2,6 +2,7 @@
 
 May import `model`, `sandboxes` and the ground. Read `learner.py` (one update from examples to a new policy),
 `examples.py` (attempts to token ids), `gradient.py`, `loss.py` (the paper's objectives), `teacher.py` (EMA,
-trust region, frozen, live), then `head.py`, `packing.py` and `attention.py` (how it is computed cheaply;
-`plain.py` is the same without), `optimizer.py`, `health.py` (collapse) and `checkpoint.py` (resume).
+trust region, frozen, live), then `head.py`, `packing.py` and `attention.py` (how it is computed cheaply),
+`plain.py` (the same by the model's own forward), `choice.py` (which of both), `optimizer.py`, `health.py`
+(collapse) and `checkpoint.py` (resume).
 """

@@ -23,7 +23,7 @@ from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import PackedPasses, PassLimits, PromptCompletion
 from sdpo_solve.learner.plain import OwnHead, PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
-from sdpo_solve.model.capability import odd_layers
+from sdpo_solve.model.capability import adapter_targets, odd_layers
 from sdpo_solve.model.cpu import is_out_of_memory
 
 # Mean difference of log-probs in nats, and relative distance of gradients; the last for bfloat16.
@@ -31,10 +31,6 @@ _LOGPROB_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 
 _GRADIENT_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 # A head that is a linear layer gives its very products; scaled or capped logits are another head.
 _HEAD_ROUNDINGS = 4
-# PEFT puts no adapter on `out_proj` of these: their kernels read its weight past the layer.
-_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
-# PEFT takes these names for experts that are one tensor, also where layers beside them are called so.
-_EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 _TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n"
 # Attention alone is a choice that needs no words.
 _USUAL_SHARE = 0.9
@@ -88,38 +84,6 @@ def limits_of(options: Options) -> PassLimits:
 def passes_of(host: AdaptedModel, options: Options) -> PackedPasses:
     """The passes that `choose` finds, with the options' limits."""
     return choose(host, options).passes(host.model, limits_of(options))
-
-
-def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
-    """The last names of the layers that get an adapter, and the share of the weights in them.
-
-    `which`: all linear layers but the head, or those of attention. Raises ConfigError where there are none.
-    """
-    from transformers.pytorch_utils import Conv1D
-
-    outside = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    if (head := model.get_output_embeddings()) is not None:
-        outside.add(id(head.weight))
-    is_mamba = model.config.model_type in _MAMBA
-    has_experts = any("experts." in name and p.dim() == 3 for name, p in model.named_parameters())
-    names, reached = set[str](), 0
-    for path, module in model.named_modules():
-        path = path.removesuffix(".base_layer")  # of a layer that has had an adapter before
-        is_linear = isinstance(module, torch.nn.Linear | Conv1D) and not hasattr(module, "base_layer")
-        if not is_linear or "lora_" in path or id(module.weight) in outside:
-            continue
-        parent, _, name = path.rpartition(".")
-        if (is_mamba and name == "out_proj") or (has_experts and name in _EXPERT_NAMES):
-            continue
-        if which == "attention" and "attn" not in parent and "attention" not in parent:
-            continue
-        names.add(f"{parent.rpartition('.')[2]}.{name}" if name.isdecimal() else name)
-        reached += module.weight.numel()
-    if not names:
-        raise ConfigError("this model has no linear layers that an adapter fits")
-    parameters = model.named_parameters()
-    total = sum(p.numel() for name, p in parameters if "lora_" not in name and id(p) not in outside)
-    return tuple(sorted(names)), reached / total
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

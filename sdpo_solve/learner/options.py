@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sdpo_solve.config import Options as BaseOptions
+from sdpo_solve.model.capability import LEAST_LORA_SHARE
 
 Teacher = Literal["frozen", "ema", "trust-region", "live", "none-negative"]
 
@@ -72,7 +73,7 @@ class Options(BaseOptions):
         "all", description="which linear layers get an adapter: all but the head, or those of attention"
     )
     min_lora_share: float = Field(
-        0.5, ge=0, le=1, description="share of the weights that lora_targets=all must reach"
+        LEAST_LORA_SHARE, ge=0, le=1, description="share of the weights that lora_targets=all must reach"
     )
     # -- divergence
     alpha: float = Field(1.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between Jensen-Shannon")

@@ -16,6 +16,10 @@ from sdpo_solve.errors import ConfigError, one_line
 
 LEAST_LORA_SHARE = 0.5
 """Of a model's weights, embeddings and head left out: what LoRA must reach."""
+# PEFT puts no adapter on `out_proj` of these: their kernels read its weight past the layer.
+_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+# PEFT takes these names for experts that are one tensor, also where layers beside them are called so.
+_EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 _CONTEXT_NAMES = (
     "max_position_embeddings",
     "n_positions",
@@ -102,31 +106,54 @@ def capability_of(config: Any) -> Capability:
         model = empty_model(config)
     except ConfigError as exc:
         return Capability(Level.NONE, str(exc))
-    share, notes = lora_share(model), []
+    try:
+        share = adapter_targets(model, "all")[1]
+    except ConfigError as exc:
+        return Capability(Level.SAMPLES, str(exc))
+    notes = []
     if (length := rope_limit(config)) is not None:
         notes.append(f"its context is limited to {length} tokens: beyond, its rope depends on the length")
     if share < LEAST_LORA_SHARE:
         reason = f"LoRA reaches {share:.0%} of its weights only (the rest is no linear layer)"
         return Capability(Level.SAMPLES, reason, tuple(notes))
     if (layers := odd_layers(config)) is not None:
-        return Capability(Level.SAMPLES, f"the learner's packed rows do not follow {layers}", tuple(notes))
+        notes.append(f"it learns by its own forward pass, which is slower ({layers})")
     if share < 0.99:
         notes.append(f"LoRA reaches {share:.0%} of its weights")
     return Capability(Level.LEARNS, notes=tuple(notes))
 
 
-def lora_share(model: Any) -> float:
-    """The share of the weights in linear layers, of all but embeddings and head."""
+def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
+    """The last names of the layers that get an adapter, and the share of the weights in them.
+
+    `which`: all linear layers but the head, or those of attention. Raises ConfigError where there are none.
+    """
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    skipped = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     if (head := model.get_output_embeddings()) is not None:
-        skipped.add(id(head.weight))
-    linear = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D)}
-    sizes = {id(p): p.numel() for p in model.parameters() if id(p) not in skipped}
-    reached = sum(n for key, n in sizes.items() if key in linear)
-    return float(reached / max(1, sum(sizes.values())))
+        outside.add(id(head.weight))
+    is_mamba = model.config.model_type in _MAMBA
+    has_experts = any("experts." in name and p.dim() == 3 for name, p in model.named_parameters())
+    names, reached = set[str](), 0
+    for path, module in model.named_modules():
+        path = path.removesuffix(".base_layer")  # of a layer that has had an adapter before
+        is_linear = isinstance(module, torch.nn.Linear | Conv1D) and not hasattr(module, "base_layer")
+        if not is_linear or "lora_" in path or id(module.weight) in outside:
+            continue
+        parent, _, name = path.rpartition(".")
+        if (is_mamba and name == "out_proj") or (has_experts and name in _EXPERT_NAMES):
+            continue
+        if which == "attention" and "attn" not in parent and "attention" not in parent:
+            continue
+        names.add(f"{parent.rpartition('.')[2]}.{name}" if name.isdecimal() else name)
+        reached += module.weight.numel()
+    if not names:
+        raise ConfigError("this model has no linear layers that an adapter fits")
+    parameters = model.named_parameters()
+    total = sum(p.numel() for name, p in parameters if "lora_" not in name and id(p) not in outside)
+    return tuple(sorted(names)), reached / total
 
 
 def odd_layers(config: Any) -> str | None:

@@ -21,6 +21,7 @@ from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import PackedPasses
 from sdpo_solve.learner.plain import PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel
+from sdpo_solve.model.capability import Level, capability_of
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Example, Message, Policy, Prompt, SamplingSpec
 from tests.helpers.architectures import ARCHITECTURES, config_of, save_architecture
@@ -31,8 +32,6 @@ PACKED = {
     "qwen2", "llama", "qwen3", "gemma", "glm4", "olmo2", "phi", "opt", "gpt-neox", "gpt2", "qwen3-moe", "olmoe", "smollm3",
     "deepseek-v3",
 }  # fmt: skip
-# Most of the weights are experts in one tensor, which no adapter reaches.
-UNDER_HALF = {"mixtral-window", "qwen3-moe", "olmoe", "gpt-oss", "qwen3-next", "deepseek-v3"}
 
 
 def ask(text: str) -> Prompt:
@@ -86,7 +85,7 @@ def test_what_is_sampled_is_what_is_learned(name: str, tmp_path: Path) -> None:
     """An update with the preset `paper`, a resume that takes the same second step, and its gradient."""
     model_dir = save_architecture(tmp_path / "model", config_of(name))
     host = AdaptedModel.load(model_dir, "cpu", torch.float32)
-    if name in UNDER_HALF:
+    if capability_of(config_of(name)).level is Level.SAMPLES:  # as `doctor` says, before anything is paid
         with pytest.raises(ConfigError, match="min_lora_share"):
             LoraLearner(host, Options())
     learner = LoraLearner(host, Options(preset="paper", **OPTIONS))

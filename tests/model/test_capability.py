@@ -17,10 +17,8 @@ from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 from tests.helpers.architectures import ARCHITECTURES, config_of
 from tests.helpers.tiny_model import save_tiny_model
 
-SAMPLES_ONLY = {
-    "mistral-window", "mixtral-window", "phi3-window", "starcoder2-window", "gemma2", "gemma3", "cohere2",
-    "exaone4", "qwen3-moe", "olmoe", "gpt-oss", "qwen3-next", "qwen3.5", "lfm2", "falcon-h1", "mamba2",
-}  # fmt: skip
+# Most of their weights are experts in one tensor, which no adapter reaches.
+SAMPLES_ONLY = {"mixtral-window", "qwen3-moe", "olmoe", "gpt-oss", "qwen3-next", "deepseek-v3"}
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
