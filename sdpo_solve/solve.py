@@ -49,10 +49,10 @@ def learn(run: Run, policy: Policy, group: list[Attempt]) -> Policy:
 def next_group(run: Run, policy: Policy) -> list[Attempt]:
     """The next group, sampled, graded and recorded; each attempt with the feedback on it."""
     journal, problem = run.journal, run.problem
-    n_left = run.budget.attempts - len(journal.history)
+    n_left = run.options.attempts - len(journal.history)
     prompts_G = run.method.propose(problem, journal.history, n_left)
     first = len(journal.history) + 1
-    seeds_G = [attempt_seed(run.seed, problem.id, first + g) for g in range(len(prompts_G))]
+    seeds_G = [attempt_seed(run.options.seed, problem.id, first + g) for g in range(len(prompts_G))]
     started_s = time.monotonic()
     journal.note("sampling", first=first, size=len(prompts_G))
     policies_G = run.method.policies(journal.history, policy, prompts_G)
@@ -99,7 +99,7 @@ def write_solution(run: Run) -> None:
     first = first_success(run)
     if first is None or first.code is None:
         return
-    path = run.journal.run_dir / languages.get(run.language).source
+    path = run.journal.run_dir / languages.get(run.options.language).source
     try:
         path.write_bytes(first.code.encode("utf-8", "replace") + b"\n")
     except OSError as exc:
@@ -113,9 +113,9 @@ def first_success(run: Run) -> Attempt | None:
 
 def ended(run: Run) -> bool:
     """Whether the run is solved (where the first success stops it), or something of the budget is spent."""
-    if run.stop_at_first and first_success(run) is not None:
+    if not run.options.keep_going and first_success(run) is not None:
         return True
-    return run.budget.is_spent(len(run.journal.history), tokens_spent(run), run.journal.elapsed_s)
+    return run.options.budget.is_spent(len(run.journal.history), tokens_spent(run), run.journal.elapsed_s)
 
 
 def outcome(run: Run) -> Outcome:

@@ -41,34 +41,25 @@ class Options(BaseOptions):
         "prompt, as the teacher has it; they count as any attempt and nothing is learned from them",
     )
     growth: Literal["constant", "doubling"] = Field(
-        "constant",
-        description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size, so that feedback is used "
-        "from the second attempt on",
+        "constant", description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size"
     )
     feedback_share: float = Field(
-        0,
-        ge=0,
-        lt=1,
-        description="share of each group that is sampled with feedback, in place of feedback_attempts",
+        0, ge=0, lt=1, description="feedback_attempts as a share of each group, in place of a number"
     )
     feedback_floor: float | None = Field(
         None,
         gt=0,
         le=0.5,
-        description="feedback_share follows the progress of the two forms (visible tests passed by new "
-        "programs), and neither gets less than this; None: it stays as it is",
+        description="feedback_share follows which form passes more visible tests with new programs, and "
+        "neither form gets less than this; None: it stays as it is",
     )
     learn_after: int = Field(
         0, ge=0, description="failures before the first update, which then learns from all of them at once"
     )
     base_share: float = Field(
-        0,
-        ge=0,
-        lt=1,
-        description="share of each group that is sampled from the base model once updates were made, against "
-        "a policy that went wrong; nothing is learned from it",
+        0, ge=0, lt=1, description="share of each group sampled from the base model once updates were made"
     )
-    learn_from_feedback_attempts: bool = Field(
+    learn_from_feedback: bool = Field(
         False, description="learn from attempts that were sampled with feedback as well"
     )
     attempt_in_prompt: bool = Field(
@@ -96,61 +87,55 @@ class Sdpo(MethodPlugin):
     options_type = Options
     learns = True
     learning_options = frozenset(
-        {
-            "teacher",
-            "attempt_in_prompt",
-            "reward",
-            "learn_after",
-            "base_share",
-            "learn_from_feedback_attempts",
-        }
+        {"teacher", "attempt_in_prompt", "reward", "learn_after", "base_share", "learn_from_feedback"}
     )
 
     @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
         """Refuse what could never act: raises ConfigError naming the option and the reason."""
-        if options.feedback_attempts >= options.group_size:
-            raise ConfigError(
-                f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
-                "attempts to learn from; choose fewer"
-            )
-        if options.feedback_share and options.feedback_attempts:
-            raise ConfigError("sdpo.feedback_share and sdpo.feedback_attempts: give one of them")
-        if options.feedback_floor is not None and not options.feedback_share:
-            raise ConfigError("sdpo.feedback_floor would do nothing without sdpo.feedback_share")
-        reads_feedback = options.feedback_share or options.feedback_attempts
-        if options.learn_from_feedback_attempts and not reads_feedback:
-            raise ConfigError(
-                "sdpo.learn_from_feedback_attempts would do nothing: no attempt is sampled with feedback; "
-                "add sdpo.feedback_share=0.5"
-            )
+        with_feedback = options.feedback_share or options.feedback_attempts
+        shows_solution = options.teacher in ("solution", "both")
+        reads_reward = shows_solution or learner.grpo_weight > 0
         before_success = not stops_at_first or options.reward == "visible-share"
-        way_out = "add --keep-going, or sdpo.reward=visible-share (gameable)"
-        if options.teacher in ("solution", "both") and not before_success:
-            raise ConfigError(
-                f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first "
-                f"one; {way_out}"
-            )
-        if learner.grpo_weight > 0 and not before_success:
-            raise ConfigError(
-                "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
-                f"{way_out}"
-            )
+        remedy = "add --keep-going, or sdpo.reward=visible-share (gameable)"
+        _refuse_where(
+            options.feedback_attempts >= options.group_size,
+            f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
+            "attempts to learn from; choose fewer",
+        )
+        _refuse_where(
+            options.feedback_share and options.feedback_attempts,
+            "sdpo.feedback_share and sdpo.feedback_attempts: give one of them",
+        )
+        _refuse_where(
+            options.feedback_floor and not options.feedback_share,
+            "sdpo.feedback_floor would do nothing without sdpo.feedback_share",
+        )
+        _refuse_where(
+            options.learn_from_feedback and not with_feedback,
+            "sdpo.learn_from_feedback would do nothing without sdpo.feedback_share",
+        )
+        _refuse_where(
+            shows_solution and not before_success,
+            f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
+            + remedy,
+        )
+        _refuse_where(
+            learner.grpo_weight > 0 and not before_success,
+            "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
+            + remedy,
+        )
         if learner.teacher == "none-negative" or learner.grpo_weight == 1:
             idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
             for name in ("teacher", "attempt_in_prompt"):
-                if getattr(options, name) != Options.model_fields[name].default:
-                    raise ConfigError(f"sdpo.{name} would do nothing: there is no teacher under {idle}")
-        reads_reward = options.teacher in ("solution", "both") or learner.grpo_weight > 0
-        if (
-            options.reward == "visible-share"
-            and not reads_reward
-            and learner.on_collapse in ("freeze", "ignore")
-        ):
-            raise ConfigError(
-                "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
-                "learner.grpo_weight, and to the choice of the version that a roll-back goes to"
-            )
+                unused = getattr(options, name) != Options.model_fields[name].default
+                _refuse_where(unused, f"sdpo.{name} would do nothing: there is no teacher under {idle}")
+        never_rolls_back = learner.on_collapse in ("freeze", "ignore")
+        _refuse_where(
+            options.reward == "visible-share" and not reads_reward and never_rolls_back,
+            "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
+            "learner.grpo_weight, and to the choice of the version that a roll-back goes to",
+        )
 
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> Sdpo:
@@ -220,7 +205,7 @@ class Sdpo(MethodPlugin):
             self.example(problem, attempt, history)
             for attempt in fresh
             if attempt.sample.policy.version == newest
-            and (attempt.sample.prompt == question or self.options.learn_from_feedback_attempts)
+            and (attempt.sample.prompt == question or self.options.learn_from_feedback)
         ]
         return self.learner.learn(examples, self.spec) if examples else None
 
@@ -259,6 +244,11 @@ class Sdpo(MethodPlugin):
         best = max(history, key=lambda a: (reward(a.verdict, self.options), -a.index))
         more = reward(best.verdict, self.options) > reward(attempt.verdict, self.options)
         return best.code if more else None
+
+
+def _refuse_where(holds: object, reason: str) -> None:
+    if holds:
+        raise ConfigError(reason)
 
 
 def reward(verdict: Verdict, options: Options) -> float:

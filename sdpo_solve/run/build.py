@@ -25,7 +25,7 @@ from sdpo_solve.run import identity
 from sdpo_solve.run.journal import Journal, Listener
 from sdpo_solve.run.options import Plan
 from sdpo_solve.sandboxes import SandboxPlugin
-from sdpo_solve.types import Budget, Problem, SamplingSpec
+from sdpo_solve.types import Problem, SamplingSpec
 
 if TYPE_CHECKING:
     from sdpo_solve.model.adapted import AdaptedModel
@@ -163,19 +163,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything one run is made of: problem x method x seed, the parts, and what may be spent."""
+    """Everything one run is made of: problem, method and seed, the parts, and the options of its loop."""
 
     problem: Problem
     method: Method
     engine: Engine
     grader: Grader
     journal: Journal
-    budget: Budget
+    options: RunOptions
     spec: SamplingSpec
-    seed: int
     feedback_options: feedback.Options
-    stop_at_first: bool = True
-    language: str = "python"
     learner: Learner | None = None
 
     def close(self) -> None:
@@ -251,12 +248,9 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
         engine=engine,
         grader=grader,
         journal=journal,
-        budget=options.budget,
+        options=options,
         spec=spec,
-        seed=options.seed,
         feedback_options=feedback_options,
-        stop_at_first=not options.keep_going,
-        language=options.language,
         learner=learner,
     )
 

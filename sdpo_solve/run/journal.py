@@ -147,17 +147,8 @@ class Journal:
     def fail(self, error: RunError) -> None:
         """Record that the run broke off here; it may be taken up again. Nothing where the journal broke."""
         if not isinstance(error, JournalError):
-            kind = type(error).__name__
-            self._write(
-                [
-                    {
-                        "event": "run_failed",
-                        "kind": kind,
-                        "error": str(error),
-                        "elapsed_s": round(self.elapsed_s, 3),
-                    }
-                ]
-            )
+            failed = {"event": "run_failed", "kind": type(error).__name__, "error": str(error)}
+            self._write([{**failed, "elapsed_s": round(self.elapsed_s, 3)}])
             self.state.failures.append(str(error))
 
     def note(self, event: str, **data: Any) -> None:

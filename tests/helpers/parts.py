@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from sdpo_solve.config import RunOptions
 from sdpo_solve.grading import feedback
 from sdpo_solve.grading.extract import between_last_fences
 from sdpo_solve.methods.prompts import Prompter
@@ -133,18 +134,22 @@ def make_run(
     listeners: Sequence[Listener] = (),
     problem: Problem = PROBLEM,
 ) -> Run:
+    budget = budget or Budget(attempts=10)
     journal = Journal(run_dir, "test/inc", listeners)
     header = {"problem": problem.id, "method": "count", "seed": 0, "config": {}}
-    journal.start({**header, "budget": asdict(budget or Budget(64))})
+    journal.start({**header, "budget": asdict(budget)})
     return Run(
         problem=problem,
         method=CountMethod(size, "test/inc", learns),
         engine=engine,
         grader=ReadGrader(),
         journal=journal,
-        budget=budget or Budget(attempts=10),
+        options=RunOptions(
+            attempts=budget.attempts,
+            tokens=budget.tokens,
+            wall_seconds=budget.wall_s,
+            keep_going=not stop_at_first,
+        ),
         spec=SamplingSpec(max_tokens=16),
-        seed=0,
         feedback_options=feedback.Options(),
-        stop_at_first=stop_at_first,
     )

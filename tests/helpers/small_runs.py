@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sdpo_solve.batch.event_bus import RunEnded
@@ -40,9 +41,8 @@ class SmallRuns:
 
     def open(self, key, listeners):
         run = make_run(self.out / key.name, self.engine, budget=Budget(8), listeners=listeners)
-        object.__setattr__(run, "grader", self.grader)
-        object.__setattr__(run, "seed", key.seed)
-        return run
+        options = run.options.model_copy(update={"seed": key.seed})
+        return replace(run, grader=self.grader, options=options)
 
     def close(self, run) -> None:
         run.journal.close()

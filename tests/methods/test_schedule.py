@@ -155,7 +155,7 @@ def test_a_share_stays_on_the_base_model_and_teaches_nothing(tmp_path: Path) -> 
 
 def test_attempts_with_feedback_teach_on_request(tmp_path: Path) -> None:
     learner = Remember()
-    options = {"group_size": 8, "feedback_share": 0.5, "learn_from_feedback_attempts": True}
+    options = {"group_size": 8, "feedback_share": 0.5, "learn_from_feedback": True}
     solve(run_of(tmp_path, NumberEngine(), learner, budget=24, **options))
     assert [len(learned) for learned in learner.learned] == [8, 8]
 
@@ -192,7 +192,7 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
     [
         ({"feedback_share": 0.5, "feedback_attempts": 2}, "give one of them"),
         ({"feedback_floor": 0.2}, "feedback_floor would do nothing"),
-        ({"learn_from_feedback_attempts": True}, "no attempt is sampled with feedback"),
+        ({"learn_from_feedback": True}, "without sdpo.feedback_share"),
     ],
 )
 def test_settings_that_could_not_act_are_refused(options: dict[str, Any], reason: str) -> None:

@@ -265,8 +265,8 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
         {"base_share": 0.5},
         lambda m: m.policies([], Policy("run", 1), [Prompt(())] * 4),
     ),
-    "learn_from_feedback_attempts": (
-        {"learn_from_feedback_attempts": True},
+    "learn_from_feedback": (
+        {"learn_from_feedback": True},
         lambda m: Learned.by(m),
     ),
     "attempt_in_prompt": ({"attempt_in_prompt": True}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
