@@ -7,12 +7,11 @@ follows from the recorded history, so that a resumed run goes on alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
+from sdpo_solve.methods.prompts import is_question_alone
 from sdpo_solve.types import Attempt, Status
-
-IsWithFeedback = Callable[[Attempt], bool]
 
 
 def group_size(n_attempts: int, most: int, growth: Literal["constant", "doubling"]) -> int:
@@ -26,9 +25,7 @@ def split(share: float, size: int) -> int:
     return min(max(n, 1), size - 1) if size > 1 and 0 < share < 1 else n
 
 
-def feedback_share(
-    history: Sequence[Attempt], is_with_feedback: IsWithFeedback, start: float, floor: float | None
-) -> float:
+def feedback_share(history: Sequence[Attempt], start: float, floor: float | None) -> float:
     """The share of the next group that is sampled with feedback.
 
     `start` where `floor` is None. Otherwise the odds of the forms are those of `start`, multiplied by the
@@ -39,8 +36,12 @@ def feedback_share(
         return start
     progress = _progress(history)
     means = []
-    for form in (True, False):
-        own = [p for p, attempt in zip(progress, history, strict=True) if is_with_feedback(attempt) is form]
+    for alone in (False, True):
+        own = [
+            value
+            for value, attempt in zip(progress, history, strict=True)
+            if is_question_alone(attempt.sample.prompt) is alone
+        ]
         means.append((1 + sum(own)) / (2 + len(own)))  # mean of Beta(1 + progress, 1 + the rest)
     weight, other = start * means[0], (1 - start) * means[1]
     return min(max(weight / (weight + other), floor), 1 - floor)

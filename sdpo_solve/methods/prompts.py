@@ -13,6 +13,12 @@ from sdpo_solve.sandboxes.languages import Toolchain
 from sdpo_solve.types import Kind, Message, Problem, Prompt
 
 _FENCE = "```"
+_AGAIN = "Correctly solve the original question."  # how every prompt ends that holds more than the question
+
+
+def is_question_alone(prompt: Prompt) -> bool:
+    """Whether a prompt, also of an earlier version's journal, holds no feedback and no solution."""
+    return not any(message.content.endswith(_AGAIN) for message in prompt.messages[-1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Prompter:
             parts.append(
                 f"The following is feedback from your unsuccessful earlier attempt:\n\n{feedback.strip()}"
             )
-        parts.append("Correctly solve the original question.")
+        parts.append(_AGAIN)
         return self._prompt("\n\n".join(parts))
 
     def multi_turn(self, problem: Problem, turns: Sequence[str]) -> Prompt:
@@ -68,7 +74,7 @@ class Prompter:
         parts = [self.question(problem)]
         parts.append("The following is feedback from your unsuccessful earlier attempts:")
         parts += [turn.strip() for turn in turns]
-        parts.append("Correctly solve the original question.")
+        parts.append(_AGAIN)
         return self._prompt("\n\n".join(parts))
 
     def turn(self, feedback: str, attempt: str | None = None) -> str:

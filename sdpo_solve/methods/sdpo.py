@@ -18,7 +18,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import MethodParts, MethodPlugin, _schedule
 from sdpo_solve.methods._shuffled import foreign_feedback
-from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.methods.prompts import Prompter, is_question_alone
 from sdpo_solve.protocols import Learner
 from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Status, Update, Verdict
 
@@ -160,19 +160,17 @@ class Sdpo(MethodPlugin):
         size = min(n, _schedule.group_size(len(history), self.options.group_size, self.options.growth))
         question = self.prompter.student(problem)
         texts = list(dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved))
-        n_with = self._n_with_feedback(history, question, size) if texts else 0
+        n_with = self._n_with_feedback(history, size) if texts else 0
         with_feedback = [
             self.prompter.teacher(problem, feedback=texts[i % len(texts)]) for i in range(n_with)
         ]
         return [question] * (size - n_with) + with_feedback
 
-    def _n_with_feedback(self, history: Sequence[Attempt], question: Prompt, size: int) -> int:
+    def _n_with_feedback(self, history: Sequence[Attempt], size: int) -> int:
         options = self.options
         if not options.feedback_share:
             return min(options.feedback_attempts, size - 1)
-        share = _schedule.feedback_share(
-            history, lambda a: a.sample.prompt != question, options.feedback_share, options.feedback_floor
-        )
+        share = _schedule.feedback_share(history, options.feedback_share, options.feedback_floor)
         return _schedule.split(share, size)
 
     def policies(
@@ -200,12 +198,12 @@ class Sdpo(MethodPlugin):
             return None
         n_failed_before = n_failed - sum(not attempt.verdict.solved for attempt in group)
         fresh = history if n_failed_before < self.options.learn_after else group
-        question, newest = self.prompter.student(problem), max(a.sample.policy.version for a in fresh)
+        newest = max(attempt.sample.policy.version for attempt in fresh)
         examples = [
             self.example(problem, attempt, history)
             for attempt in fresh
             if attempt.sample.policy.version == newest
-            and (attempt.sample.prompt == question or self.options.learn_from_feedback)
+            and (is_question_alone(attempt.sample.prompt) or self.options.learn_from_feedback)
         ]
         return self.learner.learn(examples, self.spec) if examples else None
 

@@ -17,6 +17,7 @@ from sdpo_solve.types import (
     Case,
     Example,
     Finish,
+    Message,
     Policy,
     Prompt,
     Sample,
@@ -59,7 +60,7 @@ def test_a_share_leaves_one_to_each_side(share: float, size: int, n: int) -> Non
 
 def test_the_share_follows_the_progress_of_the_forms_down_to_a_floor() -> None:
     def share(history: list[Attempt], floor: float | None = 0.2, start: float = 0.5) -> float:
-        return _schedule.feedback_share(history, lambda a: a.sample.prompt != QUESTION, start, floor)
+        return _schedule.feedback_share(history, start, floor)
 
     assert share([]) == 0.5
     both = [tried(1, 0), tried(2, 4, prompt=HINT)]
@@ -198,3 +199,15 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
 def test_settings_that_could_not_act_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         sdpo.Sdpo.check(sdpo.Options(**options), LearnerOptions(), stops_at_first=True)
+
+
+def test_what_an_earlier_version_sampled_from_its_wording_of_the_question_is_learned_from(
+    tmp_path: Path,
+) -> None:
+    learner = Remember()
+    older = Prompt((Message("user", "Add one, in the words of an earlier version."),))
+    group = [tried(1, 0, prompt=older), tried(2, 0, prompt=HINT)]
+    sdpo.Sdpo(Prompter(), SamplingSpec(8), "run", tmp_path, 0, sdpo.Options(), learner).learn(
+        PROBLEM, group, group
+    )
+    assert [len(learned) for learned in learner.learned] == [1]

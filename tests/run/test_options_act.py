@@ -288,11 +288,12 @@ class Learned:
     def by(cls, m: sdpo.Sdpo) -> int:
         """How many examples `m` learns from in a group of one plain attempt and one with feedback."""
         learner, question = cls(), Prompter().student(PROBLEM)
-        plain = replace(FAILED, sample=replace(FAILED.sample, prompt=question))
+        hint = Prompter().teacher(PROBLEM, feedback="wrong")
+        plain, other = (replace(FAILED, sample=replace(FAILED.sample, prompt=p)) for p in (question, hint))
         m = replace(m, learner=learner, options=m.options.model_copy(update={"feedback_share": 0.5}))
         m.learn(PROBLEM, [plain], [plain])
         before = len(learner.examples)
-        m.learn(PROBLEM, [plain, FAILED], [plain, FAILED])
+        m.learn(PROBLEM, [plain, other], [plain, other])
         return 10 * before + len(learner.examples)
 
 

@@ -42,7 +42,7 @@ PLAIN_PYTHON = Language(
     title="Python",
     suffixes=(".plain",),
     fence_tags=("plain-python",),
-    empty="",
+    probe="print('Python')",
     run=("python3",),
 )
 
