@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sdpo_solve.cli.clean import list_kept, print_kept
 from sdpo_solve.cli.flags import WithRuntime, command
 from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, RunOptions
 from sdpo_solve.errors import ConfigError, PrerequisiteError
@@ -105,6 +106,8 @@ def examine(model: str, console: Console) -> bool:
         console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
+    console.print("\nwhat this program keeps; 'sdpo-solve clean' removes it")
+    print_kept(list_kept(Path("runs")), console)
     path = names.config_dir(model)
     supported = path is None or _print_model(model, path, console)
     return supported and all(check.ok or not check.needed for check in checks)

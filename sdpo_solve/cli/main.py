@@ -31,6 +31,7 @@ from sdpo_solve.cli import (
     screen,
     show,
 )
+from sdpo_solve.cli.clean import clean as clean_command
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import bound_spinning, share_freed_memory
@@ -43,7 +44,7 @@ _EXAMPLES = (
     "report runs/first",
 )
 _COMMANDS = (
-    *(run.run, grade.grade, grade.check, grade.schema, new.new, machine.setup, machine.doctor),
+    *(run.run, grade.grade, grade.check, grade.schema, new.new, machine.setup, machine.doctor, clean_command),
     *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export, options.options),
 )
 _BELOW = {

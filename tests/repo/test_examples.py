@@ -105,7 +105,7 @@ def test_every_example_is_a_line_that_its_command_takes(path: tuple[str, ...], w
 # -- and now for real ----------------------------------------------------------------------------------------
 
 # Run as they are.
-PLAIN = {"schema", "model list", "export", "report", "show", "options", "new"}
+PLAIN = {"schema", "model list", "export", "report", "show", "options", "new", "clean"}
 # Run with scripted replies, of which the first group solves, and a real sandbox.
 SCRIPTED = {"run", "batch", "screen"}
 # Run as they are, in a real sandbox.

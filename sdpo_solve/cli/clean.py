@@ -1,0 +1,104 @@
+"""The command `clean`: what this program keeps on the machine, with sizes, and its removal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from rich.console import Console
+from rich.filesize import decimal
+from rich.text import Text
+
+from sdpo_solve.cli.flags import command
+from sdpo_solve.config import Flag, Options
+from sdpo_solve.errors import PrerequisiteError, UserError
+from sdpo_solve.paths import cache_dir
+from sdpo_solve.report.table import AlignedTable
+from sdpo_solve.sandboxes import docker
+
+KINDS = ("models", "caches", "images", "policies")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One thing on disk that this program made."""
+
+    kind: str
+    name: str
+    n_bytes: int
+    remove: Callable[[], object]
+
+
+class CleanCommand(Options):
+    what: Annotated[tuple[str, ...], Flag(metavar="WHAT", is_argument=True)] = Field(
+        KINDS, description="models, caches, images, policies; all of them where none is named"
+    )
+    runs: Path = Field(Path("runs"), description="where runs lie whose older policies may go")
+    yes: bool = Field(False, description="remove what is listed; without it nothing is removed")
+
+
+@command(CleanCommand, "clean", "clean images", "clean policies --runs runs/first")
+def clean(given: CleanCommand) -> None:
+    """List what this program keeps on the machine, with sizes; with --yes, remove it.
+
+    Of a run's policies the newest stays, from which it goes on; 'explain --update' needs the others.
+    """
+    unknown = sorted(set(given.what) - set(KINDS))
+    if unknown:
+        raise UserError(f"clean knows no {unknown[0]!r} (known: {', '.join(KINDS)})")
+    console = Console(highlight=False)
+    listed = [kept for kept in list_kept(given.runs) if kept.kind in given.what]
+    print_kept(listed, console)
+    if given.yes:
+        for kept in listed:
+            kept.remove()
+        console.print(Text(f"removed; {decimal(sum(kept.n_bytes for kept in listed))} are free again"))
+    elif listed:
+        console.print(Text("nothing was removed: --yes removes what is listed", style="dim"))
+
+
+def print_kept(listed: list[Kept], console: Console) -> None:
+    """A line each, and the sum."""
+    table = AlignedTable(("what", "size", "where"), names=("where",))
+    for kept in listed:
+        table.add([kept.kind, decimal(kept.n_bytes), kept.name])
+    if listed:
+        console.print(table)
+    total = decimal(sum(kept.n_bytes for kept in listed))
+    console.print(
+        Text(f"{total} in all; models and caches lie in {cache_dir()} (SDPO_SOLVE_CACHE)"), soft_wrap=True
+    )
+
+
+def list_kept(runs: Path) -> list[Kept]:
+    """All that lies here; images only where a Docker engine answers."""
+    found = []
+    for kind, folder in (("models", cache_dir() / "models"), ("caches", cache_dir() / "expected")):
+        places = sorted(folder.iterdir()) if kind == "models" and folder.is_dir() else [folder]
+        found += [_folder(kind, place) for place in places if place.is_dir()]
+    found += _images()
+    for policies in sorted(runs.rglob("policies")):
+        versions = sorted(path for path in policies.iterdir() if path.is_dir())
+        found += [_folder("policies", path) for path in versions[:-1]]
+    return found
+
+
+def _folder(kind: str, path: Path) -> Kept:
+    n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Kept(kind, str(path), n_bytes, partial(shutil.rmtree, path))
+
+
+def _images() -> Iterator[Kept]:
+    try:
+        client = docker.connect()
+    except PrerequisiteError:
+        return
+    for image in client.images():
+        for tag in image["RepoTags"] or ():
+            if tag.startswith("sdpo-solve-"):
+                yield Kept("images", tag, image["Size"], partial(client.remove_image, tag))

@@ -1,0 +1,44 @@
+"""`clean` says sizes first, removes only with --yes, and leaves the policy that a run goes on from."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sdpo_solve.cli.main import app
+from sdpo_solve.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    for path in ("cache/models/tiny/weights", "cache/expected/a.json", "runs/p/sdpo/seed-0/policies/0001/w",
+                 "runs/p/sdpo/seed-0/policies/0002/w"):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(bytes(1_000_000))
+    return tmp_path
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(app, ["clean", *words], env={"COLUMNS": "80"})
+
+
+def test_nothing_is_removed_without_a_word(folder: Path) -> None:
+    result = invoke()
+    assert "3.0 MB in all" in result.output
+    assert "nothing was removed" in result.output
+    assert (folder / "cache/models/tiny/weights").exists()
+
+
+def test_what_is_named_goes_and_a_runs_newest_policy_stays(folder: Path) -> None:
+    assert "1.0 MB are free again" in invoke("policies", "--yes").output
+    left = sorted(path.parent.name for path in (folder / "runs").rglob("w"))
+    assert left == ["0002"]
+    invoke("models", "caches", "--yes")
+    assert not [path for path in (folder / "cache").rglob("*") if path.is_file()]
+
+
+def test_an_unknown_kind_is_refused(folder: Path) -> None:
+    assert isinstance(invoke("everything").exception, UserError)
