@@ -123,7 +123,7 @@ def outcome(run: Run) -> Outcome:
     first = first_success(run)
     unconfirmed = False if run.problem.has_hidden else None
     return Outcome(
-        status=OutcomeStatus.SOLVED if first else OutcomeStatus.BUDGET_SPENT,
+        status=OutcomeStatus.SOLVED if first else OutcomeStatus.UNSOLVED,
         discovery_time=first.index if first else None,
         confirmed=first.verdict.confirmed if first else unconfirmed,
         attempts=len(run.journal.history),

@@ -385,7 +385,13 @@ class OutcomeStatus(StrEnum):
     """How a run ended."""
 
     SOLVED = "solved"
-    BUDGET_SPENT = "budget_spent"
+    UNSOLVED = "unsolved"
+    """Its budget is spent."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> OutcomeStatus | None:
+        """As journals before 0.2 call it."""
+        return cls.UNSOLVED if value == "budget_spent" else None
 
 
 @dataclass(frozen=True, slots=True)

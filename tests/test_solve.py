@@ -43,7 +43,7 @@ def test_no_update_is_paid_for_that_nobody_will_use(tmp_path: Path) -> None:
 
 def test_the_last_group_is_cut_to_the_budget(tmp_path: Path) -> None:
     outcome = solve(make_run(tmp_path, always("wrong"), size=4, budget=Budget(10)))
-    assert outcome.status is OutcomeStatus.BUDGET_SPENT
+    assert outcome.status is OutcomeStatus.UNSOLVED
     assert (outcome.attempts, outcome.discovery_time, outcome.confirmed) == (10, None, False)
     assert [e["size"] for e in events(tmp_path) if e["event"] == "group"] == [4, 4, 2]
 
@@ -65,7 +65,7 @@ def test_a_wall_budget_already_spent_samples_one_group_at_most(tmp_path: Path) -
 
 def test_passing_only_the_visible_tests_is_not_solved(tmp_path: Path) -> None:
     outcome = solve(make_run(tmp_path, always("visible"), size=2, budget=Budget(2)))
-    assert outcome.status is OutcomeStatus.BUDGET_SPENT
+    assert outcome.status is OutcomeStatus.UNSOLVED
     said = [e["feedback"] for e in events(tmp_path) if e["event"] == "attempt"]
     assert said == ["The program passes all visible tests but fails a hidden test."] * 2
 
@@ -135,7 +135,7 @@ def test_a_spent_budget_may_grow_and_the_run_goes_on(tmp_path: Path) -> None:
 
     small, large = Budget(4), Budget(16)
     run = make_run(tmp_path / "grown", SayEngine(reply), size=2, budget=small)
-    assert solve(run).status is OutcomeStatus.BUDGET_SPENT
+    assert solve(run).status is OutcomeStatus.UNSOLVED
     run.journal.close()
     grown = make_run(tmp_path / "grown", SayEngine(reply), size=2, budget=large)
     outcome = solve(grown)

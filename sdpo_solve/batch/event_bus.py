@@ -109,7 +109,7 @@ class RunEnded(Record):
             return f"failed, {again}: {clean(self.error or '')}"
         if self.status == "stopped":
             return "stopped"
-        outcome = f"solved at attempt {self.discovery_time}" if self.solved else "not solved"
+        outcome = f"solved at attempt {self.discovery_time}" if self.solved else "unsolved"
         spent = f"{self.attempts} attempts, {self.tokens} tokens, {clock(self.wall_s)}"
         return f"{'kept, ' if self.kept else ''}{outcome} ({spent})"
 

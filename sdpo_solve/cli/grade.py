@@ -107,7 +107,7 @@ def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdic
     if verdict.solved:
         console.print(Text("solved", style="bold green"))
     else:
-        console.print(Text("not solved", style="bold yellow"))
+        console.print(Text("unsolved", style="bold yellow"))
         text = feedback.render(problem, Extracted(code), verdict, feedback.Options())
         console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
 

@@ -1,6 +1,6 @@
 """The program: its commands, and what its exit codes mean.
 
-Exit codes: 0 solved or done, 1 budget spent or not solved, 2 the user's mistake, or a damaged journal where a
+Exit codes: 0 solved or done, 1 unsolved, 2 the user's mistake, or a damaged journal where a
 command only reads it, 3 something missing on this machine, 4 the run failed, 70 a fault of this program (with
 its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended by SIGTERM.
 """
@@ -125,7 +125,7 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # whoever read our output has seen enough
         code = _output_closed()
-    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which would say "not solved"
+    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which would say "unsolved"
         if not isinstance(exc.__context__, BrokenPipeError):
             if exc.code in _ENDED:
                 end_at_once(int(exc.code))

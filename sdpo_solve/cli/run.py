@@ -96,7 +96,7 @@ def run(given: RunCommand) -> None:
     raise typer.Exit(0 if solved else 1)
 
 
-# -- not solved ----------------------------------------------------------------------------------------------
+# -- unsolved ------------------------------------------------------------------------------------------------
 
 
 def print_unsolved(console: Console, run: build.Run, plan: Plan) -> None:

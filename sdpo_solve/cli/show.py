@@ -18,6 +18,7 @@ class ShowCommand(Options):
         (Path("runs"),), description="a directory that holds runs, one run, or two runs to compare"
     )
     attempt: int | None = Field(None, ge=1, description="one attempt of a run instead of its whole story")
+    full: bool = Field(False, description="with the figures of every update")
     follow: bool = Field(
         False, description="the live view, until neither runs nor a batch go on; Ctrl-C leaves them alone"
     )
@@ -57,4 +58,8 @@ def show(given: ShowCommand) -> None:
         else:
             run = runs.load_run(one_run_dir(first))
             attempt = given.attempt
-            console.print(run_text.run_text(run) if attempt is None else run_text.attempt_text(run, attempt))
+            console.print(
+                run_text.run_text(run, full=given.full)
+                if attempt is None
+                else run_text.attempt_text(run, attempt)
+            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,27 +36,31 @@ _STATUS_STYLES = {RunStatus.SOLVED: "green", RunStatus.FAILED: "red", RunStatus.
 
 
 def list_runs(found: RunsRead, root: Path) -> RenderableType:
-    """One line a run: where, what became of it, what it spent, and how long ago its last event was.
+    """How many runs came to what, then a line a run: where, what became of it, what it spent, its last event.
 
     Below them one line for each journal that cannot be read.
     """
     if not found.runs and not found.damaged:
         return Text(f"no runs under {root}")
     table = AlignedTable(("run", "status", "attempts", "time", "last event"), names=("status",))
-    written = locked(run.run_dir / FILE_NAME for run in found.runs) or set()
+    written = locked(run.run_dir / FILE_NAME for run in found.runs)
     for run in found.runs:
         limit, n = run.header.attempts_limit, len(run.attempts)
         status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))
-        if run.run_dir / FILE_NAME in written:
+        if run.run_dir / FILE_NAME in (written or ()):
             status = Text("running", style="bold")
         elif run.first is not None:
             status.append(f" at {run.first.index}")
+        elif run.status is RunStatus.UNFINISHED and written is not None:
+            status = Text("stopped", style="yellow")
         inside = run.run_dir.relative_to(root) if run.run_dir.is_relative_to(root) else run.run_dir
         name = str(inside if inside.parts else run.run_dir)
         attempts = f"{n}/{limit}" if limit else str(n)
         table.add([name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time)])
     damaged = [Text(clean(error.short), style="red", overflow="fold") for error in found.damaged]
-    return Group(*([table] if found.runs else []), *damaged)
+    counts = Counter(str(row[1].plain.split()[0]) for row in table.rows)
+    totals = Text(" · ".join(f"{n} {status}" for status, n in counts.most_common()), style="bold")
+    return Group(*([totals, table] if found.runs else []), *damaged)
 
 
 def _ago(then: float) -> str:
@@ -71,11 +76,12 @@ def _ago(then: float) -> str:
 # -- one run -------------------------------------------------------------------------------------------------
 
 
-def run_text(run: RunRecord) -> RenderableType:
-    """The outcome, the verdicts policy by policy, the updates between them, and the solution."""
+def run_text(run: RunRecord, *, full: bool = False) -> RenderableType:
+    """The outcome, the verdicts policy by policy, and the solution; `full`: the updates' figures too."""
     parts: list[RenderableType] = [labelled(summary_rows(run)), Text(), *_policies(run)]
-    if run.updates:
-        parts += [Text(), updates_table(run.updates), *_notice_lines(run.updates)]
+    if full and run.updates:
+        parts += [Text(), updates_table(run.updates)]
+    parts += _notice_lines(run.updates)
     if run.first is not None:
         title = Text(f"the solution, attempt {run.first.index}", style="bold")
         parts += [Text(), title, _program(read_attempt(run, run.first.index))]
@@ -120,10 +126,10 @@ def _program(attempt: AttemptEvent) -> RenderableType:
 def summary_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Name and value of each line that sums a run up."""
     first = run.first
-    yield "run", f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.model or 'unknown model'}"
     outcome = f"solved at attempt {first.index}, {CONFIRMED[run.confirmed]}" if first else run.status.value
     yield "outcome", f"{outcome}: {run.error}" if run.error else outcome
     yield "spent", f"{len(run.attempts)} attempts, {run.n_tokens} tokens, {clock(run.elapsed_s)}"
+    yield "run", f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.model or 'unknown model'}"
     if run.n_overfits:
         yield "overfits", f"{run.n_overfits} attempts passed the visible tests and failed a hidden one"
     if run.n_collapses:

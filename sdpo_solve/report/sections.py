@@ -148,9 +148,11 @@ def _by_difficulty(report: Report) -> Section:
 
 
 def summary(report: Report) -> Section:
-    """One row an arm: runs, successes, and discovery at up to three points."""
+    """One row an arm: successes, and discovery at three points, one of them the last that every arm knows."""
     points = [rate.x for rate in next(iter(report.rates.values()), ())]
-    shown = sorted({n for n in (0, len(points) // 2, len(points) - 1) if points})
+    known = [n for n in range(len(points)) if not any(math.isnan(r[n].y) for r in report.rates.values())]
+    picked = dict.fromkeys([0, len(points) - 1, *known[-1:], len(points) // 2] if points else [])
+    shown = sorted([*picked][:3])
     unit = UNITS[report.options.axis]
     header = ["arm", "solved", *(f"at {number(points[n])}" for n in shown)]
     counts = {arm.name: arm for arm in report.arms}
@@ -179,7 +181,9 @@ def answer(report: Report) -> str:
     still_open = [c.baseline for c in found if c.quicker is None]
     parts = [f"fewer {unit} than {_and(fewer)}"] * bool(fewer) + [f"more than {_and(more)}"] * bool(more)
     needs = f" It needs {', and '.join(parts)}." if parts else ""
-    undecided = f" Against {_and(still_open)} there is too little data to say." if still_open else ""
+    undecided = (
+        f" Against {_and(still_open)} there is too little data to say which is quicker." if still_open else ""
+    )
     return reached + needs + undecided
 
 

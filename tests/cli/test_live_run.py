@@ -218,7 +218,7 @@ def test_a_long_silence_is_broken_by_a_line_that_says_where_things_stand(
 
 @pytest.mark.parametrize(("solved", "full"), [(True, 30), (False, 0)])
 def test_only_a_success_fills_the_bar_in_green(solved: bool, full: int) -> None:
-    end = {"status": "solved" if solved else "budget_spent", "attempts": 4, "tokens": 40, "wall_s": 1.0}
+    end = {"status": "solved" if solved else "unsolved", "attempts": 4, "tokens": 40, "wall_s": 1.0}
     first = {"discovery_time": 2 if solved else None, "confirmed": solved or None}
     header = {"problem": "p", "method": "sdpo", "seed": 0, "budget": {"attempts": 4}}
     done = [attempt(i, "accepted" if solved and i == 2 else "wrong_answer") for i in range(1, 5)]

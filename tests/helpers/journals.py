@@ -82,7 +82,7 @@ def make(out: Path, made: Made) -> Path:
             done_how = (metrics, made.notices, made.collapse_ignored)
             journal.append_update(Update(policy, 0.5 / version, len(group), 40, *done_how))
     first = min((i for i in made.solved_at if i <= done), default=None)
-    status = OutcomeStatus.SOLVED if first else OutcomeStatus.BUDGET_SPENT
+    status = OutcomeStatus.SOLVED if first else OutcomeStatus.UNSOLVED
     journal.finish(Outcome(status, first, bool(first), done, 10 * done, clock_s))
     journal.close()
     return run_dir

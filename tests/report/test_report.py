@@ -430,6 +430,7 @@ def test_the_answer_comes_first_and_names_what_is_decided(tmp_path: Path) -> Non
     assert "Against multi-turn there is too little data" in answer
     short = text_of(found, full=False)
     assert short.startswith("sdpo reaches 100 %")
+    assert "which is quicker" in " ".join(short.split())
     assert len(short.splitlines()) < len(text_of(found).splitlines()) / 2
 
 
