@@ -60,7 +60,8 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
     damaged = [Text(clean(error.short), style="red", overflow="fold") for error in found.damaged]
     counts = Counter(str(row[1].plain.split()[0]) for row in table.rows)
     totals = Text(" · ".join(f"{n} {status}" for status, n in counts.most_common()), style="bold")
-    return Group(*([totals, table] if found.runs else []), *damaged)
+    parts: list[RenderableType] = [totals, table] if found.runs else []
+    return Group(*parts, *damaged)
 
 
 def _ago(then: float) -> str:
