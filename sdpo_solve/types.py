@@ -1,7 +1,6 @@
 """The nouns of the project as frozen records (standard library only).
 
-They hold data and derive properties from it. They do no input or output, and know nothing of engines,
-sandboxes or learners. Words: see the README, "Words".
+They do no input or output, and know nothing of engines, sandboxes or learners. Words: see the README.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The weights to sample from, as a value: `run` and `version` name them for ever, none is reused.
+    """Weights to sample from, as a value; no pair of `run` and `version` is ever reused.
 
     `adapter_dir` is the PEFT adapter on disk; None means the base model.
     """
@@ -349,8 +348,7 @@ class Example:
 class Update:
     """One gradient step: the policy after it, and what was measured (units in the metric names).
 
-    `notices`: what was done instead of a plain step, one sentence each (an update skipped, a roll-back).
-    `collapse_ignored`: a health rule saw a collapsed policy, and the options say to go on.
+    `notices`: what was done instead of a plain step. `collapse_ignored`: went on with a collapsed policy.
     """
 
     policy: Policy
@@ -382,15 +380,13 @@ class Budget:
 
 
 class OutcomeStatus(StrEnum):
-    """How a run ended."""
+    """How a run ended; unsolved: its budget is spent (journals before 0.2 call it so)."""
 
     SOLVED = "solved"
     UNSOLVED = "unsolved"
-    """Its budget is spent."""
 
     @classmethod
     def _missing_(cls, value: object) -> OutcomeStatus | None:
-        """As journals before 0.2 call it."""
         return cls.UNSOLVED if value == "budget_spent" else None
 
 
