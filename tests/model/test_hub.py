@@ -1,0 +1,119 @@
+"""Pulling from the hub: only what is loaded is fetched, and whatever its client raises is one line."""
+
+import errno
+import io
+import json
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
+
+from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.model import names
+from tests.helpers.tiny_model import save_tiny_model
+
+
+class Hub:
+    """A repository whose files are copied into a snapshot, as the client does it. `fault`: what it raises."""
+
+    def __init__(self, repository: Path, snapshot: Path) -> None:
+        self.repository, self.snapshot = repository, snapshot
+        self.fault: Exception | None = None
+
+    def download(
+        self, name: str, *, allow_patterns: list[str], ignore_patterns: str, local_files_only: bool = False
+    ) -> str:
+        if local_files_only:
+            if not self.snapshot.exists():
+                raise LocalEntryNotFoundError("not here")
+            return str(self.snapshot)
+        if self.fault is not None:
+            raise self.fault
+        files = [str(f.relative_to(self.repository)) for f in self.repository.rglob("*") if f.is_file()]
+        for file in filter_repo_objects(
+            files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
+            (self.snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.repository / file, self.snapshot / file)
+        return str(self.snapshot)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    made = Hub(save_tiny_model(tmp_path / "repository"), tmp_path / "abc123")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", made.download)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"hub"))
+    return made
+
+
+def test_other_forms_of_the_weights_stay_where_they_are(hub: Hub) -> None:
+    weights = hub.repository / "model.safetensors"
+    for other in ("consolidated.safetensors", "original/model.safetensors", "onnx/model.json"):
+        (hub.repository / other).parent.mkdir(exist_ok=True)
+        shutil.copy(weights, hub.repository / other)
+    notices: list[str] = []
+    assert names.pull("owner/model", notices.append).identity == "owner/model@abc123"
+    assert {f.name for f in hub.snapshot.rglob("*.safetensors")} == {"model.safetensors"}
+    assert not (hub.snapshot / "onnx").exists()
+    assert any("samples and learns" in line for line in notices)
+
+
+def test_shards_are_those_that_the_index_names(hub: Hub) -> None:
+    tensors = load_file(hub.repository / "model.safetensors")
+    (hub.repository / "model.safetensors").rename(hub.repository / "consolidated.safetensors")
+    halves = {"a.safetensors": sorted(tensors)[::2], "b.safetensors": sorted(tensors)[1::2]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, hub.repository / file, {"format": "pt"})
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (hub.repository / "model.safetensors.index.json").write_text(json.dumps(index))
+    path = names.pull("owner/model", lambda _: None).path
+    assert {f.name for f in path.glob("*.safetensors")} == set(halves)
+
+
+def test_what_is_not_supported_is_refused_before_its_weights_are_pulled(hub: Hub) -> None:
+    (hub.repository / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ConfigError, match=r"not supported: .*encoder-decoder"):
+        names.pull("owner/model", lambda _: None)
+    assert list(hub.snapshot.glob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            ValueError("Expecting value: line 1\ncolumn 1"),
+            "cannot download owner/model from the hub: Expecting value",
+        ),
+        (TimeoutError("timed out"), "timed out"),
+        (RuntimeError(), "RuntimeError"),
+        (OSError(errno.ENOSPC, "No space left on device"), "is full.* set HF_HOME"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot write to .* set HF_HOME"),
+    ],
+    ids=str,
+)
+def test_whatever_the_client_raises_is_one_line_with_what_to_do(
+    hub: Hub, fault: Exception, words: str
+) -> None:
+    hub.fault = fault
+    with pytest.raises(PrerequisiteError, match=words) as caught:
+        names.pull("owner/model", lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert names.config_dir("owner/model") is None
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: Any, timeout: float) -> None:
+        assert timeout <= 10
+        raise urllib.error.URLError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    hub.fault = AssertionError("the client was called")
+    with pytest.raises(PrerequisiteError, match="timed out"):
+        names.pull("owner/model", lambda _: None)
