@@ -30,6 +30,8 @@ from sdpo_solve.types import Checker, Problem, SamplingSpec
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
 _IN_HEADER = {"method", "seed", "engine", "sandbox", "feedback_mode", "language", "keep_going"}
 _OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode"}
+# What runs did before there was the option, where that is not its default.
+_BEFORE_THE_OPTION = {"extract": "livecodebench"}
 _BUDGET = ("attempts", "tokens", "wall_seconds")
 _NOT_NAMED_BY = {"method", "arm", "seed", *_BUDGET}
 # What earlier versions named a directory by, in the order that their digest depends on.
@@ -191,7 +193,8 @@ def _grew(key: str, old: Any, new: Any) -> bool:
 
 def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """A stored configuration with the defaults of options that are newer, and with today's names."""
-    options = {**RunOptions().model_dump(mode="json", exclude={"settings"}), **config.get("options", {})}
+    defaults = RunOptions().model_dump(mode="json", exclude={"settings"})
+    options = {**defaults, **_BEFORE_THE_OPTION, **config.get("options", {})}
     parts = dict(config.get("parts", {}))
     parts |= {name: part.complete(parts.get(name, {})) for name, part in plan.parts.items()}
     return {**config, "options": options, "parts": parts}
@@ -209,7 +212,11 @@ def check_grader(run_dir: Path, before: Mapping[str, Any], now: Mapping[str, Any
 def _refuse_difference(run_dir: Path, key: str, old: Any, new: Any) -> None:
     if old == new:
         return
-    remedy = "bring that one back or " if key == "grader.identity" else ""
+    remedies = {
+        "grader.identity": "bring that one back or ",
+        "options.extract": f"--extract {old} goes on, or ",
+    }
+    remedy = remedies.get(key, "")
     raise ConfigError(
         f"{run_dir} holds a run with {key} = {old!r}, now it is {new!r}; "
         f"results must not mix: {remedy}choose another --out"

@@ -95,6 +95,17 @@ def test_a_run_of_before_an_option_was_there_had_its_default(tmp_path: Path) -> 
         check_config(tmp_path, config(other), other)
 
 
+def test_a_run_of_before_answers_were_read_by_a_choice_of_rules_goes_on_with_its_own(tmp_path: Path) -> None:
+    path = begun(tmp_path) / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["options"]["extract"]
+    path.write_text(json.dumps(stored))
+    same = planned(extract="livecodebench")
+    check_config(tmp_path, config(same), same)
+    with pytest.raises(ConfigError, match="--extract livecodebench goes on, or choose another --out"):
+        check_config(tmp_path, config(planned()), planned())
+
+
 def test_a_budget_may_grow_and_not_shrink(tmp_path: Path) -> None:
     small, large = planned(attempts=4, tokens=100), planned(attempts=8)
     begun(tmp_path, small)
