@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -37,14 +37,18 @@ class SetupCommand(Options):
     language: tuple[str, ...] = Field(
         (), description="also make the sandbox image of this language: cpp (repeatable)"
     )
+    image: Literal["default", "full"] = Field(
+        "default",
+        description="full: also the Python image with scipy, networkx, sympy, more-itertools, bitarray",
+    )
 
 
-@command(SetupCommand, "setup", "setup --no-model", "setup --language cpp")
+@command(SetupCommand, "setup", "setup --no-model", "setup --language cpp", "setup --image full")
 def setup(given: SetupCommand) -> None:
     """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
     say = _sayer(Console(highlight=False))
-    install.ensure_docker_engine(say)
-    install.ensure_images(say, dict.fromkeys(("python", *given.language)))
+    full = ("python-full",) if given.image == "full" else ()
+    install.ensure_sandbox(say, dict.fromkeys(("python", *full, *given.language)))
     if not given.no_model:
         model = names.pull(given.model or names.default_name(), say)
         say(f"model {model.name} is at {model.path}")

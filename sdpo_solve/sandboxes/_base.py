@@ -67,7 +67,7 @@ class PooledSandbox(SandboxPlugin):
         self.options = options
         self._lock = threading.Lock()
         self._others = SharedLock()
-        self._pools: dict[tuple[str, int], Pool[Box]] = {}
+        self._pools: dict[tuple[str, int], Pool] = {}
         self.waits_s: deque[float] = deque(maxlen=1000)
         """How long each of the last runs waited for its box."""
 
@@ -172,10 +172,10 @@ class PooledSandbox(SandboxPlugin):
             box.end()
         raise SandboxError(cause)
 
-    def _usual_pool(self) -> Pool[Box]:
+    def _usual_pool(self) -> Pool:
         return self._pool(languages.get(self.options.language), self.options.memory_mb)
 
-    def _pool(self, language: Language, memory_mb: int) -> Pool[Box]:
+    def _pool(self, language: Language, memory_mb: int) -> Pool:
         key = (language.name, memory_mb)
         with self._lock:
             if key not in self._pools:

@@ -7,45 +7,30 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Generic, Protocol, TypeVar
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
+from sdpo_solve.sandboxes._box import Box
 
 _N_WORKERS = 2
 _N_ENDERS = 8
 _MAX_USED = 32  # boxes at rest that wait for their end while others are in use
 
 
-class Poolable(Protocol):
-    """What a pool needs of a box (see `_box.Box`)."""
-
-    at_rest: bool
-
-    def alive(self) -> bool:
-        """Whether its runner still waits for a job."""
-
-    def end(self) -> None:
-        """Remove it. Raises nothing; safe to call twice."""
-
-
-BoxT = TypeVar("BoxT", bound=Poolable)
-
-
-class Pool(Generic[BoxT]):
+class Pool:
     """Keeps `n_ready` boxes waiting, and hands each out once.
 
     Starting and ending boxes costs processor time that running tests should have. So while boxes are in use
     it starts only those that somebody waits for and one more, and ends only those in which something runs.
     """
 
-    def __init__(self, start: Callable[[], BoxT], n_ready: int) -> None:
+    def __init__(self, start: Callable[[], Box], n_ready: int) -> None:
         self._start = start
         self._n_ready = n_ready
-        self._ready: deque[BoxT] = deque()
+        self._ready: deque[Box] = deque()
         self._n_starting = 0
         self._n_waiting = 0
-        self._in_use: set[BoxT] = set()
-        self._used: deque[BoxT] = deque()
+        self._in_use: set[Box] = set()
+        self._used: deque[Box] = deque()
         self._failure: SandboxError | PrerequisiteError | None = None
         self._closed = False
         self._change = threading.Condition()
@@ -54,7 +39,7 @@ class Pool(Generic[BoxT]):
             thread.start()
 
     @contextmanager
-    def box(self) -> Iterator[BoxT]:
+    def box(self) -> Iterator[Box]:
         """A fresh box for one use. Raises what starting one raised: SandboxError, PrerequisiteError."""
         box = self._take()
         try:
@@ -86,7 +71,7 @@ class Pool(Generic[BoxT]):
         for thread in self._threads:
             thread.join()
 
-    def _take(self) -> BoxT:
+    def _take(self) -> Box:
         with self._change:
             self._n_waiting += 1
             self._failure = None
@@ -140,7 +125,7 @@ class Pool(Generic[BoxT]):
         return len(self._ready) + self._n_starting < target
 
     def _start_one(self) -> None:
-        box: BoxT | None = None
+        box: Box | None = None
         failure: SandboxError | PrerequisiteError | None = None
         try:
             box = self._start()

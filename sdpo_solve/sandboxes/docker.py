@@ -42,7 +42,7 @@ class Options(BoxOptions):
     """Options of `--sandbox docker`."""
 
     image: str | None = None
-    """Image to run in; by default the one that `sdpo-solve setup` builds for the language."""
+    """Image to run in: a name, or `full` for the one of `sdpo-solve setup --image full`."""
     runtime: str | None = None
     """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
 
@@ -221,11 +221,12 @@ class DockerSandbox(PooledSandbox):
 
         if language not in self._image_ids:
             own = self._docker_options.image if language == self._docker_options.language else None
-            name = own or image_tag(language)
+            folder = f"{language}-full" if own == "full" else language
+            name = image_tag(folder) if own in (None, "full") else own
             try:
                 self._image_ids[language] = self._client.inspect_image(name)["Id"]
             except ImageNotFound:
-                remedy = f"run: {setup_command(language)}"
+                remedy = f"run: {setup_command(folder)}"
                 raise PrerequisiteError(f"the sandbox image {name} is missing; {remedy}") from None
         return self._image_ids[language]
 

@@ -10,23 +10,28 @@ from sdpo_solve.errors import ConfigError
 _PACKAGE = Path(__file__).parents[1]
 
 
-def image_folder(language: str) -> Path:
-    """The folder with the language's Dockerfile, in an installed package or in a source checkout."""
+def image_folder(name: str) -> Path:
+    """The folder with the image's Dockerfile, in an installed package or in a source checkout.
+
+    `name` is that of a language, or a language's fuller image such as `python-full`. Raises ConfigError.
+    """
     for root in (_PACKAGE / "_data" / "sandbox_images", _PACKAGE.parent / "sandbox_images"):
-        if (root / language / "Dockerfile").is_file():
-            return root / language
-    raise ConfigError(f"there is no sandbox image for {language!r}: sandbox_images/{language}/Dockerfile")
+        if (root / name / "Dockerfile").is_file():
+            return root / name
+    raise ConfigError(f"there is no sandbox image for {name!r}: sandbox_images/{name}/Dockerfile")
 
 
-def image_tag(language: str) -> str:
+def image_tag(name: str) -> str:
     """Name and tag; the tag is a hash of the folder's files, so that a change is noticed."""
     digest = hashlib.sha256()
-    for path in sorted(image_folder(language).rglob("*")):
+    for path in sorted(image_folder(name).rglob("*")):
         if path.is_file():
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"sdpo-solve-{language}:{digest.hexdigest()[:12]}"
+    return f"sdpo-solve-{name}:{digest.hexdigest()[:12]}"
 
 
-def setup_command(language: str) -> str:
-    """The command that makes the language's image."""
-    return "sdpo-solve setup" + ("" if language == "python" else f" --language {language}")
+def setup_command(name: str) -> str:
+    """The command that makes the image."""
+    language, _, kind = name.partition("-")
+    flags = f" --language {language}" if language != "python" else ""
+    return f"sdpo-solve setup{flags}" + (f" --image {kind}" if kind else "")

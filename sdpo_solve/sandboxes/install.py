@@ -41,7 +41,7 @@ _ENGINE_START_S = 60
 _ENGINE_ENDED_S = 2
 _REGISTRY_S = 20
 _DEBIAN_ARCHIVE = "http://deb.debian.org/debian"
-_DEBIAN_RELEASE = "bookworm"
+_DEBIAN_RELEASE = "trixie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +179,21 @@ def _engine_comes_up(alive: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.5)
     return True
+
+
+def ensure_sandbox(notify: Notify, images: Iterable[str]) -> None:
+    """A Docker engine with these images; nothing where there can be none but bubblewrap works.
+
+    Raises PrerequisiteError where neither can be had, ConfigError for an image that there is not.
+    """
+    try:
+        ensure_docker_engine(notify)
+    except PrerequisiteError as exc:
+        if not check_bubblewrap().ok:
+            raise
+        notify(f"{exc} -- bubblewrap works here and serves instead.")
+    else:
+        ensure_images(notify, images)
 
 
 # -- images --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import install
-from sdpo_solve.sandboxes.images import image_folder, image_tag
+from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 
 
 def test_without_any_sandbox_every_check_fails_with_a_remedy(
@@ -128,7 +128,31 @@ def test_the_image_holds_languages_and_nothing_of_this_project() -> None:
     assert done.stdout == b"[]\n"
 
 
-def test_every_image_folder_names_a_base_and_its_debian_packages() -> None:
-    for language in ("python", "cpp"):
-        assert install._default_base(language)
-        assert "python3" in (image_folder(language) / "debian-packages").read_text().split()
+@pytest.mark.parametrize("name", ["python", "python-full", "cpp"])
+def test_every_image_folder_names_a_base_and_its_debian_packages(name: str) -> None:
+    assert install._default_base(name)
+    packages = (image_folder(name) / "debian-packages").read_text().split()
+    assert "python3" in packages
+    if name != "cpp":  # the same libraries, wherever they come from
+        lines = (image_folder(name) / "requirements.txt").read_text().split()
+        assert ["python3", *(f"python3-{line.partition('<')[0]}" for line in lines)] == packages
+
+
+def test_the_command_that_makes_an_image() -> None:
+    assert [setup_command(name) for name in ("python", "cpp", "python-full")] == [
+        "sdpo-solve setup", "sdpo-solve setup --language cpp", "sdpo-solve setup --image full"
+    ]  # fmt: skip
+
+
+def test_where_bubblewrap_works_no_engine_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    notices: list[str] = []
+    for works in (True, False):
+        check = install.Check("bubblewrap", works, "")
+        monkeypatch.setattr(install, "check_bubblewrap", lambda check=check: check)
+        if works:
+            install.ensure_sandbox(notices.append, ["python"])
+            assert "bubblewrap works" in notices[0]
+        else:
+            with pytest.raises(PrerequisiteError, match="DOCKER_HOST"):
+                install.ensure_sandbox(notices.append, ["python"])
