@@ -100,8 +100,9 @@ class PooledSandbox(SandboxPlugin):
         atexit.register(self.close)
         self._usual_pool()
         language = languages.get(self.options.language)
+        program, given = Program(language.probe, language=language.name), BoxInput(output_bytes=1 << 12)
         try:
-            (result,) = self.run(Program(language.probe, language=language.name), [BoxInput()], Limits())
+            (result,) = self.run(program, [given], Limits())
             if result.status is ExecutionStatus.OK:
                 title, *libraries = result.stdout.splitlines()
                 self.toolchain = Toolchain(title, tuple(libraries))

@@ -134,10 +134,10 @@ class DockerSandbox(PooledSandbox):
 
     options_type = Options
     auto_order = 0
+    options: Options
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._docker_options = options
         self._client = connect()
         self._image_ids: dict[str, str] = {}
         self._left_out: set[str] = set()
@@ -186,9 +186,9 @@ class DockerSandbox(PooledSandbox):
 
     def identity(self) -> str:
         """Backend, runtime and image id, for the record; the id fixes every version inside."""
-        runtime = self._docker_options.runtime or "default runtime"
+        runtime = self.options.runtime or "default runtime"
         left_out = "".join(f", without {name}" for name in sorted(self._left_out))
-        return f"docker ({runtime}), image {self._image(self._docker_options.language)}{left_out}"
+        return f"docker ({runtime}), image {self._image(self.options.language)}{left_out}"
 
     def remedy(self, cause: str) -> str:
         """See `PooledSandbox`."""
@@ -201,7 +201,7 @@ class DockerSandbox(PooledSandbox):
 
     def _check_runtime(self) -> None:
         """Raises PrerequisiteError where the engine would not know the runtime."""
-        runtime = self._docker_options.runtime
+        runtime = self.options.runtime
         if runtime is None:
             return
         engine = self._client.info()
@@ -220,7 +220,7 @@ class DockerSandbox(PooledSandbox):
         from docker.errors import ImageNotFound
 
         if language not in self._image_ids:
-            own = self._docker_options.image if language == self._docker_options.language else None
+            own = self.options.image if language == self.options.language else None
             folder = f"{language}-full" if own == "full" else language
             name = image_tag(folder) if own in (None, "full") else own
             try:
@@ -231,7 +231,7 @@ class DockerSandbox(PooledSandbox):
         return self._image_ids[language]
 
     def _host_config(self, layout: Layout, memory_mb: int) -> dict[str, Any]:
-        options = self._docker_options
+        options = self.options
         scratch = f"rw,nosuid,nodev,noexec,size={options.scratch_mb}m,nr_inodes=1024,mode=0711"
         places = {f"/box/{i}": scratch for i in range(layout.n_slots)}
         if layout.builds:

@@ -21,7 +21,7 @@ from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import memory
 from sdpo_solve.run.options import make_plan, warnings_of
-from sdpo_solve.sandboxes import bubblewrap, docker
+from sdpo_solve.sandboxes import bubblewrap, docker, languages
 from sdpo_solve.types import (
     Attempt,
     BoxInput,
@@ -265,12 +265,14 @@ def test_boxes_wait_in_the_number_and_the_language_asked_for(backend: str) -> No
 def test_docker_takes_the_image_and_the_runtime_it_is_told() -> None:
     with pytest.raises(PrerequisiteError, match="no-such-image"):
         docker.DockerSandbox(docker.Options(**SMALL, image="no-such-image:1"))
-    client = docker.connect()
+    sandbox = docker.DockerSandbox(docker.Options(**SMALL))
     try:
-        chosen = docker._host_config(client, docker.Options(**SMALL, runtime="runsc"), 256, False)
-        usual = docker._host_config(client, docker.Options(**SMALL), 256, False)
+        layout = sandbox.layout(languages.get("python"))
+        usual = sandbox._host_config(layout, 256)
+        sandbox.options = docker.Options(**SMALL, runtime="runsc")
+        chosen = sandbox._host_config(layout, 256)
     finally:
-        client.close()
+        sandbox.close()
     assert (chosen["Runtime"], usual.get("Runtime")) == ("runsc", None)
 
 

@@ -158,7 +158,7 @@ def test_a_package_that_cannot_be_installed_is_quoted(programs: Path) -> None:
 
 # -- a base without a registry -------------------------------------------------------------------------------
 
-BASE = "sdpo-solve-tiny-base:debian-bookworm"
+BASE = "sdpo-solve-tiny-base:debian-trixie"
 
 
 @pytest.fixture
@@ -211,12 +211,12 @@ def test_where_no_registry_answers_a_base_is_made_and_the_image_on_it(tiny: Path
     mirror = setup._debian_archive()
     assert said == [
         "No registry answers for the base image; making a Debian base with debootstrap.",
-        f"Running debootstrap bookworm from {mirror} (about a minute).",
+        f"Running debootstrap trixie from {mirror} (about a minute).",
         f"Building the sandbox image {name} on {BASE}.",
         f"Built {name}.",
     ]
     (line,) = called(tiny)
-    assert line.startswith("debootstrap --variant=minbase --include=python3,g++ bookworm ")
+    assert line.startswith("debootstrap --variant=minbase --include=python3,g++ trixie ")
     assert line.endswith(f" {mirror}")
     listing = subprocess.run(["docker", "save", name], capture_output=True, check=True).stdout
     assert b"hello\n" in listing

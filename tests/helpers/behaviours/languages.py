@@ -4,6 +4,7 @@ import pytest
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import BoxInput, Call, ExecutionStatus, Program
 from tests.helpers.behaviours import LIMITS, behaviour, needs_cpp
 
@@ -66,3 +67,29 @@ def calls_in_cpp_are_the_users_mistake(sandbox: Sandbox) -> None:
 def an_unknown_language_is_the_users_mistake(sandbox: Sandbox) -> None:
     with pytest.raises(ConfigError, match=r"unknown language .cobol. \(known: cpp, python\)"):
         sandbox.run(Program("", language="cobol"), [BoxInput()], LIMITS)
+
+
+@behaviour
+@needs_cpp
+def cpp_knows_that_it_is_judged(sandbox: Sandbox) -> None:
+    code = """#include <cstdio>
+#include <ranges>
+int main() {
+#ifndef ONLINE_JUDGE
+    std::freopen("input.txt", "r", stdin);
+#endif
+    int n = 0;
+    std::scanf("%d", &n);
+    std::printf("%d %ld\\n", n, __cplusplus);
+}
+"""
+    (result,) = sandbox.run(Program(code, language="cpp"), [BoxInput("7")], LIMITS)
+    assert result.stdout == "7 202002\n"
+
+
+@behaviour
+@needs_cpp
+def a_sandbox_knows_its_compiler(sandbox: Sandbox) -> None:
+    probe = languages.get("cpp").probe
+    (result,) = sandbox.run(Program(probe, language="cpp"), [BoxInput()], LIMITS)
+    assert result.stdout.startswith("C++20 (GCC ")
