@@ -31,7 +31,7 @@ _LOGPROB_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 
 _GRADIENT_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 # A head that is a linear layer gives its very products; scaled or capped logits are another head.
 _HEAD_ROUNDINGS = 4
-_TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n"
+_TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n" * 2
 # Attention alone is a choice that needs no words.
 _USUAL_SHARE = 0.9
 _PROMPT_TOKENS, _COMPLETION_TOKENS = 5, (3, 6)
