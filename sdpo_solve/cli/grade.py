@@ -42,7 +42,7 @@ class GradeCommand(WithJson, GradingOptions):
     program: Annotated[Path, Flag(is_argument=True)] = Field(description="the program to judge")
 
 
-class CheckCommand(GradingOptions):
+class CheckCommand(WithJson, GradingOptions):
     problems: Annotated[tuple[str, ...], Flag(metavar="PROBLEM", is_argument=True)] = Field(
         description=SOURCES_HELP
     )
@@ -121,25 +121,28 @@ def check(given: CheckCommand) -> None:
 
     Exit code 2: a problem cannot be read, 1: a reference fails.
     """
-    console = Console(highlight=False)
-    right = unreadable = 0
+    console = Console(stderr=given.as_json, highlight=False)
+    right: dict[str, bool] = {}
+    unreadable: list[str] = []
 
     def complain(exc: ProblemError) -> None:
-        nonlocal unreadable
         console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
-        unreadable += 1
+        unreadable.append(str(exc))
 
     with given.new_parts() as parts:
         taken = load.load(given.problems, given, lambda: parts.sandbox, on_broken=complain)
         for problem in taken.problems:
-            right += _check_one(problem, parts, console)
-    n_problems = len(taken.problems)
+            right[problem.id] = _check_one(problem, parts, console)
     unproven = sum(problem.reference is None for problem in taken.problems)
     note = f", {unproven} without a reference" if unproven else ""
-    console.print(Text(f"{right} of {n_problems + unreadable} problems are right{note}"))
+    n_right, n_problems = sum(right.values()), len(right) + len(unreadable)
+    console.print(Text(f"{n_right} of {n_problems} problems are right{note}"))
     if taken.left_out:
         console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
-    raise typer.Exit(2 if unreadable else 1 if right < n_problems else 0)
+    if given.as_json:
+        record = {"right": right, "unreadable": unreadable, "left_out": dict(taken.left_out)}
+        typer.echo(json.dumps(record))
+    raise typer.Exit(2 if unreadable else 1 if n_right < n_problems else 0)
 
 
 def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:

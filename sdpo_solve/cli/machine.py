@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.clean import list_kept, print_kept
-from sdpo_solve.cli.flags import WithRuntime, command
+from sdpo_solve.cli.flags import WithJson, WithRuntime, command
 from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, RunOptions
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import selfcheck
@@ -216,9 +217,16 @@ class PullCommand(Options):
     )
 
 
-@command(Options, "model list", name="list")
-def list_models(_: Options) -> None:
+class ListCommand(WithJson):
+    """What `model list` takes."""
+
+
+@command(ListCommand, "model list", name="list")
+def list_models(given: ListCommand) -> None:
     """List the models known by name."""
+    if given.as_json:
+        typer.echo(json.dumps([asdict(info) for info in names.available()]))
+        return
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("name", "from", "size", "on disk"):

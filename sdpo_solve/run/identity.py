@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve import __version__
 from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
@@ -39,7 +38,7 @@ _NAMED_BY = (
     *("engine", "sandbox", "model", "attempts", "tokens", "wall_seconds", "group_size", "max_tokens"),
     *("temperature", "keep_going", "feedback_mode", "language", "system", "thinking", "threads", "settings"),
 )
-_VERSIONED = ("torch", "transformers", "peft", "docker", "vllm")
+_VERSIONED = ("sdpo-solve", "torch", "transformers", "peft", "docker", "vllm")
 
 
 def run_name(problem: Problem, options: RunOptions) -> str:
@@ -107,7 +106,7 @@ def problem_digest(problem: Problem) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package, of Python, and of the libraries that results may depend on."""
-    by_name = {"sdpo-solve": __version__, "python": platform.python_version()}
+    by_name = {"python": platform.python_version()}
     for name in _VERSIONED:
         with contextlib.suppress(metadata.PackageNotFoundError):
             by_name[name] = metadata.version(name)

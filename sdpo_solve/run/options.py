@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, SamplingOptions, as_flag, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
-from sdpo_solve.learner import options as learner_options
 from sdpo_solve.methods import MethodPlugin
 from sdpo_solve.sandboxes import languages
 
@@ -66,7 +66,7 @@ def make_plan(
         types |= {options.method: method.options_type, "engine": engine.options_type}
         types["feedback"] = feedback.Options
         if method.learns:
-            types["learner"] = learner_options.Options
+            types["learner"] = import_module("sdpo_solve.learner.options").Options
         for key in engine.refused_options & options.settings.get("engine", {}).keys():
             raise ConfigError(
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "

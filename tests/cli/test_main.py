@@ -219,7 +219,9 @@ def test_check_tells_right_from_wrong(place: Place) -> None:
     assert done.returncode == 1
     assert "bad: the reference fails, test 1: wrong_answer" in done.stdout
     (place.path / "torn.json").write_text('{"id": ')
-    assert place("check", "inc.json", "torn.json").returncode == 2
+    done = place("check", "inc.json", "torn.json", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["right"] == {"inc": True}
 
 
 @pytest.mark.docker
