@@ -10,8 +10,7 @@ from sdpo_solve.report.figures import ReportOptions
 from sdpo_solve.report.problems import compare_means
 from sdpo_solve.report.statistics import Observation
 from tests.helpers.journals import Made, make
-from tests.report.test_report import report_of, text_of
-from tests.report.test_statistics import TABLE_10
+from tests.helpers.reports import TABLE_10, report_of, text_of
 
 
 def seen(*runs: tuple[int, float, bool]) -> list[Observation]:

@@ -11,7 +11,7 @@ from sdpo_solve.report import consistency
 from sdpo_solve.report.cohort import load_cohort
 from sdpo_solve.report.consistency import MixedRuns
 from tests.helpers.journals import Made, make
-from tests.report.test_report import report_of
+from tests.helpers.reports import report_of
 
 
 @pytest.mark.parametrize(

@@ -9,34 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report import files, plots, sections
 from sdpo_solve.report.chart import log_range, log_ticks
 from sdpo_solve.report.cohort import Axis, load_cohort, observation
-from sdpo_solve.report.figures import Curve, Report, ReportOptions, make_report
+from sdpo_solve.report.figures import Curve, Report, ReportOptions
 from sdpo_solve.report.page import page
 from sdpo_solve.report.problems import Marks
 from sdpo_solve.report.runs import RunStatus, find_run_dirs, one_run_dir, read_run
 from sdpo_solve.report.style import arm_style
-from sdpo_solve.report.text import report_renderable
 from sdpo_solve.run.events import read_events
 from tests.helpers.journals import Made, make
-
-FEW = ReportOptions(n_replicates=200)
-
-
-def report_of(out: Path, options: ReportOptions = FEW) -> Report:
-    return make_report(load_cohort([out]), options)
-
-
-def text_of(report: Report, width: int = 80, *, full: bool = True) -> str:
-    console = Console(width=width, file=io.StringIO(), highlight=False)
-    curves = plots.terminal_curves(report, width, linear=False)
-    console.print(report_renderable(report, curves, full=full))
-    return console.file.getvalue()
-
+from tests.helpers.reports import report_of, text_of
 
 # -- runs --------------------------------------------------------------------------------------------------
 
