@@ -21,6 +21,7 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import selfcheck
 from sdpo_solve.model import memory, names
 from sdpo_solve.model.capability import Level, capability_of, read_config
+from sdpo_solve.model.chat import notes_of
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
@@ -124,7 +125,7 @@ def _print_model(name: str, path: Path, console: Console) -> bool:
     console.print(
         Text(f"\n{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")), soft_wrap=True
     )
-    for note in can.notes:
+    for note in (*can.notes, *notes_of(path)):
         console.print(Text(f"  {note}"), soft_wrap=True)
     if can.level is Level.NONE:
         return False

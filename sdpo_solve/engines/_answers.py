@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdpo_solve.errors import EngineError
-from sdpo_solve.model.chat import encode_chat, end_of_turn
+from sdpo_solve.model.chat import configured_eos, encode_chat, end_of_turn
 from sdpo_solve.types import Prompt
 
 
@@ -32,9 +32,7 @@ def eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     Nothing else of a generation config is used: with its top-p, top-k and penalties log-probs were not those
     of the distribution sampled.
     """
-    configured = getattr(generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    eos = frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    eos = configured_eos(generation_config, tokenizer)
     by_template = end_of_turn(tokenizer, eos)
     return eos if by_template is None else eos | {by_template}
 

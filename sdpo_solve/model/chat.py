@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import PromptError, one_line
@@ -38,6 +40,13 @@ def special_tokens(tokenizer: Any) -> list[str]:
     return sorted(name for name in names if name.strip())
 
 
+def configured_eos(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer by generation config or tokenizer."""
+    configured = getattr(generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+
+
 def end_of_turn(tokenizer: Any, eos: Collection[int]) -> int | None:
     """The special token that the template ends an assistant's turn with, where none of `eos` stands there."""
     try:
@@ -52,8 +61,22 @@ def end_of_turn(tokenizer: Any, eos: Collection[int]) -> int | None:
     return next((int(i) for i in ids if i in special), None)
 
 
+def notes_of(model_dir: Path) -> list[str]:
+    """What a user should know of the template and special tokens on disk; empty where there are none yet."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+    except Exception:  # noqa: BLE001 -- a broken tokenizer is an error where it is loaded to be used
+        return []
+    config = None
+    with suppress(OSError, ValueError):  # a model need not have one
+        config = GenerationConfig.from_pretrained(model_dir, local_files_only=True)
+    return template_notes(tokenizer, configured_eos(config, tokenizer))
+
+
 def template_notes(tokenizer: Any, eos: Collection[int]) -> list[str]:
-    """What a user should know of a model's chat template and special tokens."""
+    """As `notes_of`, of a tokenizer and the tokens that are known to end an answer."""
     if not getattr(tokenizer, "chat_template", None):
         return ["its tokenizer has no chat template: it cannot be used"]
     notes = []

@@ -1,5 +1,6 @@
 """Chat templates: what they refuse, drop or tear apart is an error in one line; untrusted text ends no turn."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ from tokenizers import AddedToken
 from sdpo_solve.cli.main import exit_code
 from sdpo_solve.engines._answers import eos_ids
 from sdpo_solve.errors import PromptError
-from sdpo_solve.model.chat import encode_chat, end_of_turn, template_notes
+from sdpo_solve.model.chat import encode_chat, end_of_turn, notes_of, template_notes
 from sdpo_solve.types import Message, Prompt
-from tests.helpers.tiny_model import make_tokenizer
+from tests.helpers.tiny_model import make_tokenizer, save_tiny_model
 
 TURN = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
 OPEN = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -86,6 +87,13 @@ def test_an_end_of_turn_that_only_the_template_names_ends_answers() -> None:
     assert end_of_turn(tokenizer, {text_end}) == end
     assert eos_ids(None, tokenizer) == {end, text_end}
     assert any("<|im_end|>" in note for note in template_notes(tokenizer, {text_end}))
+
+
+def test_a_model_on_disk_has_its_notes(tmp_path: Path) -> None:
+    assert notes_of(tmp_path) == []
+    with_template(NO_SYSTEM).save_pretrained(tmp_path)
+    assert ["no system message" in note for note in notes_of(tmp_path)] == [True]
+    assert notes_of(save_tiny_model(tmp_path / "tiny")) == []
 
 
 def test_what_a_user_should_know_of_a_template() -> None:
