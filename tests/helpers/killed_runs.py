@@ -68,9 +68,11 @@ class Points:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_once(host: AdaptedModel, model_dir: Path, out: Path, points: Points) -> None:
+def run_once(
+    host: AdaptedModel, model_dir: Path, out: Path, points: Points, options: RunOptions = OPTIONS
+) -> None:
     """The run of `sdpo-solve run`, on from whatever lies in `out`."""
-    plan = make_plan(OPTIONS)
+    plan = make_plan(options)
     with Parts(plan) as parts:
         model = ModelDir("tiny", model_dir, "tiny")
         vars(parts).update(sandbox=NoBox(), weights=host, model=model)
