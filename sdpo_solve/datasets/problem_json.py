@@ -55,11 +55,27 @@ class FloatChecker(_Model):
     tolerance: float = Field(alias="float", gt=0, lt=1, description="relative or absolute")
 
 
+class TokenRules(_Model):
+    case: Literal["ignore"]
+
+
+class TokensChecker(_Model):
+    """Tokens match whatever their case."""
+
+    tokens: TokenRules
+
+
+class ProgramChecker(_Model):
+    """A program decides, with testlib's arguments and exit codes."""
+
+    program: str = Field(min_length=1, description="file beside this one, .py or .cpp; or its source")
+
+
 class StdinTest(_Model):
-    """A text for standard input, and the text expected on standard output."""
+    """A text for standard input, and the expected output, or a list of several right ones."""
 
     input: str
-    expected: str
+    expected: str | Annotated[list[str], Field(min_length=1)]
     visible: bool = Field(description="whether feedback may quote this test")
 
 
@@ -91,7 +107,7 @@ class StdinFile(_File):
 
     kind: Literal["stdin"]
     tests: list[StdinTest] = Field(min_length=1)
-    checker: Literal["exact", "tokens"] | FloatChecker = "exact"
+    checker: Literal["exact", "tokens"] | FloatChecker | TokensChecker | ProgramChecker = "exact"
 
 
 class FunctionFile(_File):
@@ -133,7 +149,7 @@ def load(path: Path) -> Problem:
 
     Raises ProblemError in one line: the file, the place in it, and the remedy.
     """
-    return parse_text(_read(path), str(path))
+    return parse_text(_read(path), str(path), path.parent)
 
 
 def candidates(path: Path) -> Iterator[Candidate]:
@@ -167,12 +183,13 @@ def _candidate(problem: Problem) -> Candidate:
     return Candidate(lambda: problem, problem.id, "", day, facts["difficulty"], facts["platform"])
 
 
-def parse_text(text: str, name: str) -> Problem:
+def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
     """The problem that the JSON `text` states; `name` stands for the file in messages.
+    `folder`: where a checker program lies.
 
     Raises ProblemError as `load` does.
     """
-    data = _parse_json(text, name)
+    data = _parse_json(text.removeprefix("\ufeff"), name)
     if not isinstance(data, dict):
         _refuse(name, "top level", "a problem is one JSON object", 'start with {"id": ...}')
     _check_values(data, name)
@@ -185,7 +202,7 @@ def parse_text(text: str, name: str) -> Problem:
         file = model.model_validate(data)
     except ValidationError as exc:
         _explain(exc, model, name)
-    return _problem(file, name)
+    return _problem(file, name, folder)
 
 
 def dump(problem: Problem) -> str:
@@ -206,8 +223,7 @@ def dump(problem: Problem) -> str:
     if problem.limits != Limits():
         data["limits"] = {"time_s": problem.limits.time_s, "memory_mb": problem.limits.memory_mb}
     if problem.checker.name != "exact":
-        is_float = problem.checker.name == "float"
-        data["checker"] = {"float": problem.checker.tolerance} if is_float else problem.checker.name
+        data["checker"] = _checker_data(problem.checker)
     data["tests"] = [_test_data(test, problem.kind) for test in problem.tests]
     if problem.reference is not None:
         data["reference"] = problem.reference
@@ -238,7 +254,7 @@ def _refuse(name: str, place: str, fault: str, remedy: str) -> NoReturn:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         raise ProblemError(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError as exc:
@@ -249,8 +265,6 @@ def _read(path: Path) -> str:
 
 def _parse_json(text: str, name: str) -> Any:
     """`text` as JSON; keys that stand twice, NaN and infinities, and monster integers refused."""
-    if text.startswith("\ufeff"):
-        _refuse(name, "line 1 column 1", "a byte order mark", "save the file as UTF-8 without one")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         data = dict(pairs)
@@ -303,7 +317,8 @@ def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoRetur
     """Raises ProblemError for the first fault, in our words where pydantic's do not say the remedy."""
     fault = exc.errors(include_url=False)[0]
     steps = [step for step in fault["loc"] if step not in ("FloatChecker", "literal['exact']")]
-    steps = [step for step in steps if not str(step).startswith("literal[")]
+    steps = [step for step in steps if not str(step).startswith(("literal[", "constrained-", "list["))]
+    steps = steps[:-1] if steps[-1:] == ["str"] else steps
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     last = str(steps[-1]) if steps else ""
     given = middle_cut(" ".join(repr(fault["input"]).split()), 80)
@@ -316,7 +331,8 @@ def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoRetur
         case "missing":
             _refuse(name, place, "it is missing", "add it")
     if steps and steps[0] == "checker":
-        checkers = '"exact", "tokens"' if model is StdinFile else '"exact"'
+        of_stdin = '"exact", "tokens", {"tokens": {"case": "ignore"}}, {"program": "check.py"}'
+        checkers = of_stdin if model is StdinFile else '"exact"'
         _refuse(name, "checker", f"unknown checker {given}", f'write {checkers} or {{"float": 1e-6}}')
     if last == "id":
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(fault["input"])).strip("-._")[:100] or "my-problem"
@@ -340,7 +356,7 @@ def _known_keys(model: type[BaseModel], steps: list[str | int]) -> list[str]:
     return [field.alias or key for key, field in holder.model_fields.items()]
 
 
-def _problem(file: ProblemFile, name: str) -> Problem:
+def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
     entry_point = starter_code = None
     if not isinstance(file, StdinFile):
         entry_point, starter_code = file.entry_point, file.starter_code
@@ -362,14 +378,39 @@ def _problem(file: ProblemFile, name: str) -> Problem:
         entry_point=entry_point,
         starter_code=starter_code,
         limits=Limits(file.limits.time_s, file.limits.memory_mb),
-        checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker),
+        checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker, name, folder),
         reference=file.reference,
         meta=file.meta,
     )
 
 
-def _checker(given: Literal["exact", "tokens"] | FloatChecker) -> Checker:
-    return Checker("float", given.tolerance) if isinstance(given, FloatChecker) else Checker(given)
+def _checker(given: object, name: str, folder: Path) -> Checker:
+    match given:
+        case FloatChecker(tolerance=tolerance):
+            return Checker("float", tolerance)
+        case TokensChecker():
+            return Checker("tokens", ignore_case=True)
+        case ProgramChecker(program=program):
+            if "\n" in program:
+                return Checker(
+                    "program", program=program, language="cpp" if "#include" in program else "python"
+                )
+            path = folder / program
+            if path.suffix not in (".py", ".cpp") or not path.is_file():
+                _refuse(
+                    name, "checker.program", f"no program {program!r}", "name a .py or .cpp file beside it"
+                )
+            language = "cpp" if path.suffix == ".cpp" else "python"
+            return Checker("program", program=_read(path) + "\n", language=language)
+    return Checker("tokens" if given == "tokens" else "exact")
+
+
+def _checker_data(checker: Checker) -> object:
+    if checker.name == "program":
+        return {"program": checker.program}
+    if checker.ignore_case:
+        return {"tokens": {"case": "ignore"}}
+    return {"float": checker.tolerance} if checker.name == "float" else checker.name
 
 
 def _check_asserts(file: AssertsFile, name: str) -> None:

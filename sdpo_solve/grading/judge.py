@@ -19,6 +19,7 @@ from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading import difference
 from sdpo_solve.grading.asserts import ParsedAssert, parse, wire_bytes
+from sdpo_solve.grading.checker_program import ToCheck, check
 from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.grading.extract import extract
 from sdpo_solve.grading.python_source import entry_name, functions
@@ -179,6 +180,8 @@ class Judge:
             return failed and not thorough and position + 1 >= n_visible
 
         inputs = [planned.given for planned in plan]
+        if problem.checker.name == "program":
+            return self._run_with_checker(problem, plan, program, inputs)
         results = self._sandbox.run(program, inputs, problem.limits, stop_after)
         if len(results) != len(plan):
             raise SandboxError(f"the sandbox returned {len(results)} results for {len(plan)} inputs")
@@ -192,6 +195,16 @@ class Judge:
             return [replace(cases[0], status=Status.COMPILE_ERROR, error=broken.error), *others]
         return cases
 
+    def _run_with_checker(
+        self, problem: Problem, plan: Sequence[_Planned], program: Program, inputs: Sequence[BoxInput]
+    ) -> list[Case]:
+        """The cases of one program, its outputs checked in a box of their own after all tests ran."""
+        results = self._sandbox.run(program, inputs, problem.limits)
+        ended = [n for n, result in enumerate(results) if result.status is ExecutionStatus.OK]
+        items = [ToCheck(plan[n].test.input, results[n].stdout, _text(plan[n].test.expected)) for n in ended]
+        right = dict(zip(ended, check(self._sandbox, problem.id, problem.checker, items), strict=True))
+        return [_case(problem, plan[n], result, right.get(n)) for n, result in enumerate(results)]
+
 
 def _entry_point(problem: Problem, code: str) -> str | None:
     """The entry point as the program defines it, bare or in a class (as LiveCodeBench decides it)."""
@@ -199,6 +212,10 @@ def _entry_point(problem: Problem, code: str) -> str | None:
     if problem.entry_point is None or tree is None:
         return problem.entry_point
     return entry_name(problem.entry_point, functions(tree)) or problem.entry_point
+
+
+def _text(expected: object) -> str:
+    return str(expected[0] if isinstance(expected, (list, tuple)) else expected)
 
 
 # -- one test ------------------------------------------------------------------------------------------
@@ -232,7 +249,8 @@ def _planned(problem: Problem, index: int, test: TestCase) -> _Planned:
     return _Planned(index, test, BoxInput(calls=rest.calls, output_bytes=rest.expected_bytes), rest)
 
 
-def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:
+def _case(problem: Problem, planned: _Planned, result: Execution, right: bool | None = None) -> Case:
+    """`right`: what a checker program decided, None where the comparison is made here."""
     status = None if result.status is ExecutionStatus.OK else Status(result.status.value)
     values = None
     if problem.kind is not Kind.STDIN:
@@ -240,7 +258,7 @@ def _case(problem: Problem, planned: _Planned, result: Execution) -> Case:
         if status is None and len(result.values) != len(planned.given.calls):
             status = Status.RUNTIME_ERROR
     if status is None:
-        right = _is_right(problem, planned, result.stdout, values)
+        right = _is_right(problem, planned, result.stdout, values) if right is None else right
         status = Status.ACCEPTED if right else Status.WRONG_ANSWER
     case = Case(
         index=planned.index,
@@ -277,6 +295,8 @@ def _difference(
 ) -> Difference | None:
     """Where the answer to a visible test is wrong; None for asserts, and where there is no answer."""
     expected = planned.test.expected
+    if problem.checker.name == "program":
+        return None
     if problem.kind is Kind.STDIN:
         several = isinstance(expected, (list, tuple))
         return difference.of_texts(problem.checker, expected[0] if several else expected, stdout)

@@ -147,7 +147,6 @@ def test_a_bad_file_names_the_place_and_the_remedy(data: object, place: str, rem
         ('{"id": "x",\n  "statement": }', "line 2 column 16: broken JSON"),
         ("", "line 1 column 1: broken JSON"),
         ("[]", "top level: a problem is one JSON object"),
-        ('\ufeff{"id": "x"}', "line 1 column 1: a byte order mark"),
         ('{"id": "x", "id": "y"}', "key 'id': it stands twice"),
         ('{"id": NaN}', "NaN: it is not JSON"),
         ('{"id": 1e400}', "id: a number beyond the range"),
@@ -158,6 +157,46 @@ def test_a_bad_file_names_the_place_and_the_remedy(data: object, place: str, rem
 )
 def test_text_that_is_no_sound_json_is_refused(text: str, place: str) -> None:
     assert place in fault(text)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(STDIN).encode())
+    assert problem_json.load(path).id == "sum-two"
+
+
+def test_checkers_of_tokens_and_programs_and_several_right_outputs(tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text("import sys\n")
+    (tmp_path / "check.cpp").write_text("#include <cstdio>\n")
+    path = tmp_path / "p.json"
+
+    def load(checker: object, **changes: Any) -> Any:
+        path.write_text(json.dumps({**with_test(STDIN, **changes), "checker": checker}))
+        jsonschema.validate(json.loads(path.read_text()), problem_json.schema())
+        problem = problem_json.load(path)
+        assert problem_json.parse_text(problem_json.dump(problem), "again") == problem
+        return problem
+
+    assert load({"tokens": {"case": "ignore"}}).checker == Checker("tokens", ignore_case=True)
+    assert load({"program": "check.py"}).checker.program == "import sys\n\n"
+    assert load({"program": "check.cpp"}).checker.language == "cpp"
+    assert load("exact", expected=["3\n", "5\n"]).tests[0].expected == ["3\n", "5\n"]
+    for checker, words in [
+        ({"program": "none.py"}, "no program 'none.py'"),
+        ({"program": "../../etc/passwd"}, "name a .py or .cpp file"),
+        ({"tokens": {"case": "mixed"}}, "unknown checker"),
+    ]:
+        path.write_text(json.dumps({**STDIN, "checker": checker}))
+        with pytest.raises(ProblemError, match=words):
+            problem_json.load(path)
+
+
+def test_a_problem_over_nodes_or_in_place_is_refused_by_name() -> None:
+    for code, what in [
+        ("def f(head: ListNode) -> int:", "ListNode"),
+        ("def f(x: list) -> None:", "in place"),
+    ]:
+        assert what in fault(json.dumps({**FUNCTION, "starter_code": code}))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

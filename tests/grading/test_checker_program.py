@@ -1,0 +1,113 @@
+"""A checker program decides, in a box of its own; its crash is the problem's fault and no verdict."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from sdpo_solve.errors import PrerequisiteError, ProblemError
+from sdpo_solve.grading.checker_program import ToCheck, check
+from sdpo_solve.grading.judge import Judge
+from sdpo_solve.sandboxes import docker
+from sdpo_solve.types import (
+    BoxInput,
+    Checker,
+    Execution,
+    ExecutionStatus,
+    Kind,
+    Problem,
+    Program,
+    Status,
+    TestCase,
+)
+from tests.helpers.boxes import Box, prints
+
+SUM = """
+import sys
+total = int(open(sys.argv[1]).read())
+output, answer = (open(name).read().split() for name in sys.argv[2:4])
+assert answer
+sys.exit(0 if len(output) == 2 and sum(map(int, output)) == total else 1)
+"""
+CPP_SUM = """
+#include <fstream>
+int main(int argc, char* argv[]) {
+    std::ifstream in(argv[1]), out(argv[2]);
+    long total, a, b;
+    in >> total;
+    if (!(out >> a >> b)) return 2;
+    return a + b == total ? 0 : 1;
+}
+"""
+TESTS = (TestCase("7\n", "3 4\n", True), TestCase("10\n", "5 5\n", False))
+
+
+def problem(program: str = SUM, language: str = "python") -> Problem:
+    checker = Checker("program", program=program, language=language)
+    return Problem("split", "Two numbers with this sum.", Kind.STDIN, TESTS, checker=checker)
+
+
+def box(*codes: int, stderr: str = "") -> Box:
+    """The program prints `1 6`; the checker ends with these codes, one a test."""
+    ends = iter(codes)
+
+    def run(program: Program, given: BoxInput) -> Execution:
+        if "sys.argv" not in program.code:
+            return prints("1 6")
+        assert len(json.loads(given.stdin)) == 3
+        code = next(ends)
+        status = ExecutionStatus.OK if code == 0 else ExecutionStatus.RUNTIME_ERROR
+        return Execution(status, exit_code=code, stderr=stderr)
+
+    return Box(run)
+
+
+def test_exit_codes_are_testlibs() -> None:
+    (verdict,) = Judge(box(0, 0)).grade(problem(), ["print(1, 6)"])
+    assert verdict.solved
+    for code in (1, 2, 4, 8):
+        (verdict,) = Judge(box(0, code)).grade(problem(), ["print(1, 6)"])
+        assert [case.status for case in verdict.cases] == [Status.ACCEPTED, Status.WRONG_ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr"), [(3, "bad test"), (-11, ""), (1, "Traceback (most recent call last)")]
+)
+def test_a_checker_that_fails_is_the_problems_fault(code: int, stderr: str) -> None:
+    with pytest.raises(ProblemError, match="split: its checker failed"):
+        Judge(box(code, code, stderr=stderr)).grade(problem(), ["print(1, 6)"])
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
+    yield Judge(sandbox)
+    sandbox.close()
+
+
+@pytest.mark.docker
+def test_two_right_programs_and_a_wrong_one(judge: Judge) -> None:
+    codes = [
+        "n = int(input())\nprint(1, n - 1)",
+        "n = int(input())\nprint(n, 0)",
+        "n = int(input())\nprint(n, n)",
+        "print(open('answer.txt').read())",
+        "raise SystemExit(3)",
+    ]
+    verdicts = judge.grade(problem(), codes)
+    assert [verdict.solved for verdict in verdicts] == [True, True, False, False, False]
+    with pytest.raises(ProblemError, match="its checker failed"):
+        judge.grade(problem("import nothing_such"), codes[:1])
+
+
+@pytest.mark.docker
+def test_a_checker_in_cpp() -> None:
+    try:
+        sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1, language="cpp"))
+    except PrerequisiteError as exc:
+        pytest.skip(str(exc))
+    with contextlib.closing(sandbox):
+        items = [ToCheck("7\n", output, "3 4\n") for output in ("1 6\n", "1 7\n", "x", "")]
+        checker = Checker("program", program=CPP_SUM, language="cpp")
+        assert check(sandbox, "split", checker, items) == [True, False, False, False]
