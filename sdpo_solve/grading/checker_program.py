@@ -2,7 +2,7 @@
 
 Arguments and exit codes are those of testlib (https://github.com/MikeMirzayanov/testlib): `checker INPUT
 OUTPUT ANSWER`; 0: right; 1, 2, 4 and 8: wrong. Any other end, such as a crash or a time-out, is an error of
-the problem, never a verdict. The checker is trusted like the problem file; the program under test is not in its box.
+the problem, never a verdict. It is trusted like the problem file; the judged program is not in its box.
 """
 
 from __future__ import annotations
