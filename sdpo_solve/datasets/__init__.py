@@ -2,7 +2,7 @@
 
 May import `grading`, `sandboxes` and the ground. Read `load.py` (from a source as written to problems),
 `selection.py` (which of them are taken), `_rows.py` (rows of a file), `problem_json.py` (the project's own
-file), then the benchmarks: `livecodebench.py`, `mbpp.py`.
+file), then the formats of others, such as `livecodebench.py`, `mbpp.py` and `apps.py`.
 
 A benchmark's format is one file with a class below `Format` and `PLUGIN = TheClass`.
 """
@@ -23,6 +23,8 @@ class Format(ABC):
 
     schemes: ClassVar[Mapping[str, str]]
     """What stands before the colon of a source in this format, with examples of such sources."""
+    columns: ClassVar[frozenset[str]] = frozenset()
+    """Columns that every row has, by which a file without a scheme is recognised; empty: never."""
 
     @classmethod
     @abstractmethod

@@ -64,6 +64,7 @@ class LiveCodeBench(Format):
     """LiveCodeBench's code generation problems: a release on the hub, or a file of its rows."""
 
     schemes: ClassVar = {"lcb": "lcb:v6 or lcb:FILE.jsonl"}
+    columns: ClassVar = frozenset({"question_content", "public_test_cases"})
 
     @classmethod
     def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sdpo_solve.datasets import REGISTRY, Format
+from sdpo_solve.datasets._rows import read_rows
 from sdpo_solve.datasets.selection import Candidate, Selected, Selection, select
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox
@@ -44,11 +45,34 @@ def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidat
             return form.candidates(rest, sandbox)
         fault = f"unknown source {source!r}" if form is None else f"source {source!r} names no file"
         raise ConfigError(f"{fault}; write {known_sources()}")
-    if path.suffix in _ROWS:
-        named = [f"{scheme}:{source}" for form in formats() for scheme in form.schemes]
-        raise ConfigError(f"{source} holds rows of a benchmark; name it: {' or '.join(named)}")
+    form = _recognised(path) if path.is_file() else None
+    if form is not None:
+        return form.candidates(source, sandbox)
     found: Iterator[Candidate] = import_module("sdpo_solve.datasets.problem_json").candidates(path)
     return found
+
+
+def _recognised(path: Path) -> type[Format] | None:
+    """The format whose columns the first row of a file has; None for a file that may be one of our own.
+
+    Raises ConfigError that lists the columns and the known formats for rows of no known form.
+    """
+    is_json = path.name.removesuffix(".gz").endswith(".json")
+    if not is_json and path.suffix not in _ROWS:
+        return None
+    try:
+        columns = set(next(iter(read_rows(path))).data)
+    except (StopIteration, ProblemError):
+        return None  # read again as a problem file, which says what is wrong
+    if is_json and "kind" in columns:
+        return None
+    fitting = [form for form in formats() if form.columns and form.columns <= columns]
+    if fitting:
+        return max(fitting, key=lambda form: len(form.columns))
+    if is_json:
+        return None
+    seen = ", ".join(sorted(columns)[:12])
+    raise ConfigError(f"{path}: rows of no known form (columns: {seen}); write {known_sources()}")
 
 
 def load(

@@ -75,6 +75,7 @@ class Mbpp(Format):
     """A file of rows of MBPP or HumanEval, plain or plus."""
 
     schemes: ClassVar = {"mbpp": "mbpp:FILE", "humaneval": "humaneval:FILE"}
+    columns: ClassVar = frozenset({"task_id"})
 
     @classmethod
     def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:

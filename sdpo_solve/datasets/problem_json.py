@@ -11,9 +11,7 @@ import contextlib
 import difflib
 import json
 import keyword
-import math
 import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
@@ -24,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sdpo_solve.config import fault_words
 from sdpo_solve.datasets._statements import starter_fault
+from sdpo_solve.datasets._strict_json import check_values, read_text, refuse, strict_json
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
-from sdpo_solve.sandboxes.wire_values import MAX_DEPTH
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
@@ -149,7 +147,7 @@ def load(path: Path) -> Problem:
 
     Raises ProblemError in one line: the file, the place in it, and the remedy.
     """
-    return parse_text(_read(path), str(path), path.parent)
+    return parse_text(read_text(path), str(path), path.parent)
 
 
 def candidates(path: Path) -> Iterator[Candidate]:
@@ -189,15 +187,15 @@ def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
 
     Raises ProblemError as `load` does.
     """
-    data = _parse_json(text.removeprefix("\ufeff"), name)
+    data = strict_json(text.removeprefix("\ufeff"), name)
     if not isinstance(data, dict):
-        _refuse(name, "top level", "a problem is one JSON object", 'start with {"id": ...}')
-    _check_values(data, name)
+        refuse(name, "top level", "a problem is one JSON object", 'start with {"id": ...}')
+    check_values(data, name)
     kind = data.get("kind")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         given = f"kind is {middle_cut(repr(kind), 60)}" if "kind" in data else "kind is missing"
-        _refuse(name, "kind", given, 'write "stdin", "function" or "asserts"')
+        refuse(name, "kind", given, 'write "stdin", "function" or "asserts"')
     try:
         file = model.model_validate(data)
     except ValidationError as exc:
@@ -244,72 +242,6 @@ def _test_data(test: TestCase, kind: Kind) -> dict[str, Any]:
     return {"input": given, "expected": test.expected, "visible": test.visible}
 
 
-# -- from text to data
-
-
-def _refuse(name: str, place: str, fault: str, remedy: str) -> NoReturn:
-    place = middle_cut(place if place.isprintable() else repr(place), 120)
-    raise ProblemError(f"{name}: {place}: {fault}; {remedy}")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except FileNotFoundError:
-        raise ProblemError(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as exc:
-        _refuse(str(path), f"byte {exc.start}", "the file is not UTF-8", "save it as UTF-8")
-    except OSError as exc:
-        raise ProblemError(f"{path}: cannot be read: {exc.strerror}") from None
-
-
-def _parse_json(text: str, name: str) -> Any:
-    """`text` as JSON; keys that stand twice, NaN and infinities, and monster integers refused."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        data = dict(pairs)
-        if len(data) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            _refuse(name, f"key {twice[:60]!r}", "it stands twice in one object", "keep one of the two")
-        return data
-
-    def no_constant(token: str) -> NoReturn:
-        _refuse(name, token, "it is not JSON", "use finite numbers, or asserts with math.inf and math.nan")
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
-    except json.JSONDecodeError as exc:
-        _refuse(name, f"line {exc.lineno} column {exc.colno}", f"broken JSON: {exc.msg}", "mend it there")
-    except RecursionError:
-        _refuse(name, "top level", "nested too deep", f"stay within {MAX_DEPTH} levels")
-    except ValueError:  # more digits than Python reads
-        _refuse(name, "an integer", "it has more than 4300 digits", "use a smaller one")
-
-
-def _check_values(data: Any, name: str) -> None:
-    """Raises ProblemError for texts that are not valid Unicode, numbers beyond floats, and deep nesting."""
-    waiting: list[tuple[Any, str, int]] = [(data, "", 0)]
-    while waiting:
-        value, place, depth = waiting.pop()
-        if depth > MAX_DEPTH // 2:
-            _refuse(name, place, "nested too deep", f"stay within {MAX_DEPTH // 2} levels")
-        if isinstance(value, str) and not _is_text(value):
-            _refuse(name, place, "a lone surrogate (\\ud800 to \\udfff)", "write characters or whole pairs")
-        if isinstance(value, float) and not math.isfinite(value):
-            _refuse(name, place, "a number beyond the range of floats", "use a smaller one")
-        if isinstance(value, dict):
-            for key, item in value.items():
-                if not _is_text(key):
-                    _refuse(name, place or "top level", "a key with a lone surrogate", "rename the key")
-                waiting.append((item, f"{place}.{key}" if place else key, depth + 1))
-        if isinstance(value, list):
-            waiting.extend((item, f"{place}[{number}]", depth + 1) for number, item in enumerate(value))
-
-
-def _is_text(text: str) -> bool:
-    return re.search("[\ud800-\udfff]", text) is None
-
-
 # -- from data to a problem
 
 
@@ -327,23 +259,23 @@ def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoRetur
             known = _known_keys(model, steps[:-1])
             near = difflib.get_close_matches(last, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            _refuse(name, place, "unknown key", f"{hint} (known: {', '.join(known)})")
+            refuse(name, place, "unknown key", f"{hint} (known: {', '.join(known)})")
         case "missing":
-            _refuse(name, place, "it is missing", "add it")
+            refuse(name, place, "it is missing", "add it")
     if steps and steps[0] == "checker":
         of_stdin = '"exact", "tokens", {"tokens": {"case": "ignore"}}, {"program": "check.py"}'
         checkers = of_stdin if model is StdinFile else '"exact"'
-        _refuse(name, "checker", f"unknown checker {given}", f'write {checkers} or {{"float": 1e-6}}')
+        refuse(name, "checker", f"unknown checker {given}", f'write {checkers} or {{"float": 1e-6}}')
     if last == "id":
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(fault["input"])).strip("-._")[:100] or "my-problem"
-        _refuse(name, place, f"got {given}", f"use letters, digits, '.', '_' and '-', for example {slug!r}")
+        refuse(name, place, f"got {given}", f"use letters, digits, '.', '_' and '-', for example {slug!r}")
     if last == "tests" and fault["type"] == "too_short":
-        _refuse(name, place, "there are no tests", "add at least one")
+        refuse(name, place, "there are no tests", "add at least one")
     if last == "entry_point":
-        _refuse(name, place, f"got {given}", "write a function's name, or Class.method")
+        refuse(name, place, f"got {given}", "write a function's name, or Class.method")
     if fault["type"] == "string_type":
-        _refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
-    _refuse(name, place, f"got {given}", f"it {fault_words(fault)}")
+        refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
+    refuse(name, place, f"got {given}", f"it {fault_words(fault)}")
 
 
 def _known_keys(model: type[BaseModel], steps: list[str | int]) -> list[str]:
@@ -361,12 +293,12 @@ def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
     if not isinstance(file, StdinFile):
         entry_point, starter_code = file.entry_point, file.starter_code
         if any(keyword.iskeyword(part) for part in entry_point.split(".")):
-            _refuse(name, "entry_point", f"{entry_point!r} is a Python keyword", "rename the function")
+            refuse(name, "entry_point", f"{entry_point!r} is a Python keyword", "rename the function")
         if isinstance(file, AssertsFile):
             _check_asserts(file, name)
         fault = starter_fault(starter_code or "")
         if fault and any(getattr(test, "expected", True) is not None for test in file.tests):
-            _refuse(name, "starter_code", fault, "state the problem over plain values, with a value returned")
+            refuse(name, "starter_code", fault, "state the problem over plain values, with a value returned")
     return Problem(
         id=file.id,
         statement=file.statement,
@@ -397,11 +329,11 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
                 )
             path = folder / program
             if path.suffix not in (".py", ".cpp") or not path.is_file():
-                _refuse(
+                refuse(
                     name, "checker.program", f"no program {program!r}", "name a .py or .cpp file beside it"
                 )
             language = "cpp" if path.suffix == ".cpp" else "python"
-            return Checker("program", program=_read(path) + "\n", language=language)
+            return Checker("program", program=read_text(path) + "\n", language=language)
     return Checker("tokens" if given == "tokens" else "exact")
 
 

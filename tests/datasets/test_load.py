@@ -56,7 +56,6 @@ def test_one_problem_is_named_by_its_file_or_id_bad_ones_too(places: dict[str, P
     [
         ("foo:bar", "unknown source 'foo:bar'; write a problem file"),
         ("lcb:", "names no file"),
-        ("rows.jsonl", "name it: lcb:rows.jsonl or mbpp:rows.jsonl"),
         ("lcb:v9", "no release 'v9'"),
     ],
 )

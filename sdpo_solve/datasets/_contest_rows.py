@@ -1,0 +1,116 @@
+"""Shared parts of formats of contest problems: tests from pairs of texts, limits, faults of rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpo_solve.datasets._rows import FileRow, read_rows
+from sdpo_solve.datasets._statements import granted_error, starter_fault, statement_fault
+from sdpo_solve.datasets.selection import Candidate, Unfit
+from sdpo_solve.errors import ProblemError
+from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
+
+N_VISIBLE = 2  # of a row that does not say which of its tests are samples
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a row is chosen by, before it is made a problem."""
+
+    id: str
+    statement: str
+    difficulty: str = ""
+    platform: str = ""
+    fault: str | None = None
+
+
+def candidates(
+    source: str, facts: Callable[[FileRow, int], Facts], make: Callable[[FileRow, Facts], Problem]
+) -> Iterator[Candidate]:
+    """The rows of a file; `facts` gets a row and its 1-based number."""
+    for number, row in enumerate(read_rows(Path(source)), 1):
+        known = facts(row, number)
+        fault = known.fault or statement_fault(known.statement)
+        yield Candidate(
+            lambda row=row, known=known: make(row, known),  # type: ignore[misc]
+            id=known.id,
+            difficulty=known.difficulty,
+            platform=known.platform,
+            fault=fault or starter_fault(str(row.data.get("starter_code") or "")),
+        )
+
+
+def text(row: FileRow, name: str) -> str:
+    """A column that must be a text. Raises ProblemError."""
+    value = row.data.get(name)
+    if not isinstance(value, str):
+        raise ProblemError(f"{row.place}: {name} is missing or no text; see the data set's columns")
+    return value
+
+
+def loaded(row: FileRow, name: str) -> Any:
+    """A column that is JSON, as a text or read already. Raises Unfit for one that is none."""
+    value = row.data.get(name)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as exc:
+        raise Unfit(row.place, f"{name} is not JSON: {str(exc)[:80]}") from None
+
+
+def stdin_tests(pairs: Iterable[tuple[Any, Any]], visible: bool) -> list[TestCase]:
+    """Tests of texts; a list of lines is joined."""
+    return [TestCase(_joined(given), _joined(expected), visible) for given, expected in pairs]
+
+
+def stdin_problem(
+    row: FileRow, facts: Facts, tests: Sequence[TestCase], limits: Limits, **more: Any
+) -> Problem:
+    """A problem over standard input; `more`: further fields. Raises Unfit where it has no tests."""
+    if not tests:
+        raise Unfit(f"{row.place}: {facts.id}", "it has no tests")
+    error = granted_error(facts.statement)
+    checker = Checker("float", error) if error else Checker("tokens")
+    meta = {"difficulty": facts.difficulty, "platform": facts.platform}
+    return Problem(
+        id=facts.id,
+        statement=facts.statement,
+        kind=Kind.STDIN,
+        tests=tuple(tests),
+        limits=limits,
+        meta={key: value for key, value in meta.items() if value},
+        **{"checker": checker, **more},
+    )
+
+
+def limits(time_s: object, memory_mb: object) -> Limits:
+    """Limits from numbers or texts such as `2.0 seconds`; the defaults where there are none."""
+    seconds, megabytes = _number(time_s), _number(memory_mb)
+    default = Limits()
+    return Limits(
+        min(max(seconds, 0.5), 600.0) if seconds else default.time_s,
+        min(max(int(megabytes), 16), 65536) if megabytes else default.memory_mb,
+    )
+
+
+def pairs_of(columns: object) -> list[tuple[Any, Any]]:
+    """Pairs of a table {"input": [...], "output": [...]} or of a list of such objects."""
+    if isinstance(columns, Mapping):
+        return list(zip(columns.get("input") or [], columns.get("output") or [], strict=False))
+    return [(item.get("input"), item.get("output")) for item in columns or [] if isinstance(item, Mapping)]  # type: ignore[attr-defined]
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(str(value).split()[0])
+    except (ValueError, IndexError):
+        return None
+
+
+def _joined(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)

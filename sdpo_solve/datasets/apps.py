@@ -1,0 +1,88 @@
+"""APPS (https://huggingface.co/datasets/codeparrot/apps) and TACO (https://huggingface.co/datasets/BAAI/TACO):
+columns question, input_output (JSON of inputs, outputs and fn_name), starter_code, solutions, difficulty.
+
+Neither says which tests are samples: the first ones are visible. A call's expected value may stand in a list
+of one, as APPS's own checker takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from sdpo_solve.datasets import Format
+from sdpo_solve.datasets import _contest_rows as contest
+from sdpo_solve.datasets._contest_rows import N_VISIBLE, Facts
+from sdpo_solve.datasets._rows import FileRow, safe_id
+from sdpo_solve.datasets.selection import Candidate, Unfit
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.types import Checker, Kind, Problem, TestCase
+
+
+class Apps(Format):
+    """Rows of APPS or TACO in a file."""
+
+    schemes: ClassVar = {"apps": "apps:FILE", "taco": "taco:FILE"}
+    columns: ClassVar = frozenset({"question", "input_output"})
+
+    @classmethod
+    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+        """Tests are read when a row is made a problem. Raises ProblemError for a bad file."""
+        return contest.candidates(source, _facts, _problem)
+
+
+PLUGIN = Apps
+
+
+def _facts(row: FileRow, number: int) -> Facts:
+    is_taco = "problem_id" not in row.data
+    name = row.data.get("problem_id", row.data.get("id", number))
+    return Facts(
+        id=safe_id(f"{'taco' if is_taco else 'apps'}-{name}", row.place),
+        statement=contest.text(row, "question"),
+        difficulty=str(row.data.get("difficulty") or "").lower(),
+        platform=str(row.data.get("source") or ""),
+    )
+
+
+def _problem(row: FileRow, facts: Facts) -> Problem:
+    tests = contest.loaded(row, "input_output")
+    if not isinstance(tests, Mapping) or not tests.get("inputs"):
+        raise Unfit(f"{row.place}: {facts.id}", "it has no tests")
+    inputs, outputs = tests["inputs"], tests.get("outputs") or []
+    pairs = list(zip(inputs, outputs, strict=False))
+    limits = contest.limits(row.data.get("time_limit"), row.data.get("memory_limit"))
+    reference = _reference(row)
+    if not tests.get("fn_name"):
+        cases = contest.stdin_tests(pairs[:N_VISIBLE], True) + contest.stdin_tests(pairs[N_VISIBLE:], False)
+        return contest.stdin_problem(row, facts, cases, limits, reference=reference)
+    starter = str(row.data.get("starter_code") or "")
+    name = str(tests["fn_name"])
+    calls = [
+        TestCase(args if isinstance(args, list) else [args], value, number < N_VISIBLE)
+        for number, (args, value) in enumerate(zip(inputs, _unwrapped(outputs), strict=False))
+    ]
+    return Problem(
+        id=facts.id,
+        statement=facts.statement,
+        kind=Kind.FUNCTION,
+        tests=tuple(calls),
+        entry_point=f"Solution.{name}" if "class Solution" in starter else name,
+        starter_code=starter.rstrip() or None,
+        limits=limits,
+        checker=Checker("exact"),
+        reference=reference,
+        meta={"difficulty": facts.difficulty} if facts.difficulty else {},
+    )
+
+
+def _unwrapped(values: Sequence[Any]) -> list[Any]:
+    """Expected values; where every one stands in a list of one, that list is the data set's wrapping."""
+    wrapped = all(isinstance(value, list) and len(value) == 1 for value in values)
+    return [value[0] for value in values] if wrapped else list(values)
+
+
+def _reference(row: FileRow) -> str | None:
+    solutions = contest.loaded(row, "solutions")
+    first = solutions[0] if isinstance(solutions, list) and solutions else None
+    return first if isinstance(first, str) and first.strip() else None

@@ -1,0 +1,65 @@
+"""CodeContests (https://huggingface.co/datasets/deepmind/code_contests): columns name, description, and
+public, private and generated tests as tables {"input": [...], "output": [...]}; times as seconds and nanos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from sdpo_solve.datasets import Format
+from sdpo_solve.datasets import _contest_rows as contest
+from sdpo_solve.datasets._contest_rows import Facts
+from sdpo_solve.datasets._rows import FileRow, safe_id
+from sdpo_solve.datasets.selection import Candidate
+from sdpo_solve.protocols import Sandbox
+from sdpo_solve.types import Problem
+
+_PYTHON3 = 3  # the language number of the data set's solutions
+
+
+class CodeContests(Format):
+    """Rows of CodeContests in a file."""
+
+    schemes: ClassVar = {"codecontests": "codecontests:FILE"}
+    columns: ClassVar = frozenset({"description", "public_tests", "private_tests"})
+
+    @classmethod
+    def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
+        """Public tests are visible. Raises ProblemError for a bad file."""
+        return contest.candidates(source, _facts, _problem)
+
+
+PLUGIN = CodeContests
+
+
+def _facts(row: FileRow, number: int) -> Facts:
+    reads_file = row.data.get("input_file") or row.data.get("output_file")
+    rating = row.data.get("cf_rating")
+    return Facts(
+        id=safe_id(contest.text(row, "name"), row.place),
+        statement=contest.text(row, "description"),
+        difficulty=str(rating) if rating else "",
+        fault=f"it reads or writes a file ({reads_file})" if reads_file else None,
+    )
+
+
+def _problem(row: FileRow, facts: Facts) -> Problem:
+    visible = contest.stdin_tests(contest.pairs_of(row.data.get("public_tests")), True)
+    hidden = [
+        pair for name in ("private_tests", "generated_tests") for pair in contest.pairs_of(row.data.get(name))
+    ]
+    time_limit, memory = row.data.get("time_limit"), row.data.get("memory_limit_bytes")
+    if isinstance(time_limit, Mapping):
+        time_limit = (time_limit.get("seconds") or 0) + (time_limit.get("nanos") or 0) / 1e9
+    limits = contest.limits(time_limit, memory / 2**20 if isinstance(memory, (int, float)) else None)
+    tests = visible + contest.stdin_tests(hidden, False)
+    return contest.stdin_problem(row, facts, tests, limits, reference=_reference(row.data.get("solutions")))
+
+
+def _reference(solutions: Any) -> str | None:
+    """The first solution in Python 3."""
+    if not isinstance(solutions, Mapping):
+        return None
+    pairs = zip(solutions.get("language") or [], solutions.get("solution") or [], strict=False)
+    return next((str(code) for language, code in pairs if language in (_PYTHON3, "PYTHON3")), None)

@@ -1,0 +1,173 @@
+"""Formats of contest problems: tests, limits and faults arrive; files are recognised by their columns."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdpo_solve.datasets import load
+from sdpo_solve.datasets.selection import Selected, Selection
+from sdpo_solve.errors import ConfigError
+from sdpo_solve.types import Checker, Kind, Limits, Problem
+from tests.helpers.rows import MBPP, never, row
+
+APPS = {
+    "problem_id": 7,
+    "question": "Add two numbers.",
+    "solutions": json.dumps(["print(sum(map(int, input().split())))"]),
+    "input_output": json.dumps({"inputs": ["1 2\n", ["3 4"], "5 6"], "outputs": ["3\n", ["7"], "11"]}),
+    "difficulty": "introductory",
+    "starter_code": "",
+}
+TACO = {
+    **{key: value for key, value in APPS.items() if key != "problem_id"},
+    "difficulty": "EASY", "time_limit": "2.0 seconds", "memory_limit": "256.0 megabytes",
+}  # fmt: skip
+CODECONTESTS = {
+    "name": "12_A. Sum",
+    "description": "Add two numbers.",
+    "public_tests": {"input": ["1 2"], "output": ["3"]},
+    "private_tests": {"input": ["3 4"], "output": ["7"]},
+    "generated_tests": {"input": ["5 6"], "output": ["11"]},
+    "solutions": {"language": [2, 3], "solution": ["int main", "print(3)"]},
+    "time_limit": {"seconds": 1, "nanos": 500000000},
+    "memory_limit_bytes": 256 * 2**20,
+    "input_file": "",
+    "output_file": "",
+}
+CODEFORCES = {
+    "id": "852/A",
+    "title": "Sum",
+    "description": "Add two numbers.",
+    "input_format": "Two integers.",
+    "output_format": "Their sum.",
+    "interaction_format": None,
+    "note": None,
+    "time_limit": 2.0,
+    "memory_limit": 256.0,
+    "rating": 800,
+    "input_mode": "stdio",
+    "examples": [{"input": "1 2", "output": "3"}],
+    "official_tests": [{"input": "1 2", "output": "3"}, {"input": "3 4", "output": "7"}],
+    "generated_checker": None,
+}
+COMPANION = {
+    "name": "A. Sum",
+    "group": "Codeforces - Round 1",
+    "url": "https://codeforces.com/problemset/problem/1/A",
+    "interactive": False,
+    "memoryLimit": 256,
+    "timeLimit": 2000,
+    "tests": [{"input": "1 2\n", "output": "3\n"}],
+    "testType": "single",
+    "input": {"type": "stdin"},
+    "output": {"type": "stdout"},
+    "languages": {},
+    "batch": {"id": "x", "size": 1},
+}
+FUSION = {
+    "id": 5,
+    "content": "Add two numbers.",
+    "labels": {"difficulty": "easy"},
+    "test": [{"input": {"stdin": f"{n} 1"}, "output": {"stdout": f"{n + 1}"}} for n in range(3)],
+}
+ROWS = {
+    "apps": APPS, "taco": TACO, "codecontests": CODECONTESTS, "codeforces": CODEFORCES,
+    "companion": COMPANION, "sandboxfusion": FUSION,
+}  # fmt: skip
+
+
+def select(path: Path, *rows: object, scheme: str = "") -> Selected:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8-sig")
+    return load.load([f"{scheme}:{path}" if scheme else str(path)], Selection(), never)
+
+
+def one(path: Path, data: object, scheme: str = "") -> Problem:
+    return select(path, data, scheme=scheme).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limits", "shown", "hidden"),
+    [
+        ("apps", Limits(), ["1 2\n", "3 4"], ["5 6"]),
+        ("taco", Limits(2.0, 256), ["1 2\n", "3 4"], ["5 6"]),
+        ("codecontests", Limits(1.5, 256), ["1 2"], ["3 4", "5 6"]),
+        ("codeforces", Limits(2.0, 256), ["1 2"], ["3 4"]),
+        ("companion", Limits(2.0, 256), ["1 2\n"], []),
+        ("sandboxfusion", Limits(), ["0 1", "1 1"], ["2 1"]),
+    ],
+)
+def test_rows_by_scheme_and_by_their_columns(
+    scheme: str, limits: Limits, shown: list[str], hidden: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    problem = one(path, ROWS[scheme], scheme)
+    assert one(path, ROWS[scheme]) == problem
+    assert (problem.kind, problem.limits, problem.checker) == (Kind.STDIN, limits, Checker("tokens"))
+    assert [test.input for test in problem.tests if test.visible] == shown
+    assert [test.input for test in problem.tests if not test.visible] == hidden
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert load.load([str(packed)], Selection(), never).problems == (problem,)
+
+
+def test_calls_of_apps_are_functions(tmp_path: Path) -> None:
+    calls = {"fn_name": "add", "inputs": [[1, 2], [3, 4], [5, 6]], "outputs": [[3], [7], [11]]}
+    problem = one(tmp_path / "rows.jsonl", {**APPS, "input_output": json.dumps(calls)})
+    assert (problem.kind, problem.entry_point) == (Kind.FUNCTION, "add")
+    assert [(test.input, test.expected) for test in problem.tests] == [([1, 2], 3), ([3, 4], 7), ([5, 6], 11)]
+    starter = "class Solution:\n    def add(self, a: int, b: int) -> int:\n"
+    changed = {**APPS, "input_output": json.dumps(calls), "starter_code": starter}
+    assert one(tmp_path / "rows.jsonl", changed).entry_point == "Solution.add"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "changes", "reason"),
+    [
+        ("codeforces", {"interaction_format": "Ask."}, "interactive"),
+        ("codeforces", {"input_mode": "file"}, "file"),
+        ("codeforces", {"generated_checker": "print(1)"}, "several outputs"),
+        ("codecontests", {"input_file": "in.txt"}, "file"),
+        ("codecontests", {"description": "If there are many, print any of them."}, "several outputs"),
+        ("companion", {"interactive": True}, "interactive"),
+        ("companion", {"input": {"type": "file", "fileName": "a.in"}}, "file"),
+        ("apps", {"input_output": ""}, "input_output is not JSON"),
+        ("apps", {"input_output": "{}"}, "no tests"),
+        ("apps", {"starter_code": "def f(head: ListNode) -> int:"}, "ListNode"),
+        ("sandboxfusion", {"test": [{"x": 1}]}, "not texts"),
+    ],
+)
+def test_rows_that_cannot_be_judged_are_left_out_by_name(
+    scheme: str, changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    names = {"id": "other", "name": "other", "problem_id": "other"}
+    bad = {**ROWS[scheme], **{key: name for key, name in names.items() if key in ROWS[scheme]}, **changes}
+    taken = select(tmp_path / "rows.jsonl", ROWS[scheme], bad)
+    assert len(taken.problems) == 1
+    (left_out,) = taken.left_out.values()
+    assert reason in left_out
+
+
+def test_a_contest_and_a_folder_of_competitive_companion(tmp_path: Path) -> None:
+    (tmp_path / "contest.json").write_text(json.dumps([COMPANION, {**COMPANION, "name": "B. Other"}]))
+    found = load.load([str(tmp_path / "contest.json")], Selection(), never).problems
+    assert [problem.id for problem in found] == ["A.-Sum", "B.-Other"]
+    (tmp_path / "contest.md").write_text("Add the numbers.")
+    assert (
+        load.load([f"companion:{tmp_path}"], Selection(), never).problems[0].statement == "Add the numbers."
+    )
+
+
+def test_a_granted_error_becomes_a_tolerance(tmp_path: Path) -> None:
+    statement = "The absolute error must not exceed 10^{-6}."
+    assert one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker == Checker("float", 1e-6)
+
+
+def test_benchmarks_are_recognised_and_unknown_rows_list_what_was_seen(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert one(path, row()).id == "abc001_a"
+    assert one(path, MBPP).id == "mbpp-11"
+    with pytest.raises(ConfigError, match=r"columns: colour, size.*taco:FILE.*lcb:v6"):
+        select(path, {"colour": "red", "size": 3})
