@@ -34,7 +34,7 @@ def options(given: OptionsCommand) -> None:
     """List every option with its default, its range and what it does.
 
     Those of `run` and `batch` are flags, and keys of a batch file; those of a part are set by
-    --set PART.OPTION=VALUE, or in a batch file under [settings.PART] or [arms.NAME.settings.PART].
+    --set PART.OPTION=VALUE, or in a batch file in the tables settings.PART and arms.NAME.settings.PART.
     """
     parts = all_parts()
     if given.part is not None:

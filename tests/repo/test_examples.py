@@ -212,6 +212,19 @@ def invoke(words: list[str], codes: tuple[int, ...] = (0,)) -> Result:
 
 @pytest.mark.parametrize("words", of(PLAIN))
 def test_examples_that_need_no_machine(place: Path, words: list[str]) -> None:
+    if "runs/screen" in words:  # a screening that has sampled the problem of the runs
+        counts = {"n": 8, "solved": 0, "teacher_n": 0, "teacher_solved": 0, "tokens": 1}
+        lines = [
+            {"event": "screening", "config": {"model": "tiny at rest"}},
+            {"event": "group", "problem": "inc", "digest": "d", **counts},
+        ]
+        (place / "runs" / "screen").mkdir()
+        (place / "runs" / "screen" / "screening.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
+    if "ROWS.jsonl" in words:
+        rows = [ROW, {**ROW, "question_id": "inc"}]
+        (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if "runs/lcb" in words:
         make(place / "runs" / "lcb", Made(solved_at=(6,)))
     result = invoke(words)
