@@ -111,13 +111,13 @@ def test_a_spent_budget_grows_in_the_same_directory(installed: Path) -> None:
         assert command(installed, *given, "--attempts", "2").returncode == status
         journal = installed / name / "after-20" / "pairs" / "seed-0" / "journal.jsonl"
         spent = [json.loads(line) for line in journal.read_text().splitlines()]
-        assert (spent[-1]["status"], spent[-1]["attempts"]) == ("budget_spent", 2)
+        assert (spent[-1]["status"], spent[-1]["attempts"]) == ("unsolved", 2)
         more = command(installed, *given, "--attempts", "6", "--temperature", "0.5")
         assert more.returncode == 2, "other options make another run"
         assert command(installed, *given, "--attempts", "6").returncode == status
         grown = [json.loads(line) for line in journal.read_text().splitlines()]
         assert grown[: len(spent)] == spent
-        assert (grown[-1]["status"], grown[-1]["attempts"]) == ("budget_spent", 6)
+        assert (grown[-1]["status"], grown[-1]["attempts"]) == ("unsolved", 6)
         assert command(installed, *given, "--attempts", "4").returncode == 2
 
 
