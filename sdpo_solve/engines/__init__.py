@@ -1,8 +1,8 @@
 """Engines: turn prompts into samples.
 
 May import `model` and the ground. Read `hf.py` (transformers in this process), `_decoding.py` and
-`_cache.py` below it, then `vllm.py` and `scripted.py`; `_probe.py` checks that a swapped adapter is the one
-that was meant.
+`_cache.py` below it, `_batch_choice.py` (which form of batch a model takes), then `vllm.py` and `scripted.py`;
+`_probe.py` checks that a swapped adapter is the one that was meant.
 
 An engine is one file with `Options`, a class below `EnginePlugin` and `PLUGIN = TheClass`; the module's name
 is the option name. This file holds what every engine is built from; it knows none of them.
