@@ -1,7 +1,7 @@
 """Engines: turn prompts into samples.
 
 May import `model` and the ground. Read `hf.py` (transformers in this process), `_decoding.py` and
-`_cache.py` below it, `_batch_choice.py` (which form of batch a model takes), then `vllm.py` and `scripted.py`;
+`_cache.py` below it, `_batch_choice.py` (the form of batch for a model), then `vllm.py` and `scripted.py`;
 `_probe.py` checks that a swapped adapter is the one that was meant.
 
 An engine is one file with `Options`, a class below `EnginePlugin` and `PLUGIN = TheClass`; the module's name
