@@ -18,7 +18,7 @@ from sdpo_solve.errors import UserError
 TODO = "TODO"
 
 _HELP = """\
-statement  what the model is asked, word for word
+statement  what the model is given to read
 tests      visible ones may be quoted to the model, hidden ones may not: give both
 reference  your own solution; check runs it on every test"""
 _STDIN: dict[str, Any] = {
