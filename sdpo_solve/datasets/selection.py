@@ -99,7 +99,8 @@ def select(
     """The problems that `selection` takes from `source`, made in their order.
 
     `among`: ids that alone may be taken, such as those of a screening; None for all. A broken problem is
-    passed to `on_broken` and skipped; without it, raised. Raises ConfigError for an id,
+    passed to `on_broken` and skipped; without it, left out and named, or raised where it is requested. Raises
+    ConfigError for an id,
     a difficulty or a platform that no problem has, for a filter on what they do not say, and for a `first`
     larger than what is left; ProblemError where two share an id, and for an unfit one that was requested.
     """
@@ -122,8 +123,10 @@ def select(
             elif on_broken is not None:
                 on_broken(exc)
                 n_broken += 1
-            else:
+            elif chosen.by_name:
                 raise
+            else:
+                left_out[candidate.id] = f"broken: {exc}"
     n_taken = len(problems) + n_broken
     if not n_taken or n_taken < (selection.first or 0):
         bad = f" ({describe_left_out(left_out)})" if left_out else ""

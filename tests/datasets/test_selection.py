@@ -105,9 +105,11 @@ def test_an_unfit_problem_is_left_out_and_named_and_the_first_n_are_still_n() ->
         taken([UNFIT])
 
 
-def test_a_broken_problem_is_raised_or_told() -> None:
-    with pytest.raises(ProblemError, match="not JSON"):
-        taken([BROKEN, *ROWS])
+def test_a_broken_problem_is_left_out_and_named_or_raised_where_it_is_requested() -> None:
+    assert taken([BROKEN, *ROWS], first=2) == ("ac", ["b", "x"])
+    for alone in ({"ids": ("x",)}, {}):
+        with pytest.raises(ProblemError, match="not JSON"):
+            taken([BROKEN, *ROWS] if alone else [BROKEN], **alone)
     told: list[ProblemError] = []
     selected = select([BROKEN, *ROWS], Selection(), "source", on_broken=told.append)
     assert ([str(exc) for exc in told], len(selected.problems)) == (["not JSON"], 3)
