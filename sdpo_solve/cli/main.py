@@ -34,7 +34,7 @@ from sdpo_solve.cli import (
 from sdpo_solve.cli.clean import clean as clean_command
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
-from sdpo_solve.model.cpu import bound_spinning, share_freed_memory
+from sdpo_solve.model.cpu import share_freed_memory
 from sdpo_solve.sanitize import clean
 
 _EXAMPLES = (
@@ -102,7 +102,6 @@ _OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
     share_freed_memory()
-    bound_spinning()
     end_on_signals(_say_interrupted)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

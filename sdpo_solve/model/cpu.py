@@ -6,7 +6,6 @@ Knows no model and no engine. Imports torch late.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from typing import Any, Literal
 
@@ -17,16 +16,6 @@ def cpu_dtype() -> Literal["bfloat16", "float32"]:
 
     can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
-
-
-def bound_spinning() -> None:
-    """Let waiting OpenMP threads spin for some 50 microseconds, then sleep. Call it before torch is imported.
-
-    By default they spin for milliseconds, in which a thread that another process has displaced cannot run.
-    What the user has set stays. https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 # From glibc's malloc.h. Elsewhere there is no such switch, and the functions below do nothing.
