@@ -113,7 +113,7 @@ class Options(BaseModel):
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given` with today's names, removed options left out where they did nothing."""
+        """`given` with current names, removed options left out where they did nothing."""
         return {
             cls.renamed.get(name, name): value
             for name, value in given.items()
@@ -164,7 +164,8 @@ class SamplingOptions(PartOptions):
     language: Annotated[str, GRADING] = Field("python", description="language of the programs: python or cpp")
     extract: Annotated[ExtractionRule, GRADING] = Field(
         "program",
-        description="which part of an answer is graded: the last whole program, or LiveCodeBench's rule",
+        description="part of an answer that is graded: program (the last whole program) or livecodebench "
+        "(LiveCodeBench's rule: the text between the last two fences)",
     )
 
 
@@ -246,7 +247,7 @@ def as_flag(cls: type[BaseModel], key: str) -> str:
 
 
 def fault_words(fault: Mapping[str, Any]) -> str:
-    """What a value must be, in our words, from one of pydantic's errors."""
+    """What a value must be, in plain words, from one of pydantic's errors."""
     kind, facts = str(fault["type"]), fault.get("ctx", {})
     if str(fault.get("input")).lower() == "nan":
         return "must be a number"

@@ -64,7 +64,7 @@ class JournalError(RunError):
 
     @property
     def short(self) -> str:
-        """What a list of many runs says of this one."""
+        """The text in a list of many runs."""
         return f"damaged: {self.place}" if self.place else str(self)
 
 

@@ -140,7 +140,7 @@ class PolicyHost(Protocol):
 
 
 class Learner(Protocol):
-    """Per-run LoRA updates. Knows examples, not methods."""
+    """Per-run LoRA updates. Independent of methods."""
 
     def start(self, run: str, policies_dir: Path, seed: int) -> Policy:
         """A fresh adapter for one run; version 0 equals the base model."""

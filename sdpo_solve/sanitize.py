@@ -42,7 +42,7 @@ def break_chat_tokens(text: str, special_tokens: Iterable[str] = ()) -> str:
 
 
 def middle_cut(text: str, limit_chars: int) -> str:
-    """At most `limit_chars` characters: head and tail, with a mark that says how much is missing."""
+    """At most `limit_chars` characters: head and tail, with a mark of how much is missing."""
     if len(text) <= limit_chars:
         return text
     mark = f" ...({len(text) - limit_chars} more)... "

@@ -22,7 +22,7 @@ _GROUP = 4
 
 
 def unmeasured(batch: Batch) -> list[str]:
-    """The arms of which no run on disk says what an attempt costs."""
+    """The arms without a run on disk that gives the cost of an attempt."""
     return [arm for arm, cost in batch.on_disk.costs.items() if not cost.attempts]
 
 

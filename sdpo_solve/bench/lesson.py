@@ -282,7 +282,7 @@ def _as_of(policy: Policy, example: Example) -> Example:
 
 def _logprobs(host: AdaptedModel, rows: Sequence[PromptCompletion]) -> list[Tensor]:
     """Log-probs of each row's answer, by token [T], at temperature 1."""
-    from sdpo_solve.learner.choice import passes_of
+    from sdpo_solve.learner.passes_choice import passes_of
 
     logprobs_N = passes_of(host, LearnerOptions()).logprobs(rows, 1.0)
     return list(logprobs_N.cpu().double().split([row.n_targets for row in rows]))

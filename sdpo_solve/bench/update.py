@@ -253,11 +253,11 @@ def _prepare(host: AdaptedModel, size: Size) -> list[TokenizedExample]:
 
 def _gradients(host: AdaptedModel, examples: list[TokenizedExample], form: Form) -> dict[str, Tensor]:
     """One update's gradients, the teacher's pass included, with the learner's default sizes."""
-    from sdpo_solve.learner.choice import limits_of
     from sdpo_solve.learner.gradient import StudentPasses
     from sdpo_solve.learner.learner import loss_settings
     from sdpo_solve.learner.options import Options
     from sdpo_solve.learner.packing import PackedPasses
+    from sdpo_solve.learner.passes_choice import limits_of
     from sdpo_solve.learner.plain import plain_gradient
     from sdpo_solve.learner.teacher import teacher_mixture
 

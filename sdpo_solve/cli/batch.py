@@ -1,4 +1,4 @@
-"""The command `batch`: print the plan, run it with a display and a log, heed Ctrl-C, say how it ended."""
+"""The command `batch`: print the plan, run it with a display and a log, stop at Ctrl-C, print the result."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
     """The counts, the failed runs, and what to do next."""
     kept = f" ({result.kept} kept)" if result.kept else ""
     line = Text(f"{result.solved} solved", style="bold green")
-    line += Text(f" · {result.unsolved} unsolved · {len(result.failed)} failed · {result.stopped} stopped")
+    line += Text(f" · {result.unsolved} not solved · {len(result.failed)} failed · {result.stopped} stopped")
     console.print(line + Text(f" of {result.runs} runs{kept} in {clock(result.wall_s)}"))
     if result.busy:
         console.print(Text(f"busy: {busy_line(result.busy)}", style="dim"))

@@ -29,7 +29,7 @@ class WithModel(Options):
         return names.resolve(self.model or names.default_name()).path
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     Console(stderr=True, highlight=False).print(Text(line, style="dim"), soft_wrap=True)
 
 
@@ -61,7 +61,7 @@ def sampling(given: SamplingBench) -> None:
     size = bench.Size(
         given.samples, given.rows, given.max_tokens, given.rounds, given.engines, given.beside_load
     )
-    figures = bench.run(given.model_dir(), size, _say)
+    figures = bench.run(given.model_dir(), size, _print_line)
     _print(given.as_json, figures.record(), bench.page(figures))
 
 
@@ -74,7 +74,7 @@ def grading(given: GradingBench) -> None:
     """What Docker boxes cost: the same programs bare, in warm boxes, and with one `docker run` an attempt."""
     from sdpo_solve.bench import grading as bench
 
-    figures = bench.run(_say, given.rounds)
+    figures = bench.run(_print_line, given.rounds)
     _print(given.as_json, bench.as_record(figures), bench.page(figures))
 
 
@@ -97,7 +97,7 @@ def update(given: UpdateBench) -> None:
 
     size = bench.Size(given.attempts, given.question_tokens, given.feedback_tokens, given.answer_tokens)
     figures = bench.run(
-        given.model_dir(), _say, size=size, with_plain=not given.no_plain, n_rounds=given.rounds
+        given.model_dir(), _print_line, size=size, with_plain=not given.no_plain, n_rounds=given.rounds
     )
     _print(given.as_json, bench.as_record(figures), bench.page(figures))
 
@@ -132,7 +132,7 @@ def forgetting(given: ForgettingBench) -> None:
         given.run, given.sources, given.narrow(Selection), given.samples, given.version, given.sandbox
     )
     with only_reading():
-        figures = bench.run(request, _say)
+        figures = bench.run(request, _print_line)
     _print(given.as_json, bench.as_record(figures), bench.page(figures))
     raise typer.Exit(0 if figures.same_again == figures.again else 1)
 
@@ -177,7 +177,7 @@ def lesson(given: LessonBench) -> None:
     rows = bench.settings_of(given.settings.get("learner", {}), values)
     request = bench.Request(given.runs, given.references, tuple(rows), given.group_size, given.updates)
     with only_reading():
-        figures = bench.run(request, _say)
+        figures = bench.run(request, _print_line)
     _print(given.as_json, bench.as_record(figures), bench.page(figures))
 
 

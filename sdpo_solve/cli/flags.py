@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from sdpo_solve import engines, methods, sandboxes
+from sdpo_solve.cli.plain_help import PlainCommand
 from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
 from sdpo_solve.datasets import load
 from sdpo_solve.model import names as model_names
@@ -75,7 +76,7 @@ class Command:
     def add_to(self, app: typer.Typer) -> None:
         """Register it on an application."""
         epilog = "\n\n".join(["Examples:", *(f"sdpo-solve {example}" for example in self.examples)])
-        app.command(self.name, epilog=epilog)(self.call)
+        app.command(self.name, cls=PlainCommand, epilog=epilog)(self.call)
 
 
 def command(

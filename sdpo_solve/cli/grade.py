@@ -107,7 +107,7 @@ def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdic
     if verdict.solved:
         console.print(Text("solved", style="bold green"))
     else:
-        console.print(Text("unsolved", style="bold yellow"))
+        console.print(Text("not solved", style="bold yellow"))
         text = feedback.render(problem, Extracted(code), verdict, feedback.Options())
         console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
 
@@ -146,7 +146,7 @@ def check(given: CheckCommand) -> None:
 
 
 def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:
-    """Judge the reference; where it fails, its author sees what `grade` says, hidden tests included."""
+    """Judge the reference; where it fails, print the failure as `grade` does, hidden tests included."""
     n_visible = sum(test.visible for test in problem.tests)
     counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
     unfilled = [name for name in ("statement", "reference") if TODO in (getattr(problem, name) or "")]

@@ -181,7 +181,7 @@ def print_result(console: Console, progress: Progress, out: str) -> None:
     spent = f"{end.attempts} attempts, {end.tokens} tokens, {clock(end.wall_s)}"
     console.print()
     if end.discovery_time is None:
-        console.print(Text("unsolved", style="bold yellow") + Text(f" · {spent}"))
+        console.print(Text("not solved", style="bold yellow") + Text(f" · {spent}"))
     else:
         where = f" at attempt {end.discovery_time} · {CONFIRMED[end.confirmed]} · {spent}"
         console.print(Text("solved", style="bold green") + Text(where))

@@ -48,16 +48,16 @@ class SetupCommand(Options):
 @command(SetupCommand, "setup", "setup --no-model", "setup --language cpp", "setup --image full")
 def setup(given: SetupCommand) -> None:
     """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
-    say = _sayer(Console(highlight=False))
+    print_line = _printer(Console(highlight=False))
     full = ("python-full",) if given.image == "full" else ()
-    install.ensure_sandbox(say, dict.fromkeys(("python", *full, *given.language)))
+    install.ensure_sandbox(print_line, dict.fromkeys(("python", *full, *given.language)))
     if not given.no_model:
-        model = names.pull(given.model or names.default_name(), say)
-        say(f"model {model.name} is at {model.path}")
-    say("ready")
+        model = names.pull(given.model or names.default_name(), print_line)
+        print_line(f"model {model.name} is at {model.path}")
+    print_line("ready")
 
 
-def _sayer(console: Console) -> Callable[[str], None]:
+def _printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(Text(clean(text)), soft_wrap=True)
 
 
@@ -243,5 +243,5 @@ def list_models(given: ListCommand) -> None:
 @command(PullCommand, "model pull qwen2.5-coder-0.5b", name="pull")
 def pull_model(given: PullCommand) -> None:
     """Fetch the weights of a model, checked against their pinned hash. Does nothing where they are here."""
-    model = names.pull(given.model, _sayer(Console(stderr=True, highlight=False)))
+    model = names.pull(given.model, _printer(Console(stderr=True, highlight=False)))
     typer.echo(str(model.path))

@@ -1,6 +1,6 @@
 """The program: its commands, and what its exit codes mean.
 
-Exit codes: 0 solved or done, 1 unsolved, 2 the user's mistake, or a damaged journal where a
+Exit codes: 0 solved or done, 1 not solved, 2 the user's mistake, or a damaged journal where a
 command only reads it, 3 something missing on this machine, 4 the run failed, 70 a fault of this program (with
 its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended by SIGTERM.
 """
@@ -32,6 +32,7 @@ from sdpo_solve.cli import (
     show,
 )
 from sdpo_solve.cli.clean import clean as clean_command
+from sdpo_solve.cli.plain_help import PlainGroup
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import share_freed_memory
@@ -57,6 +58,7 @@ _ENDED = (130, 143)  # by SIGINT, by SIGTERM
 def _make_app() -> typer.Typer:
     app = typer.Typer(
         name="sdpo-solve",
+        cls=PlainGroup,
         help="Solve hard coding problems by learning from failed attempts at test time (SDPO).",
         epilog="\n\n".join(["Examples:", *(f"sdpo-solve {example}" for example in _EXAMPLES)]),
         no_args_is_help=True,
@@ -67,7 +69,7 @@ def _make_app() -> typer.Typer:
     for command in _COMMANDS:
         command.add_to(app)
     for name, (text, commands) in _BELOW.items():
-        group = typer.Typer(no_args_is_help=True, help=text)
+        group = typer.Typer(cls=PlainGroup, no_args_is_help=True, help=text)
         for command in commands:
             command.add_to(group)
         app.add_typer(group, name=name)
@@ -102,7 +104,7 @@ _OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
     share_freed_memory()
-    end_on_signals(_say_interrupted)
+    end_on_signals(_print_interrupted)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without UTF-8 lacks × and –
@@ -124,7 +126,7 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # whoever read our output has seen enough
         code = _output_closed()
-    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which would say "unsolved"
+    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which means "not solved"
         if not isinstance(exc.__context__, BrokenPipeError):
             if exc.code in _ENDED:
                 end_at_once(int(exc.code))
@@ -140,12 +142,12 @@ def main() -> None:
             _complain("this is a fault of sdpo-solve; please report it with the lines above")
             code = 70
     if code in _ENDED:  # typer turns most interrupts into the first itself
-        _say_interrupted(code)
+        _print_interrupted(code)
         end_at_once(code)
     sys.exit(code)
 
 
-def _say_interrupted(code: int) -> None:
+def _print_interrupted(code: int) -> None:
     if code == 130:
         keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
         _complain("interrupted" + "; the same command goes on from the last whole group" * keeps)

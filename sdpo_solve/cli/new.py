@@ -1,4 +1,4 @@
-"""The command `new`: the file of a problem to fill in. `check` says what is missing until it is whole."""
+"""The command `new`: the file of a problem to fill in. `check` lists what is missing."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def run(given: RunCommand) -> None:
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
     solved = outcome.status is OutcomeStatus.SOLVED
     if not solved:
-        print_unsolved(console, run, plan)
+        print_failures(console, run, plan)
     if before is not None:
         console.print(
             Text("this run was finished before; more --attempts, another --seed or --out go on", style="dim")
@@ -96,10 +96,10 @@ def run(given: RunCommand) -> None:
     raise typer.Exit(0 if solved else 1)
 
 
-# -- unsolved ------------------------------------------------------------------------------------------------
+# -- not solved ----------------------------------------------------------------------------------------------
 
 
-def print_unsolved(console: Console, run: build.Run, plan: Plan) -> None:
+def print_failures(console: Console, run: build.Run, plan: Plan) -> None:
     """What the attempts failed at, the best of them, and what to try next."""
     history = run.journal.history
     failures = Counter(map(failure_of, history)).most_common()
@@ -142,7 +142,7 @@ def next_steps(history: Sequence[Attempt], run: build.Run, plan: Plan) -> list[t
         share = f"{n_cut} of {len(history)} answers were cut off"
         steps.append((f"--max-tokens {2 * run.spec.max_tokens}", f"{share} (a run of its own)"))
     steps.append((f"--attempts {2 * plan.run.attempts}", "this run goes on"))
-    if getattr(options, "feedback_attempts", None) == 0:
+    if getattr(options, "feedback_attempts", None) == 0 and not getattr(options, "feedback_share", 0):
         n = max(1, getattr(options, "group_size", 8) // 8)
         setting = f"--set {plan.run.method}.feedback_attempts={n}"
         steps.append((setting, "some attempts see what failed before (a run of its own)"))

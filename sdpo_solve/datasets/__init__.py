@@ -1,4 +1,4 @@
-"""Datasets: files of problems, ours and those of benchmarks, as `Problem` records. One format, one file.
+"""Datasets: problem files of this program and of benchmarks, as `Problem` records. One format, one file.
 
 May import `grading`, `sandboxes` and the ground. Read `load.py` (from a source as written to problems),
 `selection.py` (which of them are taken), `_rows.py` (rows of a file), `problem_json.py` (the project's own

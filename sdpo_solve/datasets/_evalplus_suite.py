@@ -17,7 +17,7 @@ from sdpo_solve.types import Checker, Program
 
 
 class NoSuite(ValueError):
-    """The text is not of this form; the message says in what."""
+    """The text is not of this form; the message names the difference."""
 
 
 @dataclass(frozen=True, slots=True)

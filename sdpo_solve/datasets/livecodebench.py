@@ -114,18 +114,20 @@ def to_problem(row: FileRow) -> Problem:
     if kinds not in ({"stdin"}, {"functional"}):
         types = ", ".join(sorted(kinds)) or "no tests"
         raise ProblemError(f"{place}: tests are of type {types}; expected all stdin or all functional")
-    functional = kinds == {"functional"}
-    case = _functional_case if functional else _stdin_case
+    kind = Kind.FUNCTION if kinds == {"functional"} else Kind.STDIN
     return Problem(
         id=safe_id(fields["question_id"], place),
         statement=fields["question_content"],
-        kind=Kind.FUNCTION if functional else Kind.STDIN,
+        kind=kind,
         tests=(
-            *(case(test, True, f"{place}: public_test_cases[{n}]") for n, test in enumerate(public)),
-            *(case(test, False, f"{place}: private_test_cases[{n}]") for n, test in enumerate(private)),
+            *(_case(test, True, kind, f"{place}: public_test_cases[{n}]") for n, test in enumerate(public)),
+            *(
+                _case(test, False, kind, f"{place}: private_test_cases[{n}]")
+                for n, test in enumerate(private)
+            ),
         ),
-        entry_point=_entry_point(row) if functional else None,
-        starter_code=(fields["starter_code"].rstrip() or None) if functional else None,
+        entry_point=_entry_point(row) if kind is Kind.FUNCTION else None,
+        starter_code=(fields["starter_code"].rstrip() or None) if kind is Kind.FUNCTION else None,
         limits=LIMITS,
         checker=Checker("livecodebench", finding(fields).tolerance),
         preamble=PREAMBLE,
@@ -203,11 +205,9 @@ def _tests(data: object, place: str, field: str) -> list[dict[str, str]]:
     return data
 
 
-def _stdin_case(test: Mapping[str, str], visible: bool, place: str) -> TestCase:
-    return TestCase(test["input"], test["output"], visible)
-
-
-def _functional_case(test: Mapping[str, str], visible: bool, place: str) -> TestCase:
+def _case(test: Mapping[str, str], visible: bool, kind: Kind, place: str) -> TestCase:
+    if kind is Kind.STDIN:
+        return TestCase(test["input"], test["output"], visible)
     lines = test["input"].rstrip("\n").split("\n")
     args = [parse_json(line, place, f"input line {number}") for number, line in enumerate(lines, 1)]
     return TestCase(args, parse_json(test["output"], place, "output"), visible)

@@ -1,4 +1,4 @@
-"""Problems from sources as a user writes them: `SCHEME:REST` for a format by name, else our own files.
+"""Problems from sources: `SCHEME:REST` for a format by name, else problem files of this program.
 
 Which of a source's problems are taken is decided in `selection.py`, how they are read in the formats.
 """
@@ -16,7 +16,7 @@ from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.types import Problem
 
-# Endings of files that hold rows of a benchmark and not one of our problems.
+# Endings of files that hold rows of a benchmark and not a problem of this program.
 _ROWS = (".jsonl", ".gz", ".parquet")
 
 
@@ -53,7 +53,7 @@ def candidates(source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidat
 
 
 def _recognised(path: Path) -> type[Format] | None:
-    """The format whose columns the first row of a file has; None for a file that may be one of our own.
+    """The format whose columns the first row of a file has; None for one that may be a problem file.
 
     Raises ConfigError that lists the columns and the known formats for rows of no known form.
     """

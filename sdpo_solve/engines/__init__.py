@@ -23,7 +23,7 @@ from sdpo_solve.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """What an engine may be built from. What is dear is a callable: only an engine that needs it asks."""
+    """What an engine may be built from. What is expensive is a callable, called where needed."""
 
     host: Callable[[], PolicyHost] | None
     """The weights in this process, shared with the learner; None for a run without a model."""

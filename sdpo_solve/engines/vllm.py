@@ -315,7 +315,7 @@ def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dic
 
 
 def lora_rank(rank: int) -> int:
-    """The next rank that vLLM knows.
+    """The next LoRA rank that vLLM supports.
 
     Raises ConfigError above the largest.
     """

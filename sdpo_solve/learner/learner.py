@@ -19,7 +19,6 @@ from torch import Tensor
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner import checkpoint, teacher
-from sdpo_solve.learner.choice import choose, limits_of
 from sdpo_solve.learner.examples import Replay, TokenizedExample, TokenizedGroup, tokenize
 from sdpo_solve.learner.gradient import Step, StudentPasses
 from sdpo_solve.learner.health import Decision, Health, group_vitals
@@ -27,6 +26,7 @@ from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.options import EMA_RATE, Options
 from sdpo_solve.learner.packing import PackedPasses
+from sdpo_solve.learner.passes_choice import choose, limits_of
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update

@@ -7,7 +7,7 @@ row. Gradients are exact: those that reach the prefix's keys and values are summ
 backward pass through the prefix follows (`gradient.py`).
 
 Knows causal LMs that take transformers' attention interface, and no losses. Whether they do is checked first
-(`choice.py`).
+(`passes_choice.py`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 May import `learner`, `sandboxes`, `model` and the ground. Read `prompts.py` (every prompt of a run), then
 `sdpo.py`; `best_of_k.py` and `multi_turn.py` are the baselines.
 
-A method is one file: its `Options`, a class below `MethodPlugin` and `PLUGIN = TheClass`. The module's name
-is the option name, with `_` for `-`. This file holds what every method is built from; it knows none of them.
+A method is one file: its `Options`, a class below `MethodPlugin` and `PLUGIN = TheClass`. The module's
+name, with `-` for `_`, is the option name. This file holds what every method is built from, and names none.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class MethodPlugin(Method, ABC):
         return [policy] * len(prompts_G)
 
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
-        """The attempt as the learner sees it; without a teacher, unless a method says otherwise."""
+        """The attempt as the learner sees it; without a teacher, unless a method overrides it."""
         return Example(attempt.sample, None, float(attempt.verdict.solved))
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:

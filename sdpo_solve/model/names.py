@@ -61,7 +61,9 @@ def default_name() -> str:
 
 def available() -> list[ModelInfo]:
     """The models known by name, and whether each is on this disk. Any other hub id or directory works too."""
-    known = [ModelInfo(x.name, "embedded", x.size_mb, is_whole(x.directory)) for x in wheels.known()]
+    known = [
+        ModelInfo(x.name, "embedded", x.size_mb, is_whole(x.directory)) for x in wheels.embedded_models()
+    ]
     hub = [ModelInfo(name, "hub", mb, _hub_snapshot(name) is not None) for name, mb in _HUB_SIZES_MB.items()]
     return known + hub
 

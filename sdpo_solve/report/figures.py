@@ -108,7 +108,7 @@ class GroupRate:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a report says."""
+    """The content of a report."""
 
     options: ReportOptions
     shared: SharedFacts
@@ -290,7 +290,7 @@ def _by_difficulty(
 
 
 def _chosen_points(arms: Mapping[str, Sequence[RunRecord]], axis: Axis) -> tuple[float, ...]:
-    """Powers of four (attempts) or of ten (tokens, seconds), and the last whole x that each arm knows."""
+    """Powers of four (attempts) or of ten (tokens, seconds), and the last whole x of each arm."""
     ends = {float(math.floor(end(arm))) for runs in arms.values() if (arm := arm_of(runs, axis)) is not None}
     base = 4 if axis is Axis.ATTEMPTS else 10
     powers = [float(base**n) for n in range(12) if base**n < max(ends, default=1.0)]
@@ -305,7 +305,7 @@ def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[st
     failed = sum(len(runs) for runs in cohort.failed.values())
     if failed:
         n = plural(failed, "run")
-        notices.append(f"{n} failed; neither solved nor unsolved, left out of every rate.")
+        notices.append(f"{n} failed; in no rate, neither as solved nor as not solved.")
     unfinished = sum(run.status is RunStatus.UNFINISHED for run in cohort.runs)
     if unfinished:
         notices.append(f"{plural(unfinished, 'run')} not finished; counted as far as they have come.")

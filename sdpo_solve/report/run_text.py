@@ -46,7 +46,7 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
     written = locked(run.run_dir / FILE_NAME for run in found.runs)
     for run in found.runs:
         limit, n = run.header.attempts_limit, len(run.attempts)
-        status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))
+        status = Text(run.status.shown, style=_STATUS_STYLES.get(run.status, ""))
         if run.run_dir / FILE_NAME in (written or ()):
             status = Text("running", style="bold")
         elif run.first is not None:
@@ -58,7 +58,7 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
         attempts = f"{n}/{limit}" if limit else str(n)
         table.add([name, status, attempts, clock(run.elapsed_s), _ago(run.last_event_time)])
     damaged = [Text(clean(error.short), style="red", overflow="fold") for error in found.damaged]
-    counts = Counter(str(row[1].plain.split()[0]) for row in table.rows)
+    counts = Counter(row[1].plain.partition(" at ")[0] for row in table.rows)
     totals = Text(" · ".join(f"{n} {status}" for status, n in counts.most_common()), style="bold")
     parts: list[RenderableType] = [totals, table] if found.runs else []
     return Group(*parts, *damaged)
@@ -127,7 +127,7 @@ def _program(attempt: AttemptEvent) -> RenderableType:
 def summary_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Name and value of each line that sums a run up."""
     first = run.first
-    outcome = f"solved at attempt {first.index}, {CONFIRMED[run.confirmed]}" if first else run.status.value
+    outcome = f"solved at attempt {first.index}, {CONFIRMED[run.confirmed]}" if first else run.status.shown
     yield "outcome", f"{outcome}: {run.error}" if run.error else outcome
     yield "spent", f"{len(run.attempts)} attempts, {run.n_tokens} tokens, {clock(run.elapsed_s)}"
     yield "run", f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.model or 'unknown model'}"

@@ -37,7 +37,12 @@ class RunStatus(StrEnum):
     UNFINISHED = "unfinished"
     """No end in its journal: it is running, or was stopped and can be resumed."""
     FAILED = "failed"
-    """A part broke: neither solved nor unsolved, left out of every rate."""
+    """A part broke: left out of every rate."""
+
+    @property
+    def shown(self) -> str:
+        """The status in running text."""
+        return "not solved" if self is RunStatus.UNSOLVED else self.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _by_difficulty(report: Report) -> Section:
 
 
 def summary(report: Report) -> Section:
-    """One row an arm: successes, and discovery at three points, one of them the last that every arm knows."""
+    """One row an arm: successes, and discovery at three points, one of them the last of every arm."""
     points = [rate.x for rate in next(iter(report.rates.values()), ())]
     known = [n for n in range(len(points)) if not any(math.isnan(r[n].y) for r in report.rates.values())]
     picked = dict.fromkeys([0, len(points) - 1, *known[-1:], len(points) // 2] if points else [])

@@ -191,7 +191,7 @@ def _grew(key: str, old: Any, new: Any) -> bool:
 
 
 def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """A stored configuration with the defaults of options that are newer, and with today's names."""
+    """A stored configuration with the defaults of options that are newer, and with current names."""
     defaults = RunOptions().model_dump(mode="json", exclude={"settings"})
     options = {**defaults, **_BEFORE_THE_OPTION, **config.get("options", {})}
     parts = dict(config.get("parts", {}))

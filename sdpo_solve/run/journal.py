@@ -2,8 +2,9 @@
 
 Events: run_started, prompt, attempt, group, update, run_failed, run_finished (and what other rooms add
 through `note`, which reaches listeners but not the file). The attempts of a group are written together with
-the `group` event that closes them; an `update` event commits the policy directory of its version. Only a torn
-last line is forgiven. The journal decides nothing: what to sample, and when to stop, is the loop's business.
+the `group` event that closes them; an `update` event commits the policy directory of its version. An
+incomplete last line is ignored. The journal decides nothing: what to sample, and when to
+stop, is decided in the loop.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class RunStarted(Record):
 
     @property
     def is_named(self) -> bool:
-        """Whether it says which run this is; the header of a journal that just begins may not."""
+        """Whether it identifies the run; the header of a journal that just begins may not."""
         return bool(self.problem and self.method and self.seed is not None)
 
     @property

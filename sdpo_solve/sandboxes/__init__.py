@@ -46,7 +46,7 @@ class SandboxPlugin(Sandbox, ABC):
 
 
 def toolchain(sandbox: Sandbox, language: str) -> languages.Toolchain:
-    """The language as the sandbox has it; what is known of it in general where the sandbox does not tell."""
+    """The language's toolchain in the sandbox; only its title where the sandbox records none."""
     known = getattr(sandbox, "toolchain", None)
     return known or languages.Toolchain(languages.get(language).title)
 

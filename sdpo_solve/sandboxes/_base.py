@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from sdpo_solve.config import Options
-from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError, one_line
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
 from sdpo_solve.sandboxes._box import Box, BoxLost, Caps, Layout, infrastructure_fault
@@ -148,7 +148,7 @@ class PooledSandbox(SandboxPlugin):
                 return box.results_of_crash()
 
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
-        """Wait until the pool is full; false when that takes longer. Nobody has to wait; figures want to."""
+        """Wait until the pool is full; false when that takes longer. For measurements; runs need not wait."""
         return self._usual_pool().wait_ready(timeout_s)
 
     def close(self) -> None:
@@ -184,8 +184,3 @@ class PooledSandbox(SandboxPlugin):
                 n_ready = self.options.boxes_ready if usual else min(1, self.options.boxes_ready)
                 self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)
             return self._pools[key]
-
-
-def one_line(exc: BaseException) -> str:
-    """An exception's text on one line, at most 300 characters."""
-    return " ".join(str(exc).split())[:300] or type(exc).__name__

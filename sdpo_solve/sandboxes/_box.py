@@ -82,7 +82,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class BoxEnd:
-    """What the backend knows of a box that fell silent."""
+    """The backend's facts about a box that stopped answering."""
 
     engine_answers: bool
     removed_from_outside: bool

@@ -19,8 +19,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox, one_line
+from sdpo_solve.errors import PrerequisiteError, one_line
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
 from sdpo_solve.sandboxes.images import image_tag, setup_command
 from sdpo_solve.sandboxes.languages import Language

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker
-from sdpo_solve.sandboxes._base import PooledSandbox, one_line
+from sdpo_solve.sandboxes._base import PooledSandbox
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
 from sdpo_solve.sandboxes.docker import (
     DockerSandbox,

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from sdpo_solve.engines.hf import HfEngine
 from sdpo_solve.engines.hf import Options as EngineOptions
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.learner.choice import choose
 from sdpo_solve.learner.examples import TokenizedExample, tokenize
 from sdpo_solve.learner.learner import LoraLearner
 from sdpo_solve.learner.loss import distillation_loss
 from sdpo_solve.learner.options import Options
 from sdpo_solve.learner.packing import PackedPasses
+from sdpo_solve.learner.passes_choice import choose
 from sdpo_solve.learner.plain import PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.capability import Level, capability_of

@@ -21,7 +21,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One sampled token. `log_ratio` = log teacher - log student, nats: positive where the teacher likes it.
+    """One sampled token. `log_ratio` = log teacher - log student, nats: positive: the teacher's is larger.
 
     `text` may be empty where several tokens make one character; the last of them has it.
     """

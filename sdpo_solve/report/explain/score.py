@@ -18,11 +18,11 @@ from sdpo_solve.config import Options, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner import teacher as teachers
 from sdpo_solve.learner.checkpoint import TEACHER_FILE
-from sdpo_solve.learner.choice import choose, passes_of
 from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.learner.packing import PackedPasses, PromptCompletion
+from sdpo_solve.learner.passes_choice import choose, passes_of
 from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model.adapted import AdaptedModel, read_tensors

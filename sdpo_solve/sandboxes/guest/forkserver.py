@@ -39,7 +39,7 @@ own["main"](job)
 
 
 class ForkServer:
-    """Starts the process, and asks it for forks. Raises OSError or RuntimeError when it is gone."""
+    """Starts the process, and requests forks from it. Raises OSError or RuntimeError when it is gone."""
 
     def __init__(self, environment: dict[str, str], launcher: CodeType, values: CodeType) -> None:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the runner adopts the forks
