@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from pydantic import Field
 from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve import methods
-from sdpo_solve.cli.flags import command
-from sdpo_solve.config import OUTPUT, Flag, Options
+from sdpo_solve.cli.flags import WithJson, command
+from sdpo_solve.config import OUTPUT, Flag
 from sdpo_solve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from sdpo_solve.report.runs import AttemptRow, RunRecord
 
 
-class ExplainCommand(Options):
+class ExplainCommand(WithJson):
+    panel = ""
     run: Annotated[Path, Flag(metavar="RUN", is_argument=True)] = Field(
         description="a run's directory, or one that holds one run"
     )
@@ -49,7 +52,7 @@ def explain(given: ExplainCommand) -> None:
     if given.attempt is not None and (given.update is not None or given.no_model):
         raise ConfigError("--attempt stands alone: it says which update, and it needs the model")
     with only_reading():
-        _explain(given, Console(highlight=False))
+        _explain(given, Console(stderr=given.as_json, highlight=False))
 
 
 def _explain(given: ExplainCommand, console: Console) -> None:
@@ -59,6 +62,7 @@ def _explain(given: ExplainCommand, console: Console) -> None:
     run's model is not on this disk.
     """
     from sdpo_solve.report.explain import html, policies, text
+    from sdpo_solve.report.files import plain_record
     from sdpo_solve.report.run_text import diff_text
     from sdpo_solve.report.runs import load_run, one_run_dir
 
@@ -82,6 +86,9 @@ def _explain(given: ExplainCommand, console: Console) -> None:
         console.print(
             Text("this run learned nothing from a teacher: there are no tokens to explain", style="dim")
         )
+    if given.as_json:
+        record = {"stages": stages, "changes": [str(diff) for diff in diffs], "signals": signals}
+        typer.echo(json.dumps(plain_record(record)))
     if given.html is not None:
         html.write_page(run, stages, [str(diff) for diff in diffs], signals, given.html)
         Console(stderr=True, highlight=False).print(Text(f"written: {given.html}"), soft_wrap=True)

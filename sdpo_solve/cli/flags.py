@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import typer
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from sdpo_solve import engines, methods, sandboxes
-from sdpo_solve.cli.plain_help import PlainCommand
 from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
 from sdpo_solve.datasets import load
 from sdpo_solve.model import names as model_names
@@ -60,6 +60,44 @@ class WithRuntime(Options):
     runtime: Annotated[str | None, Flag(sets="sandbox.runtime")] = Field(
         None, description="Docker's OCI runtime, such as runsc for gVisor; means --sandbox docker"
     )
+
+
+# -- plain help ----------------------------------------------------------------------------------------------
+
+
+class _PlainArgument(TyperArgument):
+    """An argument that `--help` calls PROBLEM, where typer has `{PROBLEM}` and its type, `<str>`, besides."""
+
+    def display_type_rich(self, ctx: Any) -> str:
+        return ""
+
+    def get_usage_pieces(self, ctx: Any) -> list[str]:
+        return [self.display_name_raw if self.required else f"[{self.display_name_raw}]"]
+
+
+class PlainCommand(TyperCommand):
+    """A command with plain help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters as typer makes them, arguments and switches shown plainly."""
+        return _plain(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands with plain help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters as typer makes them, switches shown plainly."""
+        return _plain(super().get_params(ctx))
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    for one in parameters:
+        if isinstance(one, TyperArgument):
+            one.__class__ = _PlainArgument  # typer offers no way to name the class of an argument
+        elif isinstance(one, TyperOption) and one.is_flag and one.metavar is None:
+            one.metavar = ""
+    return parameters
 
 
 # -- commands ------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class SandboxTrial(Options):
     )
 
 
-class DoctorCommand(WithRuntime, SandboxTrial):
+class DoctorCommand(WithJson, WithRuntime, SandboxTrial):
     panel = ""
     model: str | None = Field(None, description="model to look for (default: the default model)")
     sandbox: bool = Field(False, description="judge every honest and hostile program in the sandbox")
@@ -95,16 +95,20 @@ def doctor(given: DoctorCommand) -> None:
     Exit code 3: something is missing. With --sandbox, what the sandbox makes of each program; exit code 1:
     one went wrong.
     """
-    console = Console(highlight=False)
-    if given.sandbox:
-        raise typer.Exit(0 if try_sandbox(given, console) else 1)
-    if given.settings or given.only or given.backend != "auto":
+    console = Console(stderr=given.as_json, highlight=False)
+    if not given.sandbox and (given.settings or given.only or given.backend != "auto"):
         raise ConfigError("--backend, --runtime, --only and --set go with --sandbox")
-    raise typer.Exit(0 if examine(given.model or names.default_name(), console) else 3)
+    if given.sandbox:
+        record = try_sandbox(given, console)
+    else:
+        record = examine(given.model or names.default_name(), console)
+    if given.as_json:
+        typer.echo(json.dumps(record))
+    raise typer.Exit(0 if record["ok"] else 1 if given.sandbox else 3)
 
 
-def examine(model: str, console: Console) -> bool:
-    """Print what is here and what is missing; true where nothing is."""
+def examine(model: str, console: Console) -> dict[str, Any]:
+    """Print what is here and what is missing, and return it as plain data; `ok`: nothing is missing."""
     checks = [*install.check_machine(), _check_model(model)]
     for check in checks:
         bad = Text("✗ ", style="red") if check.needed else Text("– ", style="dim")
@@ -113,27 +117,37 @@ def examine(model: str, console: Console) -> bool:
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
     console.print("\nwhat this program keeps; 'sdpo-solve clean' removes it")
-    print_kept(list_kept(Path("runs")), console)
+    kept = list_kept(Path("runs"))
+    print_kept(kept, console)
     path = names.config_dir(model)
-    supported = path is None or _print_model(model, path, console)
-    return supported and all(check.ok or not check.needed for check in checks)
+    supported, found = path is None, None
+    if path is not None:
+        found = _print_model(model, path, console)
+        supported = found["level"] != "none"
+    return {
+        "ok": supported and all(check.ok or not check.needed for check in checks),
+        "checks": [asdict(check) for check in checks],
+        "kept": [{"kind": one.kind, "name": one.name, "n_bytes": one.n_bytes} for one in kept],
+        "model": found,
+    }
 
 
-def _print_model(name: str, path: Path, console: Console) -> bool:
-    """What can be done with the model, and what it takes in memory; false where it is not supported."""
+def _print_model(name: str, path: Path, console: Console) -> dict[str, Any]:
+    """What can be done with the model, and what it takes in memory, printed and returned as plain data."""
     can = capability_of(read_config(path))
     console.print(
         Text(f"\n{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")), soft_wrap=True
     )
-    for note in (*can.notes, *notes_of(path)):
+    notes = [*can.notes, *notes_of(path)]
+    for note in notes:
         console.print(Text(f"  {note}"), soft_wrap=True)
-    if can.level is Level.NONE:
-        return False
-    _print_memory(name, path, console)
-    return True
+    found = {"name": name, "level": can.level.name.lower(), "reason": can.reason, "notes": notes}
+    estimates = [] if can.level is Level.NONE else _print_memory(name, path, console)
+    in_all = [{"total_mb": one.total_mb, "fits": one.fits} for one in estimates]
+    return {**found, "memory": [asdict(one) | more for one, more in zip(estimates, in_all, strict=True)]}
 
 
-def _print_memory(name: str, path: Path, console: Console) -> None:
+def _print_memory(name: str, path: Path, console: Console) -> list[memory.Estimate]:
     """What the model would take for each engine, and whether that fits here; nothing is loaded."""
     size = memory.size_of(path)
     gpu_mb = memory.gpu_memory_mb()
@@ -159,6 +173,7 @@ def _print_memory(name: str, path: Path, console: Console) -> None:
             verdict = Text(f"{here}: fits", "green") if estimate.fits else Text(f"{here}: too much", "yellow")
         console.print(Text(f"\n{estimate.title}: ") + verdict, soft_wrap=True)
         console.print(table)
+    return estimates
 
 
 def _check_model(name: str) -> install.Check:
@@ -170,8 +185,10 @@ def _check_model(name: str) -> install.Check:
     return install.Check("model", True, f"{model.name} at {model.path}", "")
 
 
-def try_sandbox(given: SandboxTrial, console: Console) -> bool:
-    """Judge honest and hostile programs in the sandbox; true where all went as they must and nothing is left.
+def try_sandbox(given: SandboxTrial, console: Console) -> dict[str, Any]:
+    """Judge honest and hostile programs in the sandbox, print and return what became of them.
+
+    `ok`: all went as they must and nothing is left.
 
     Raises UserError for an unknown sandbox or program, PrerequisiteError where the sandbox cannot be started,
     SandboxError where it breaks.
@@ -185,7 +202,8 @@ def try_sandbox(given: SandboxTrial, console: Console) -> bool:
         console.print(_trial_line(result), soft_wrap=True)
 
     with Parts(plan) as parts:
-        console.print(Text(f"{parts.sandbox.identity()}: {len(chosen)} programs"), soft_wrap=True)
+        identity = parts.sandbox.identity()
+        console.print(Text(f"{identity}: {len(chosen)} programs"), soft_wrap=True)
         results = selfcheck.run(parts.judge(), chosen, show, at_a_time=given.at_a_time)
     left = sorted(selfcheck.traces() - before)
     for kind, outcome in ((True, "honest programs were solved"), (False, "hostile programs were refused")):
@@ -196,7 +214,18 @@ def try_sandbox(given: SandboxTrial, console: Console) -> bool:
     console.print(
         Text(f"left behind: {', '.join(left) or 'nothing'}", style="red" if left else "green"), soft_wrap=True
     )
-    return all(result.ok for result in results) and not left
+    programs = [
+        {
+            "name": result.trial.name,
+            "honest": result.trial.honest,
+            "status": result.failure.status.value if result.failure else "solved",
+            "ok": result.ok,
+            "wall_s": result.wall_s,
+        }
+        for result in results
+    ]
+    ok = all(result.ok for result in results) and not left
+    return {"ok": ok, "sandbox": identity, "programs": programs, "left_behind": left}
 
 
 def _trial_line(result: selfcheck.TrialResult) -> Text:

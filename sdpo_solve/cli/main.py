@@ -32,7 +32,7 @@ from sdpo_solve.cli import (
     show,
 )
 from sdpo_solve.cli.clean import clean as clean_command
-from sdpo_solve.cli.plain_help import PlainGroup
+from sdpo_solve.cli.flags import PlainGroup
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
 from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
 from sdpo_solve.model.cpu import share_freed_memory

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import typer
 from pydantic import Field
 from rich.console import Console
 
-from sdpo_solve.cli.flags import command
-from sdpo_solve.config import Flag, Options
+from sdpo_solve.cli.flags import WithJson, command
+from sdpo_solve.config import Flag
 from sdpo_solve.errors import ConfigError
 
 
-class ShowCommand(Options):
+class ShowCommand(WithJson):
+    panel = ""
     sources: Annotated[tuple[Path, ...], Flag(metavar="DIR", is_argument=True)] = Field(
         (Path("runs"),), description="a directory that holds runs, one run, or two runs to compare"
     )
@@ -28,6 +31,7 @@ class ShowCommand(Options):
     ShowCommand,
     "show runs",
     "show runs/first --follow",
+    "show runs/first --json",
     "show runs/first/inc/sdpo",
     "show runs/first/inc/sdpo --attempt 3",
     "show runs/first/inc/sdpo runs/first/inc/best-of-k",
@@ -47,8 +51,12 @@ def show(given: ShowCommand) -> None:
         raise ConfigError("show takes one directory, or two runs to compare, without --attempt and --follow")
     if given.follow and given.attempt:
         raise ConfigError("--attempt and --follow: give one of them")
+    if given.follow and given.as_json:
+        raise ConfigError("--follow and --json: give one of them")
     with only_reading():
-        if given.follow:
+        if given.as_json:
+            typer.echo(json.dumps(_as_json(given)))
+        elif given.follow:
             watch(first, console)
         elif others:
             one, other = (runs.load_run(one_run_dir(source)) for source in given.sources)
@@ -63,3 +71,20 @@ def show(given: ShowCommand) -> None:
                 if attempt is None
                 else run_text.attempt_text(run, attempt)
             )
+
+
+def _as_json(given: ShowCommand) -> dict[str, Any]:
+    """What is printed as one object: a list of runs, an attempt, or the story of one run or of two."""
+    from sdpo_solve.report import files, runs
+
+    first, *others = given.sources
+    if not others and given.attempt is None and len(runs.find_run_dirs([first])) != 1:
+        found = runs.read_runs([first])
+        damaged = [error.short for error in found.damaged]
+        return {"runs": [files.run_summary(run) for run in found.runs], "damaged": damaged}
+    records = [runs.load_run(runs.one_run_dir(source)) for source in given.sources]
+    if given.attempt is not None:
+        attempt: dict[str, Any] = files.plain_record(runs.read_attempt(records[0], given.attempt))
+        return attempt
+    stories = [files.run_story(record) for record in records]
+    return {"runs": stories} if others else stories[0]

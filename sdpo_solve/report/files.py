@@ -10,8 +10,11 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
+from sdpo_solve.report.runs import RunRecord, read_attempt
 from sdpo_solve.report.sections import Section, answer, sections, shared_facts, summary
 from sdpo_solve.sanitize import clean
 
@@ -26,6 +29,38 @@ def as_json(report: Report) -> dict[str, Any]:
     """The report as plain data; NaN and infinity, which JSON has not, are null."""
     plain: dict[str, Any] = _plain(asdict(report))
     return plain
+
+
+def plain_record(record: object) -> Any:
+    """Dataclasses and pydantic models as plain data; NaN and infinity are null."""
+    return _plain(to_jsonable_python(record))
+
+
+def run_summary(run: RunRecord) -> dict[str, Any]:
+    """What a list of runs shows of one, as plain data; `discovery_time`: the first solving attempt."""
+    return {
+        "run_dir": str(run.run_dir),
+        "problem": run.problem,
+        "arm": run.arm,
+        "seed": run.seed,
+        "model": run.header.model,
+        "status": run.status.value,
+        "error": run.error,
+        "discovery_time": run.first.index if run.first else None,
+        "confirmed": run.confirmed,
+        "n_attempts": len(run.attempts),
+        "attempts_limit": run.header.attempts_limit,
+        "n_tokens": run.n_tokens,
+        "elapsed_s": run.elapsed_s,
+        "last_event_time": run.last_event_time,
+    }
+
+
+def run_story(run: RunRecord) -> dict[str, Any]:
+    """One run with its attempts (without their texts), its updates and the solution."""
+    solution = read_attempt(run, run.first.index).code if run.first else None
+    rows = {"attempts": plain_record(run.attempts), "updates": plain_record(run.updates)}
+    return {**run_summary(run), **rows, "solution": solution}
 
 
 def _plain(node: Any) -> Any:

@@ -149,6 +149,10 @@ def test_doctor_says_what_a_model_takes_and_whether_it_fits(place: Place) -> Non
     assert "this machine's memory, engine hf:" in said
     assert "one GPU for vLLM and the learner:" in said
     assert "GB here: fits" in said
+    record = json.loads(place("doctor", "--model", str(place.path / "tiny"), "--json").stdout)
+    assert record["model"]["level"] in ("learns", "samples")
+    assert record["model"]["memory"][0]["fits"] is True
+    assert all(check["ok"] or not check["needed"] for check in record["checks"]) is record["ok"]
 
 
 @pytest.mark.parametrize("flags", [("--sandbox", "docker"), ("--runtime", "runsc")], ids=" ".join)

@@ -38,6 +38,16 @@ def test_an_unsolved_run_says_why_and_what_to_try(folder: Path) -> None:
     assert max(map(len, result.output.splitlines())) <= 80
 
 
+def test_feedback_attempts_are_no_hint_where_feedback_share_is_set(folder: Path) -> None:
+    texts = ["no code"] * 4
+    flags = ("--attempts", "4", "--group-size", "2", "--set", "sdpo.feedback_share=0.5")
+    result = run(folder, texts, *flags)
+    assert result.exit_code == 1, result.output
+    assert "not solved" in result.output
+    assert "--attempts 8" in result.output
+    assert "feedback_attempts" not in result.output
+
+
 def test_json_holds_the_program_that_solved(folder: Path) -> None:
     program = "```python\nprint(0)\n```"
     result = run(folder, ["no", program], "--method", "best-of-k", "--group-size", "1", "--json")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -43,6 +44,29 @@ def test_json_alone_is_on_standard_output(place: Path) -> None:
     assert "written: r.html" in result.stderr
 
 
+def test_json_holds_what_show_and_explain_print(place: Path) -> None:
+    def record(*words: str) -> dict[str, Any]:
+        result = CliRunner().invoke(app, [*words, "--json"])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    listed = record("show", "runs")
+    assert {(run["arm"], run["status"], run["discovery_time"]) for run in listed["runs"]} == {
+        ("sdpo", "solved", 6),
+        ("best-of-k", "unsolved", None),
+    }
+    assert listed["damaged"] == []
+    story = record("show", "runs/first/inc/sdpo")
+    assert (len(story["attempts"]), len(story["updates"])) == (8, 1)
+    assert story["solution"] == record("show", "runs/first/inc/sdpo", "--attempt", "6")["code"]
+    both = record("show", "runs/first/inc/sdpo", "runs/first/inc/best-of-k")["runs"]
+    assert [run["arm"] for run in both] == ["sdpo", "best-of-k"]
+    explained = record("explain", "runs/first/inc/sdpo", "--no-model")
+    assert [stage["version"] for stage in explained["stages"]] == [0, 1]
+    assert explained["signals"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -53,6 +77,7 @@ def test_json_alone_is_on_standard_output(place: Path) -> None:
         (["report", "runs", "--against", "grpo"], "no arm 'grpo' in these runs (there are: sdpo, best-of-k)"),
         (["report", "runs", "--html", "no/such/place.html"], "cannot write no/such/place.html"),
         (["show", "runs", "--attempt", "1"], "runs holds 2 runs; name one: "),
+        (["show", "runs", "--follow", "--json"], "--follow and --json: give one of them"),
         (["show", "runs", "runs", "runs"], "two runs to compare"),
         (["show", "runs/first/inc/sdpo", "--attempt", "99"], "has no attempt 99; it has 8"),
         (

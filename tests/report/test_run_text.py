@@ -29,7 +29,7 @@ def test_the_list_names_every_run_and_what_became_of_it(tmp_path: Path) -> None:
     text = shown(list_runs(read_runs([tmp_path]), tmp_path))
     assert set(text.splitlines()[0].rstrip().split(" · ")) == {"1 solved", "1 not solved", "1 failed"}
     rows = {line.split()[0]: line.split()[1:5] for line in text.splitlines()[2:]}
-    assert rows["inc/sdpo/seed-0"] == ["solved", "at", "3", "8/8"]
+    assert rows["inc/sdpo/seed-0"] == ["solved", "at", "3", "4/8"]
     assert rows["inc/best-of-k/seed-0"][:3] == ["not", "solved", "8/8"]
     assert rows["inc/multi-turn/seed-0"][:2] == ["failed", "4/8"]
 
