@@ -122,6 +122,10 @@ class PolicyHost(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt and answer may take together."""
+
     def policy_active(self, policy: Policy) -> AbstractContextManager[Any]:
         """The causal LM (logits as `model(...).logits`) with exactly that policy's weights, in eval mode.
 

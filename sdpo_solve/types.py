@@ -91,7 +91,7 @@ class Checker:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the entry point, over plain values (see `values.py`)."""
+    """One call of the entry point, over plain values (see `sandboxes/wire_values.py`)."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -380,7 +380,7 @@ class Budget:
 
 
 class OutcomeStatus(StrEnum):
-    """How a run ended; unsolved: its budget is spent (journals before 0.2 call it so)."""
+    """How a run ended; unsolved: its budget is spent (earlier journals call it budget_spent)."""
 
     SOLVED = "solved"
     UNSOLVED = "unsolved"

@@ -62,6 +62,8 @@ def _regularised(
         initial = Mixture.of(passes.hidden_states(rows))
     if options.teacher == "frozen":
         return initial
+    if options.teacher != "trust-region":
+        raise ValueError(f"teacher {options.teacher} has no weights of its own")
     with host.slot_active("policy", key):
         current = Mixture.of(passes.hidden_states(rows))
     return initial.with_share(current, options.trust_rate or TRUST_RATE)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
@@ -20,15 +20,12 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
-from sdpo_solve.protocols import Engine, Grader, Learner, Method, TokenProgress
+from sdpo_solve.protocols import Engine, Grader, Learner, Method, PolicyHost, TokenProgress
 from sdpo_solve.run import identity
 from sdpo_solve.run.journal import Journal, Listener
 from sdpo_solve.run.options import Plan
 from sdpo_solve.sandboxes import SandboxPlugin
 from sdpo_solve.types import Problem, SamplingSpec
-
-if TYPE_CHECKING:
-    from sdpo_solve.model.adapted import AdaptedModel
 
 # Answers on a CPU stay short by default: a group of 16 then takes well under a minute with the small model.
 _MAX_TOKENS_CPU = 512
@@ -125,9 +122,9 @@ class Parts:
         return self.model.identity if self.plan.has_weights else "scripted replies"
 
     @cached_property
-    def weights(self) -> AdaptedModel:
+    def weights(self) -> PolicyHost:
         """The base model in this process, for learner and engine. Raises as `model` does."""
-        loaded: AdaptedModel = _module("sdpo_solve.model.adapted").AdaptedModel.load(self.model.path)
+        loaded: PolicyHost = _module("sdpo_solve.model.adapted").AdaptedModel.load(self.model.path)
         return loaded
 
     @cached_property

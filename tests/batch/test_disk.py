@@ -13,7 +13,7 @@ from sdpo_solve.errors import JournalError, LearnerError
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.run.identity import write_config
 from sdpo_solve.run.journal import Journal
-from tests.cli.test_main import WRONG, Place, one_line
+from tests.helpers.command import WRONG, Place, one_line
 from tests.helpers.tiny_model import save_tiny_model
 from tests.helpers.updates import SPEC, group, learner
 

@@ -14,41 +14,19 @@ from sdpo_solve.methods._shuffled import _FILE, foreign_feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.types import (
-    Attempt,
-    Case,
     Example,
-    Finish,
-    Policy,
-    Prompt,
-    Sample,
     SamplingSpec,
-    Status,
-    Verdict,
 )
+from tests.helpers.attempts import FAILED, PARTIAL, SOLVED, attempt, method
 from tests.helpers.parts import PROBLEM
 
 PROBLEMS = Path(__file__).parents[2] / "problems"
-
-
-def method(seed: int = 0, **options: Any) -> sdpo.Sdpo:
-    return sdpo.Sdpo(Prompter(), SamplingSpec(16), "run", Path(), seed, sdpo.Options(**options), None)
-
-
-def attempt(index: int, passed: int, *, hidden: bool = False) -> Attempt:
-    """An attempt that passed so many of three visible tests, and the hidden one only where it says so."""
-    cases = [Case(n, Status.ACCEPTED if n < passed else Status.WRONG_ANSWER, True) for n in range(3)]
-    last = Case(3, Status.ACCEPTED if hidden else Status.NOT_RUN, False)
-    sample = Sample(Prompt(()), (1,), (2, 3), (-0.1, -0.2), "", Finish.STOP, Policy("run", 0))
-    return Attempt(index, sample, f"program {index}", Verdict((*cases, last)), f"feedback {index}")
 
 
 def told(example: Example) -> str:
     """What the teacher's prompt holds besides the question."""
     assert example.teacher_prompt is not None
     return example.teacher_prompt.messages[-1].content.removeprefix(Prompter().question(PROBLEM)).strip()
-
-
-FAILED, PARTIAL, SOLVED = attempt(1, 0), attempt(2, 2), attempt(3, 3, hidden=True)
 
 
 def test_feedback_is_told_to_failed_attempts_only() -> None:

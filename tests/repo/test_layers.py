@@ -1,6 +1,7 @@
 """The house keeps its shape: imports run one way between the rooms, files and functions stay small."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,12 @@ def test_importing_the_command_line_is_light() -> None:
         "sys.exit(f'heavy imports: {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_test_imports_another_test_file() -> None:
+    folder = Path(__file__).parents[1]
+    pattern = re.compile(
+        r"^\s*(from|import) (tests\.[\w.]*\.)?test_\w+|^\s*from tests\.\w+ import test_", re.MULTILINE
+    )
+    found = [path.name for path in folder.rglob("*.py") if pattern.search(path.read_text())]
+    assert found == []

@@ -43,10 +43,10 @@ from sdpo_solve.types import (
     TestCase,
     Verdict,
 )
+from tests.helpers.attempts import FAILED, PARTIAL, SOLVED, method
 from tests.helpers.boxes import Box, echo, prints, stdin_problem
 from tests.helpers.hosts import BASE, PlainHost
 from tests.helpers.tiny_model import save_tiny_model
-from tests.methods.test_sdpo import FAILED, PARTIAL, SOLVED, method
 
 SPEC = SamplingSpec(max_tokens=32)
 QUESTION = Prompt((Message("user", "Reverse a list."),))
