@@ -281,7 +281,7 @@ def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
 def test_the_table_of_the_first_readme_is_that_of_the_main_measurement() -> None:
     first, kept = rows((ROOT / "README.md").read_text("utf-8")), rows(README)
     groups = {
-        "4 that feedback solves in 4 of 16 samples or more": "these, attempts a success",
+        "4 pairs that feedback solves in 4 of 16 samples or more": "these, attempts a success",
         "the other 12": "the other 12, attempts a success",
     }
     for short, long in groups.items():
