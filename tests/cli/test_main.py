@@ -222,7 +222,7 @@ def test_multi_turn_reads_the_feedback_of_every_earlier_attempt(place: Place) ->
     assert len(prompts) == 4
     assert "Output: 1\nExpected: 2" in prompts[1]
     assert "fails a hidden test" in prompts[2]
-    assert "no code block" in prompts[3]
+    assert "holds no program" in prompts[3]
     assert (
         prompts[3].index("Expected: 2") < prompts[3].index("hidden test") < prompts[3].index("no code block")
     )

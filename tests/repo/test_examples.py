@@ -67,7 +67,7 @@ ALL_RUN = ALL + of_readmes()
 # What stands in a README for something of the reader's: what the tests have of that kind.
 PLACEHOLDERS = {
     "FILE": "problems/letter-tally.json", "RUN": "runs/first/inc/sdpo", "DIR": "runs/first",
-    "NAME": "qwen2.5-coder-0.5b", "ROWS.jsonl": "rows.jsonl", "IDS": "letter-tally", "MODEL": "tiny",
+    "NAME": "qwen2.5-coder-0.5b", "X": "qwen2.5-coder-0.5b", "ROWS.jsonl": "rows.jsonl", "IDS": "letter-tally", "MODEL": "tiny",
     "lcb:v6": "lcb:rows.jsonl",
 }  # fmt: skip
 # A README's command that cannot be run here, by a word of it, with the reason.
