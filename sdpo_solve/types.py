@@ -88,6 +88,14 @@ class Checker:
     program: str = ""
     language: str = "python"
 
+    @property
+    def is_program(self) -> bool:
+        return self.name == "program"
+
+    @property
+    def is_of_livecodebench(self) -> bool:
+        return self.name == "livecodebench"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -114,6 +114,10 @@ class RunEnded(Record):
         return f"{'kept, ' if self.kept else ''}{outcome} ({spent})"
 
 
+class BatchFinished(Record):
+    """All runs ended or were stopped; what the event holds is in `batch.BatchResult`."""
+
+
 class Fault(Record):
     """A run broke off by a fault of this program."""
 
@@ -125,6 +129,7 @@ _KINDS: Mapping[str, type[Record]] = {
     "batch_started": BatchStarted,
     "run_ended": RunEnded,
     "fault": Fault,
+    "batch_finished": BatchFinished,
 }
 
 
@@ -153,13 +158,14 @@ class Broadcast:
         self._receivers.append(receiver)
 
     def __call__(self, event: Event) -> None:
-        if event.get("replayed"):
+        record = batch_record_of(event)
+        if record is not None and record.replayed:
             return
         with self._guard:
-            if event.get("once"):
-                if event["text"] in self._passed:
+            if isinstance(record, Notice) and record.once:
+                if record.text in self._passed:
                     return
-                self._passed.add(event["text"])
+                self._passed.add(record.text)
             for receive in [*self._receivers]:
                 try:
                     receive(event)
@@ -197,8 +203,10 @@ class LogFile:
         line = log_line(event)
         if line is not None and not self._file.closed:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            record = batch_record_of(event)
+            traceback = clean(record.traceback) if isinstance(record, Fault) else ""
             with suppress(OSError):  # a full disk: the journals are the record, and say so
-                self._file.write(f"{stamp} {' '.join(line.split())}\n{clean(event.get('traceback', ''))}")
+                self._file.write(f"{stamp} {' '.join(line.split())}\n{traceback}")
                 self._file.flush()
 
 
@@ -230,7 +238,7 @@ def log_line(event: Event) -> str | None:
             return f"{run} broke off by a fault:"
         case Notice(text=text):
             return text
-    if event["event"] in ("batch_started", "batch_finished"):
-        fields = {key: value for key, value in event.items() if key not in ("event", "options")}
-        return f"{event['event']} {fields}"
+        case (BatchStarted() | BatchFinished()) as record:
+            fields = {key: value for key, value in event.items() if key not in ("event", "options")}
+            return f"{record.event} {fields}"
     return None

@@ -18,12 +18,20 @@ from typing import Any, Protocol
 from sdpo_solve.batch.difficulty import Rule, Screened, below, next_looks
 from sdpo_solve.batch.locks import Meter, use_threads
 from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage, probe
-from sdpo_solve.batch.screening_file import Screening, add, append, read_screening
+from sdpo_solve.batch.screening_file import (
+    ScreenedGroup,
+    Screening,
+    ScreeningStarted,
+    add,
+    append,
+    read_screening,
+)
 from sdpo_solve.batch.spec import BatchSpec, RunKey
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback
+from sdpo_solve.methods import PLAIN_SAMPLING
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, problem_digest, sampling_record
 from sdpo_solve.run.options import make_plan
@@ -89,7 +97,7 @@ def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
     """
     check_out(screen.out)
     use_threads(screen.spec.run.threads)
-    key = RunKey(screen.seed, "", "best-of-k")
+    key = RunKey(screen.seed, "", PLAIN_SAMPLING)
     plan = make_plan(screen.spec.options_for(key), places=screen.spec.places_for(key.arm))
     stop = StopSignal()
     with build.Parts(plan, replies=screen.spec.batch.replies, progress=view.on_tokens) as parts:
@@ -110,7 +118,7 @@ def _read(screen: ScreenSpec, parts: build.Parts, problems: Mapping[str, Problem
     config = _config(screen, parts)
     before = read_screening(screen.out)
     if not before.config:
-        append(screen.out, {"event": "screening", "config": config})
+        append(screen.out, ScreeningStarted(config=config))
     for name, value in before.config.items():
         if name in ("judge", "feedback"):  # an option that there was not yet had its default
             defaults = type(parts.plan.parts[name])().model_dump(mode="json", exclude={"boxes"})
@@ -289,17 +297,16 @@ class _Pipeline:
         return below(counts, self._screen.rule.ceiling) is False
 
     def _write(self, problem: Problem, base: _Graded, teacher: _Graded) -> None:
-        event = {
-            "event": "group",
-            "problem": problem.id,
-            "digest": problem_digest(problem),
-            "n": base.n,
-            "solved": base.solved,
-            "teacher_n": teacher.n,
-            "teacher_solved": teacher.solved,
-            "tokens": base.tokens + teacher.tokens,
-        }
-        append(self._screen.out, event)
+        group = ScreenedGroup(
+            problem=problem.id,
+            digest=problem_digest(problem),
+            n=base.n,
+            solved=base.solved,
+            teacher_n=teacher.n,
+            teacher_solved=teacher.solved,
+            tokens=base.tokens + teacher.tokens,
+        )
+        append(self._screen.out, group)
         self._under_way.discard(problem.id)
-        self._screened[problem.id] = add(self._screened[problem.id], event)
+        self._screened[problem.id] = add(self._screened[problem.id], group)
         self._view.on_look(self._screened[problem.id], base.n + teacher.n)

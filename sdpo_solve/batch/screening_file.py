@@ -11,12 +11,41 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sdpo_solve.batch.difficulty import TAUGHT, Screened, rate_of
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.run.records import RawText
 
 FILE_NAME = "screening.jsonl"
+# What the samples of files were made with that do not say it.
+_OF_EARLY_FILES: Mapping[str, Any] = {"feedback_mode": "public"}
+
+
+class ScreeningStarted(BaseModel):
+    """The first line: what the samples are made with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: Literal["screening"] = "screening"
+    config: Mapping[str, Any]
+
+
+class ScreenedGroup(BaseModel):
+    """One look at a problem: its samples, and those of the teacher under the feedback of the failed ones."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: Literal["group"] = "group"
+    problem: RawText
+    digest: str
+    n: int
+    solved: int
+    teacher_n: int
+    teacher_solved: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +54,10 @@ class Screening:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     problems: Mapping[str, Screened] = field(default_factory=dict)
+
+    @property
+    def feedback_mode(self) -> str:
+        return str({**_OF_EARLY_FILES, **self.config}["feedback_mode"])
 
     def named(self, level: float) -> frozenset[str]:
         """The problems whose rate is surely below `level`, the undecided ones left out."""
@@ -45,6 +78,11 @@ class Screening:
         if not any(item.teacher.n for item in self.problems.values()):
             raise ConfigError("--only taught: nothing was sampled with feedback; screen with --teacher first")
         return frozenset(name for name, item in self.problems.items() if item.is_taught)
+
+
+_LINE: TypeAdapter[ScreeningStarted | ScreenedGroup] = TypeAdapter(
+    Annotated[ScreeningStarted | ScreenedGroup, Field(discriminator="event")]
+)
 
 
 def read_marks(out: Path) -> Screening:
@@ -73,7 +111,7 @@ def check_marks(
     then the mode must be the same. Raises ConfigError naming every difference.
     """
     now = {**sampled_with, "feedback_mode": _counted(sampled_with["feedback_mode"])}
-    then = {**found.config, "feedback_mode": _counted(found.config.get("feedback_mode", ""))}
+    then = {**found.config, "feedback_mode": _counted(found.feedback_mode)}
     if feedback is not None:
         now, then = {**sampled_with, **feedback}, dict(found.config)
     differing = [name for name in now if name in then and then[name] != now[name]]
@@ -109,34 +147,34 @@ def read_screening(out: Path) -> Screening:
     problems: dict[str, Screened] = {}
     for number, line in enumerate(lines, 1):
         try:
-            event = json.loads(line)
-            if event["event"] == "screening":
-                config = {"feedback_mode": "public", **event["config"]}  # early files do not say it
-            else:
-                before = problems.get(event["problem"], Screened(event["problem"]))
-                problems[before.problem] = add(before, event)
-        except (ValueError, KeyError, TypeError):
+            match _LINE.validate_python(json.loads(line)):
+                case ScreeningStarted() as started:
+                    config = {**_OF_EARLY_FILES, **started.config}
+                case ScreenedGroup() as group:
+                    before = problems.get(group.problem, Screened(group.problem))
+                    problems[group.problem] = add(before, group)
+        except ValueError:
             raise ConfigError(f"{path}, line {number}: not a line of a screening") from None
     return Screening(config, problems)
 
 
-def add(before: Screened, event: Mapping[str, Any]) -> Screened:
+def add(before: Screened, group: ScreenedGroup) -> Screened:
     """The counts with one more group.
 
     Raises ValueError where its samples are of another text of the problem.
     """
-    if before.digest not in ("", event["digest"]):
+    if before.digest not in ("", group.digest):
         raise ValueError(f"{before.problem} has changed")
     return replace(
         before,
-        base=before.base.plus(event["n"], event["solved"]),
-        teacher=before.teacher.plus(event["teacher_n"], event["teacher_solved"]),
-        tokens=before.tokens + event["tokens"],
-        digest=event["digest"],
+        base=before.base.plus(group.n, group.solved),
+        teacher=before.teacher.plus(group.teacher_n, group.teacher_solved),
+        tokens=before.tokens + group.tokens,
+        digest=group.digest,
     )
 
 
-def append(out: Path, event: Mapping[str, Any]) -> None:
+def append(out: Path, line: ScreeningStarted | ScreenedGroup) -> None:
     """One more line, on disk when this returns; a torn line before it is cut off.
 
     Raises ConfigError where the directory cannot be written.
@@ -148,7 +186,7 @@ def append(out: Path, event: Mapping[str, Any]) -> None:
             if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(event).encode() + b"\n")
+            file.write(json.dumps(line.model_dump()).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as exc:

@@ -39,8 +39,6 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.run.options import has_weights, is_of_learning
 from sdpo_solve.types import Problem
 
-PAPER_ARMS = ("sdpo", "best-of-k", "multi-turn")
-
 # Options of one run that a batch sets itself, and what it calls them.
 _BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
 _PARTS_OF_A_SCREENING = ("judge", "sandbox", "engine", "feedback")
@@ -87,7 +85,7 @@ class BatchOptions(SourceOptions, ExecutionOptions):
 
     panel = "What to solve"
     methods: Annotated[Names, LEARNING] = Field(
-        PAPER_ARMS, min_length=1, description="arms that are compared, comma-separated"
+        methods.PAPER_ARMS, min_length=1, description="arms that are compared, comma-separated"
     )
     arms: Annotated[Mapping[str, ArmOptions], Flag(only_in_file=True)] = Field(
         default_factory=dict, description="names that `methods` may use besides the methods' own"
@@ -264,7 +262,7 @@ def make_screen_spec(
     parts = _merged(kept.get("settings", {}), {}, place)
     kept["settings"] = {part: values for part, values in parts.items() if part in _PARTS_OF_A_SCREENING}
     return make_spec(
-        kept, {**flags, "methods": "best-of-k", "screening": flags.get("out"), "out": None}, place
+        kept, {**flags, "methods": methods.PLAIN_SAMPLING, "screening": flags.get("out"), "out": None}, place
     )
 
 

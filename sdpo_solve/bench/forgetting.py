@@ -6,7 +6,7 @@ first answers from the base once more. The samples serve no comparison of method
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.methods import PLAIN_SAMPLING
 from sdpo_solve.report.runs import one_run_dir, read_run
 from sdpo_solve.report.statistics import Interval, interval
 from sdpo_solve.run.build import Parts, sampling_spec
 from sdpo_solve.run.options import make_plan
+from sdpo_solve.run.records import RunStarted
 from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import attempt_seed
 from sdpo_solve.types import Policy, Problem, Sample
@@ -83,8 +85,8 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
     if state is None or not state.header.config:
         raise ConfigError(f"the journal in {run_dir} names no run yet")
     policy = _policy(run_dir, request.version)
-    with Parts(make_plan(_options(state.header.config, request.sandbox))) as parts:
-        here, then = parts.model_identity, state.header.config["model"]
+    with Parts(make_plan(_options(state.header, request.sandbox))) as parts:
+        here, then = parts.model_identity, state.header.model_identity
         if here != then:
             raise ConfigError(f"{state.header.model} here is {here}, the run used {then}")
         taken = load.load(request.sources, request.selection, lambda: parts.sandbox)
@@ -149,12 +151,12 @@ class _Sampler:
         return counts
 
 
-def _options(config: Mapping[str, Any], sandbox: str) -> RunOptions:
+def _options(header: RunStarted, sandbox: str) -> RunOptions:
     """The run's own options, as far as they decide how its model is request."""
     kept = ("model", "max_tokens", "temperature", "language", "system", "thinking", "threads")
-    options = {name: config["options"].get(name) for name in kept}
+    options = {name: header.options.get(name) for name in kept}
     return RunOptions(
-        method="best-of-k",
+        method=PLAIN_SAMPLING,
         sandbox=sandbox,
         settings={"engine": {"batch_rows": _ROWS}},
         **{name: value for name, value in options.items() if value is not None},

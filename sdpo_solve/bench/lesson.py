@@ -122,14 +122,14 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
     """
     options = [read_options(LearnerOptions, setting, "learner") for setting in request.settings]
     states = _states(request.runs)
-    model = _model({str(state.header["model"]): state for state in states})
+    model = _model({str(state.header.model): state for state in states})
     references = _references(request.references)
     from sdpo_solve.model.adapted import AdaptedModel
 
     host = AdaptedModel.load(model.path)
     in_context, effects = [], []
-    for problem in dict.fromkeys(str(state.header["problem"]) for state in states):
-        own = [state for state in states if state.header["problem"] == problem]
+    for problem in dict.fromkeys(state.header.problem for state in states):
+        own = [state for state in states if state.header.problem == problem]
         material = _material(problem, own, references.get(problem), request, host)
         in_context.append(material.in_context)
         for setting, chosen in zip(request.settings, options, strict=True):
@@ -143,7 +143,7 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
 
 def _states(paths: Sequence[Path]) -> list[State]:
     states = [read_state(path / FILE_NAME, path.name, path) for path in find_run_dirs(list(paths))]
-    named = [state for state in states if state.header and state.history]
+    named = [state for state in states if state.header_event and state.history]
     if not named:
         raise ConfigError(f"no run with an attempt under {', '.join(map(str, paths))}")
     return named
@@ -153,7 +153,7 @@ def _model(by_name: Mapping[str, State]) -> models.ModelDir:
     if len(by_name) > 1:
         raise ConfigError(f"these runs used different models: {', '.join(sorted(by_name))}; give one model's")
     ((name, state),) = by_name.items()
-    then = state.header["config"]["model"]
+    then = state.header.model_identity
     if then == "scripted replies":
         raise ConfigError("these runs have scripted replies; there are no weights to teach")
     model = models.resolve(name)
@@ -213,7 +213,7 @@ def _material(
         right=_mean([_by_feedback(e, right, host) for e in teachers]),
         wrong=_mean([_by_feedback(e, [row], host) for e, row in zip(teachers, failed, strict=False)]),
     )
-    spec = SamplingSpec(1, float(source.header["config"]["options"]["temperature"]))
+    spec = SamplingSpec(1, float(source.header.options["temperature"]))
     groups = [examples[i : i + request.group_size] for i in range(0, wanted, request.group_size)]
     return _Material(in_context, groups, right, failed, spec)
 

@@ -209,7 +209,7 @@ def dump(problem: Problem) -> str:
     Raises ProblemError for a problem that the format cannot hold: a preamble, a benchmark's checker, values
     that are not JSON.
     """
-    if problem.preamble or problem.checker.name == "livecodebench":
+    if problem.preamble or problem.checker.is_of_livecodebench:
         raise ProblemError(
             f"{problem.id}: a preamble or LiveCodeBench's checker has no place in a problem file"
         )
@@ -338,7 +338,7 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
 
 
 def _checker_data(checker: Checker) -> object:
-    if checker.name == "program":
+    if checker.is_program:
         return {"program": checker.program}
     if checker.ignore_case:
         return {"tokens": {"case": "ignore"}}

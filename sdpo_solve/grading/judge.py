@@ -180,7 +180,7 @@ class Judge:
             return failed and not thorough and position + 1 >= n_visible
 
         inputs = [planned.given for planned in plan]
-        if problem.checker.name == "program":
+        if problem.checker.is_program:
             return self._run_with_checker(problem, plan, program, inputs)
         results = self._sandbox.run(program, inputs, problem.limits, stop_after)
         if len(results) != len(plan):
@@ -295,7 +295,7 @@ def _difference(
 ) -> Difference | None:
     """Where the answer to a visible test is wrong; None for asserts, and where there is no answer."""
     expected = planned.test.expected
-    if problem.checker.name == "program":
+    if problem.checker.is_program:
         return None
     if problem.kind is Kind.STDIN:
         several = isinstance(expected, (list, tuple))

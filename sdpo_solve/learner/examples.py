@@ -68,8 +68,7 @@ def tokenize(
     """
     counts = {"n_empty": 0.0, "n_without_teacher": 0.0, "n_teacher_too_long": 0.0}
     advantages = reward_advantages(group, options) + reward_advantages(replayed, options)
-    by_reward = options.teacher == "none-negative" or options.grpo_weight == 1
-    if by_reward:
+    if not options.has_teacher:
         counts["n_without_advantage"] = 0.0
     ids: dict[Prompt, tuple[int, ...]] = {}
     examples = []
@@ -79,7 +78,7 @@ def tokenize(
         if not completion_ids_T:
             counts["n_empty"] += 1
             continue
-        if by_reward:
+        if not options.has_teacher:
             if advantage:
                 examples.append(plain)
             else:
@@ -105,7 +104,7 @@ def tokenize(
 
 def reward_advantages(examples: Sequence[Example], options: Options) -> list[float]:
     """r_i - mean r (2601.20802, eq. 3); the control without feedback has a constant on failed attempts."""
-    if options.teacher == "none-negative":
+    if options.is_without_feedback:
         return [-(options.negative_advantage or 1.0) if e.reward < 1 else 0.0 for e in examples]
     mean = sum(example.reward for example in examples) / max(1, len(examples))
     return [example.reward - mean for example in examples]

@@ -287,7 +287,7 @@ class LoraLearner:
 
     def _zero_average(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Empty where the teacher is another one."""
-        if self._options.teacher != "ema":
+        if not self._options.keeps_average:
             return {}
         return teacher.zero_average(weights, self._average_shape.rank)
 
@@ -323,7 +323,7 @@ def loss_settings(options: Options) -> LossSettings:
         is_clip=options.is_clip,
         advantage_clip=options.advantage_clip if options.alpha == 1 else None,
         granularity=options.granularity,
-        grpo_weight=1.0 if options.teacher == "none-negative" else options.grpo_weight,
+        grpo_weight=1.0 if options.is_without_feedback else options.grpo_weight,
     )
 
 

@@ -130,6 +130,21 @@ class Options(BaseOptions):
     )
     base_kl_attempts: int = Field(4, ge=0, description="attempts a group that the KL to the base is taken of")
 
+    @property
+    def is_without_feedback(self) -> bool:
+        """Whether this is the control that pushes failed attempts down and sees no feedback."""
+        return self.teacher == "none-negative"
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a model under feedback is learned from, and not rewards alone."""
+        return not self.is_without_feedback and self.grpo_weight < 1
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether a running average of the weights is kept, as the teacher."""
+        return self.teacher == "ema"
+
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, given: Any) -> Any:
@@ -162,7 +177,7 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
     for name, teacher in belongs_to:
         if name in changed and o.teacher != teacher:
             yield name, f"it belongs to teacher={teacher}"
-    if o.teacher == "none-negative" and o.grpo_weight > 0:
+    if o.is_without_feedback and o.grpo_weight > 0:
         yield "grpo_weight", "teacher=none-negative has an advantage of its own"
     if "top_k" in changed and o.top_k is not None and o.granularity != "logit":
         yield "top_k", f"granularity={o.granularity} keeps one token a position"
@@ -172,7 +187,7 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
         yield "advantage_clip", "advantages are those of the reverse KL, alpha=1"
     if o.granularity != "logit" and o.alpha != 1:
         yield "alpha", f"granularity={o.granularity} uses advantages, which are those of alpha=1"
-    if o.teacher == "none-negative" or o.grpo_weight == 1:
+    if not o.has_teacher:
         for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix"):
             if name in changed:
                 yield name, "no teacher acts under teacher=none-negative or grpo_weight=1"

@@ -4,7 +4,8 @@ May import `learner`, `sandboxes`, `model` and the ground. Read `prompts.py` (ev
 `sdpo.py`; `best_of_k.py` and `multi_turn.py` are the baselines.
 
 A method is one file: its `Options`, a class below `MethodPlugin` and `PLUGIN = TheClass`. The module's
-name, with `-` for `_`, is the option name. This file holds what every method is built from, and names none.
+name, with `-` for `_`, is the option name. This file holds what every method is built from, and
+no method but those that other rooms default to.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.protocols import Learner, Method
 from sdpo_solve.registry import Registry
 from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Update
+
+PLAIN_SAMPLING = "best-of-k"
+"""The method whose attempts are independent samples of the base: what is used where nothing is searched."""
+PAPER_ARMS = ("sdpo", PLAIN_SAMPLING, "multi-turn")
+"""What arXiv 2601.20802 compares on hard problems."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,8 @@ class Sdpo(MethodPlugin):
             "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
             + remedy,
         )
-        if learner.teacher == "none-negative" or learner.grpo_weight == 1:
-            idle = "learner.teacher=none-negative" if learner.grpo_weight < 1 else "learner.grpo_weight=1"
+        if not learner.has_teacher:
+            idle = "learner.teacher=none-negative" if learner.is_without_feedback else "learner.grpo_weight=1"
             for name in ("teacher", "attempt_in_prompt"):
                 unused = getattr(options, name) != Options.model_fields[name].default
                 _refuse_where(unused, f"sdpo.{name} would do nothing: there is no teacher under {idle}")

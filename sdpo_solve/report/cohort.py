@@ -231,7 +231,7 @@ def _shared_facts(runs: Sequence[RunRecord]) -> SharedFacts:
         model_identity=first.model_identity or "unknown",
         feedback_mode=first.feedback_mode,
         grader=str(first.identity.get("grader") or "unknown"),
-        extract=str(first.options.get("extract", "livecodebench")),
+        extract=first.extract,
         engine=", ".join(sorted({run.header.engine for run in runs})),
         language=first.language,
         sampling={key: first.options[key] for key in ("temperature", "max_tokens") if key in first.options},

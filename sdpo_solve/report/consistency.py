@@ -24,7 +24,7 @@ _SHARED: Mapping[str, Callable[[RunStarted], Any]] = {
     "max tokens": lambda header: header.options.get("max_tokens"),
     "system message": lambda header: header.options.get("system"),
     "thinking": lambda header: header.options.get("thinking"),
-    "extraction rule": lambda header: header.options.get("extract", "livecodebench"),
+    "extraction rule": lambda header: header.extract,
 }
 # Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
 # identity holds. All others of these parts must agree, those of a later version too.

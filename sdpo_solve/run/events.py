@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdpo_solve.errors import JournalError
-from sdpo_solve.run.records import CLOSING, Event, Record, collapse_ignored, record_of
+from sdpo_solve.run.records import CLOSING, Event, Record, RunStarted, collapse_ignored, record_of
 from sdpo_solve.types import (
     Attempt,
     Case,
@@ -41,7 +41,8 @@ _NUMBERS = (b'"token_ids": [', b'"logprobs": [')
 class State:
     """The closed part of a journal, replayed. `end` is its length in bytes."""
 
-    header: dict[str, Any] = field(default_factory=dict)
+    header_event: dict[str, Any] = field(default_factory=dict)
+    """The header as it is written, `event` and `time` left out; empty before the run has begun."""
     history: list[Attempt] = field(default_factory=list)
     last_group: list[Attempt] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
@@ -52,6 +53,11 @@ class State:
     learned: bool = True
     failures: list[str] = field(default_factory=list)
     """The message of each failure, oldest first; a run may have gone on since."""
+
+    @property
+    def header(self) -> RunStarted:
+        """What the run is. Raises pydantic.ValidationError for fields of a wrong form."""
+        return RunStarted.model_validate(self.header_event)
 
 
 def read_events(
@@ -173,7 +179,7 @@ def not_of_this_version(path: Path, number: int, exc: Exception) -> JournalError
 def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: Path) -> None:
     kind = event["event"]
     if kind == "run_started":  # again where the budget grew: the run is not finished any more
-        state.header = {key: value for key, value in event.items() if key not in ("event", "time")}
+        state.header_event = {key: value for key, value in event.items() if key not in ("event", "time")}
         state.outcome = None
     elif kind == "group":
         if len(group) != event["size"]:

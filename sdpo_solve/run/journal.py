@@ -97,20 +97,20 @@ class Journal:
         """
         if not self._is_locked:
             self.note("notice", text=NO_LOCKS, once=True)
-        if self.state.header:
+        if self.state.header_event:
             self.note("run_resumed", attempts=len(self.history), updates=len(self.state.updates))
-            if self.state.header.get("budget", header["budget"]) == header["budget"]:
-                self._notify({"event": "run_started", **self.state.header})
+            if self.state.header_event.get("budget", header["budget"]) == header["budget"]:
+                self._notify({"event": "run_started", **self.state.header_event})
             else:
-                self.state.header |= {"budget": header["budget"], "config": header["config"]}
+                self.state.header_event |= {"budget": header["budget"], "config": header["config"]}
                 self.state.outcome = None
-                self._write([{"event": "run_started", **self.state.header}])
+                self._write([{"event": "run_started", **self.state.header_event}])
             for event in replayed(self.state):
                 self._notify(event)
             if self.state.outcome is not None:
                 self._notify(self._finished(self.state.outcome))
             return
-        self.state.header = dict(header)
+        self.state.header_event = dict(header)
         self._write([{"event": "run_started", **header}])
 
     def append_group(self, group: Sequence[Attempt], *, sample_s: float, grade_s: float) -> None:

@@ -86,6 +86,11 @@ class RunStarted(Record):
         return self.config.get("parts") or {}
 
     @property
+    def extract(self) -> str:
+        """The rule that took programs out of answers; older journals do not say it."""
+        return str(self.options.get("extract", "livecodebench"))
+
+    @property
     def attempts_limit(self) -> int | None:
         return self.budget.get("attempts")
 
@@ -227,9 +232,10 @@ class TokensSampled(Record):
 
 
 class Notice(Record):
-    """A sentence for the user."""
+    """A sentence for the user; in a batch passed on once, where it says `once`."""
 
     text: RawText
+    once: bool = False
 
 
 # -- reading one ---------------------------------------------------------------------------------------------

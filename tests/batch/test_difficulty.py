@@ -21,21 +21,22 @@ from sdpo_solve.batch.difficulty import (
     pass_at,
     rate_of,
 )
-from sdpo_solve.batch.screening_file import Screening, append, check_marks, read_marks, read_screening
+from sdpo_solve.batch.screening_file import (
+    ScreenedGroup,
+    Screening,
+    ScreeningStarted,
+    append,
+    check_marks,
+    read_marks,
+    read_screening,
+)
 from sdpo_solve.errors import ConfigError
 
 
-def group(problem: str, n: int, solved: int) -> dict:
-    taught = {"teacher_n": 0, "teacher_solved": 0}
-    return {
-        "event": "group",
-        "problem": problem,
-        "n": n,
-        "solved": solved,
-        "tokens": 7,
-        "digest": "d",
-        **taught,
-    }
+def group(problem: str, n: int, solved: int) -> ScreenedGroup:
+    return ScreenedGroup(
+        problem=problem, digest="d", n=n, solved=solved, teacher_n=0, teacher_solved=0, tokens=7
+    )
 
 
 def test_the_levels_are_those_of_pass_at_64() -> None:
@@ -193,7 +194,7 @@ def test_other_levels_are_refused(level: str) -> None:
 
 
 def test_the_file_adds_up_and_forgives_a_torn_last_line(tmp_path: Path) -> None:
-    append(tmp_path, {"event": "screening", "config": {"model": "m"}})
+    append(tmp_path, ScreeningStarted(config={"model": "m"}))
     append(tmp_path, group("a", 16, 0))
     append(tmp_path, group("b", 16, 2))
     with (tmp_path / "screening.jsonl").open("a") as file:
@@ -251,7 +252,7 @@ def test_marks_that_come_from_feedback_serve_only_runs_with_the_same_feedback(tm
 
 
 def test_an_early_screening_that_says_less_is_taken_at_its_word(tmp_path: Path) -> None:
-    append(tmp_path, {"event": "screening", "config": {"model": "m", "max_tokens": 128}})
+    append(tmp_path, ScreeningStarted(config={"model": "m", "max_tokens": 128}))
     found = read_screening(tmp_path)
     assert found.config["feedback_mode"] == "public"
     check_marks(found, tmp_path, {**SAMPLED, "max_tokens": 128, "thinking": True}, {})

@@ -10,8 +10,9 @@ import pytest
 
 from sdpo_solve.batch.batch import prepare, run_batch
 from sdpo_solve.batch.local_executor import local_executor
-from sdpo_solve.batch.spec import PAPER_ARMS, make_spec
+from sdpo_solve.batch.spec import make_spec
 from sdpo_solve.batch.stop import StopSignal
+from sdpo_solve.methods import PAPER_ARMS
 from tests.helpers.batches import make_problems
 from tests.helpers.tiny_model import save_tiny_model
 

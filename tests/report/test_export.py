@@ -16,7 +16,7 @@ from tests.helpers.parts import SayEngine, answer, make_run
 def finished(out: Path, method: str, seed: int, right_at: int | None) -> None:
     engine = SayEngine(lambda s, p, n: answer("right" if n + 1 == right_at else f"wrong {n + 1}"))
     run = make_run(out / "inc" / method / f"seed-{seed}", engine, size=2, budget=Budget(4))
-    run.journal.state.header.update(method=method, seed=seed)
+    run.journal.state.header_event.update(method=method, seed=seed)
     solve(run)
     run.journal.close()
     path = run.journal.path

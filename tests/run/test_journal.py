@@ -30,7 +30,7 @@ def test_the_record_reads_back_as_it_was(tmp_path: Path) -> None:
     assert state.history == run.journal.history
     assert state.outcome == outcome
     assert state.updates == run.journal.state.updates
-    assert state.header["problem"] == "inc"
+    assert state.header.problem == "inc"
 
 
 def test_a_group_that_was_never_closed_is_dropped(tmp_path: Path) -> None:

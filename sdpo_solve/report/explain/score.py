@@ -55,9 +55,9 @@ def score(run_dir: Path, index: int, host: AdaptedModel) -> Signal:
     if attempt is None:
         raise ConfigError(f"{run_dir} has no attempt {index}; it has {len(state.history)}")
     prompt, feedback = teacher_prompt(state, attempt)
-    config = state.header["config"]
-    options = read_options(LearnerOptions, config["parts"].get("learner", {}), "learner")
-    temperature = float(config["options"]["temperature"])
+    header = state.header
+    options = read_options(LearnerOptions, header.parts.get("learner", {}), "learner")
+    temperature = float(header.options["temperature"])
     sample = attempt.sample
     if not sample.token_ids_T:
         raise ConfigError(f"attempt {index} has no tokens")
@@ -84,11 +84,11 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
 
     Raises ConfigError for a method that does not learn, and for an attempt that had no teacher.
     """
-    name = str(state.header.get("method"))
+    name = state.header.method
     method = methods.REGISTRY.find(name)
     if method is None or not method.learns:
         raise ConfigError(f"{name} has no teacher; explain --attempt is for runs of methods that learn")
-    options = read_options(method.options_type, state.header["config"]["parts"].get(name, {}), name)
+    options = read_options(method.options_type, state.header.parts.get(name, {}), name)
     version = attempt.sample.policy.version
     learned_with = [a for a in state.history if a.sample.policy.version <= version]
     question = attempt.sample.prompt.messages[-1].content
@@ -103,14 +103,12 @@ def recorded_example(
     state: State, attempt: Attempt, method: type[MethodPlugin], options: Options, history: Sequence[Attempt]
 ) -> Example:
     """What the method makes of a recorded attempt, with the question and language of the journal."""
-    turns = attempt.sample.prompt.messages
+    header, turns = state.header, attempt.sample.prompt.messages
     system = next((turn.content for turn in turns if turn.role == "system"), None)
     question = turns[-1].content
-    language = str(state.header.get("language", "python"))
-    prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, language, recorded=question)
-    seed = int(state.header.get("seed", 0))
-    parts = MethodParts(prompter, SamplingSpec(max_tokens=1), "", Path(), seed, None, len, 0)
-    problem = Problem(str(state.header["problem"]), question, Kind.FUNCTION, ())
+    prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, header.language, recorded=question)
+    parts = MethodParts(prompter, SamplingSpec(max_tokens=1), "", Path(), header.seed or 0, None, len, 0)
+    problem = Problem(header.problem, question, Kind.FUNCTION, ())
     return method.build(options, parts).example(problem, attempt, history)
 
 
@@ -125,7 +123,7 @@ def _teacher(
     passes: PackedPasses,
 ) -> Mixture:
     """The teacher at T positions; at version 0 every teacher is the initial model."""
-    if options.teacher == "none-negative":
+    if options.is_without_feedback:
         raise ConfigError("this run had no teacher (learner.teacher=none-negative)")
     if policy.version == 0 or policy.adapter_dir is None:
         options = options.model_copy(update={"teacher": "frozen"})
@@ -137,7 +135,7 @@ def _teacher(
             )
         with host.policy_active(policy):
             pass  # the slot `policy` now holds it
-        if options.teacher == "ema" and policy.adapter_dir is not None:
+        if options.keeps_average and policy.adapter_dir is not None:
             average = read_tensors(policy.adapter_dir / TEACHER_FILE)
             host.put(
                 "teacher", policy.key, teachers.average_shape(options, choose(host, options).shape), average
