@@ -92,10 +92,6 @@ class Checker:
     def is_program(self) -> bool:
         return self.name == "program"
 
-    @property
-    def is_of_livecodebench(self) -> bool:
-        return self.name == "livecodebench"
-
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -287,10 +283,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One case for each test of the problem, in order.
-
-    `quoted_half` is true in `paper` mode only, where passing the quotable tests counts as solved.
-    """
+    """One case for each test, in order. `quoted_half`: of `paper` mode, the quotable ones decide `solved`."""
 
     cases: tuple[Case, ...]
     quoted_half: bool = False
@@ -321,8 +314,7 @@ class Verdict:
 
     @property
     def first_failure(self) -> Case | None:
-        failures = (c for c in self.cases if c.status not in (Status.ACCEPTED, Status.NOT_RUN))
-        return next(failures, None)
+        return next((c for c in self.cases if c.status not in (Status.ACCEPTED, Status.NOT_RUN)), None)
 
     @property
     def n_passed(self) -> int:
@@ -381,10 +373,8 @@ class Budget:
 
     def is_spent(self, attempts: int, tokens: int, wall_s: float) -> bool:
         """Whether these use up any of the limits."""
-        return any(
-            limit is not None and used >= limit
-            for limit, used in ((self.attempts, attempts), (self.tokens, tokens), (self.wall_s, wall_s))
-        )
+        limits = ((self.attempts, attempts), (self.tokens, tokens), (self.wall_s, wall_s))
+        return any(limit is not None and used >= limit for limit, used in limits)
 
 
 class OutcomeStatus(StrEnum):

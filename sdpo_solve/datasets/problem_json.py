@@ -209,7 +209,7 @@ def dump(problem: Problem) -> str:
     Raises ProblemError for a problem that the format cannot hold: a preamble, a benchmark's checker, values
     that are not JSON.
     """
-    if problem.preamble or problem.checker.is_of_livecodebench:
+    if problem.preamble or problem.checker.name == "livecodebench":
         raise ProblemError(
             f"{problem.id}: a preamble or LiveCodeBench's checker has no place in a problem file"
         )
