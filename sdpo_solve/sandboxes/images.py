@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.sandboxes import languages
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -33,5 +34,5 @@ def image_tag(name: str) -> str:
 def setup_command(name: str) -> str:
     """The command that makes the image."""
     language, _, kind = name.partition("-")
-    flags = f" --language {language}" if language != "python" else ""
+    flags = f" --language {language}" if language != languages.DEFAULT else ""
     return f"sdpo-solve setup{flags}" + (f" --image {kind}" if kind else "")

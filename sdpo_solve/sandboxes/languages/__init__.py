@@ -5,6 +5,7 @@ A language's file has `PLUGIN = Language(...)`; its image is made from `sandbox_
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
@@ -20,6 +21,19 @@ class Toolchain:
     """Name and version."""
     libraries: tuple[str, ...] = ()
     """What programs may use besides the standard library, with versions where they are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckerForm:
+    """How a testlib checker of a language is run: on input, output and answer, files in its own directory.
+
+    All three texts come on standard input; the program around the checker writes the files.
+    """
+
+    program: Callable[[str], str]
+    """The source to run, of the checker's source."""
+    stdin: Callable[[Sequence[str]], str]
+    """What the source reads, of the three texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,8 @@ class Language:
     """Command line of a test; None: the Python launcher, which also makes calls."""
     compile: tuple[str, ...] | None = None
     """Command line, run once an attempt in the build directory; its errors are the compile error."""
+    checker: CheckerForm | None = None
+    """None: checkers cannot be written in it."""
 
     @property
     def source(self) -> str:
@@ -54,6 +70,8 @@ class Language:
         return self.run is None
 
 
+DEFAULT = "python"
+"""The language of programs where nothing else is said, and the one that `setup` makes ready."""
 REGISTRY: Registry[Language] = Registry("language", __name__)
 
 
