@@ -1,6 +1,6 @@
 """Tokens a second of each engine, beside the libraries' own generation, in one run.
 
-The same question, temperature 1, answers of natural length. Every arm wants all samples; plain `generate`
+The same question, temperature 1, answers of natural length. Every arm needs all samples; plain `generate`
 gets them in calls of a batch each, as it cannot refill one. Rounds go over the arms in turn and the best of
 each arm counts, because other work on the machine only adds to a time. Prints nothing.
 """

@@ -62,7 +62,7 @@ def screen(flags: Mapping[str, Any]) -> None:
     """How often the base model solves each problem, with intervals; marks hard and very hard ones.
 
     Goes on where it stopped; Ctrl-C once ends after the samples under way. `batch --only hard` reads the
-    result, and wants the same model and sampling. The samples serve no comparison.
+    result, and needs the same model and sampling. The samples serve no comparison.
     """
     own, others = split(ScreenOptions, flags)
     spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))

@@ -45,7 +45,7 @@ def granted_error(statement: str) -> float:
 
 
 def statement_fault(statement: str) -> str | None:
-    """Why outputs of this problem cannot be judged by comparing them; None where nothing says so."""
+    """Why outputs of this problem cannot be judged by comparing them; None where no reason is found."""
     if _INTERACTIVE.search(statement):
         return INTERACTIVE
     return SEVERAL if _SEVERAL.search(statement) else None

@@ -17,7 +17,7 @@ from sdpo_solve.sandboxes.wire_values import NotPlain, check_spread
 from sdpo_solve.types import Checker
 
 _NUMBERS = (int, float, Fraction, Decimal)
-# A longer token is compared as text: no honest number is so long, and reading one is not linear.
+# A longer token is compared as text: numbers of answers are shorter, and reading one is not linear.
 _NUMBER_CHARS = 400
 # Numbers inside a token such as `(0.5,` or `x=1e-3;`; letters beside one make it part of a word.
 _GLUED = re.compile(

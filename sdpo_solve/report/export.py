@@ -1,7 +1,7 @@
 """Programs that runs have found, in forms that other tools read. Reads journals; grades nothing.
 
 `livecodebench`: what LiveCodeBench's `custom_evaluator` reads, a list of {"question_id", "code_list"}
-(https://github.com/LiveCodeBench/LiveCodeBench, lcb_runner/runner/custom_evaluator.py). It wants one entry
+(https://github.com/LiveCodeBench/LiveCodeBench, lcb_runner/runner/custom_evaluator.py). It takes one entry
 for every question of the benchmark, so questions without a run get an empty program where `rows` names them.
 """
 

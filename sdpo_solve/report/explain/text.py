@@ -1,4 +1,4 @@
-"""Explanations for the terminal: token colours, and without colour marks that say the same.
+"""Explanations for the terminal: token colours, and without colour marks of the same meaning.
 
 Draws what `records` and `policies` hold. Whatever a model wrote is cleaned and never read as markup.
 """

@@ -69,7 +69,7 @@ class ForkServer:
             os._exit(127)
 
     def warm(self, preamble: str) -> None:
-        """Have it import what a job's preamble imports. The preamble is ours, not the program's."""
+        """Have it import what a job's preamble imports: the runner's preamble, not the program's."""
         self._ask({"preamble": preamble}, [])
 
     def fork(self, slot: UidSlot, allowed: Allowed, fds: list[int]) -> int:
