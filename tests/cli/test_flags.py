@@ -104,7 +104,7 @@ def test_every_option_of_a_run_and_of_a_batch_has_a_flag() -> None:
     assert hidden == ["arms"]
 
 
-@pytest.mark.parametrize(("name", "most"), [("run", 46), ("batch", 56)])
+@pytest.mark.parametrize(("name", "most"), [("run", 45), ("batch", 55)])
 def test_a_command_needs_few_modules(name: str, most: int) -> None:
     """Engines, methods, sandboxes, formats and the learner are loaded by their names, where they are chosen."""
     assert len(reached_from(f"cli.{name}")) <= most
