@@ -132,7 +132,7 @@ def _counted(feedback_mode: str) -> str:
 
 
 def read_screening(out: Path) -> Screening:
-    """What the file says so far; nothing where there is no file. A torn last line is forgiven.
+    """What the file says so far; nothing where there is no file. An incomplete last line is ignored.
 
     Raises ConfigError naming the line for anything else that is not a screening.
     """
