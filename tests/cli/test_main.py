@@ -224,7 +224,9 @@ def test_multi_turn_reads_the_feedback_of_every_earlier_attempt(place: Place) ->
     assert "fails a hidden test" in prompts[2]
     assert "holds no program" in prompts[3]
     assert (
-        prompts[3].index("Expected: 2") < prompts[3].index("hidden test") < prompts[3].index("holds no program")
+        prompts[3].index("Expected: 2")
+        < prompts[3].index("hidden test")
+        < prompts[3].index("holds no program")
     )
     assert "return 2" not in prompts[3]
 
