@@ -246,7 +246,7 @@ def _test_data(test: TestCase, kind: Kind) -> dict[str, Any]:
 
 
 def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoReturn:
-    """Raises ProblemError for the first fault, in this program's words where pydantic's do not say the remedy."""
+    """Raises ProblemError for the first fault, reworded where pydantic does not say the remedy."""
     fault = exc.errors(include_url=False)[0]
     steps = [step for step in fault["loc"] if step not in ("FloatChecker", "literal['exact']")]
     steps = [step for step in steps if not str(step).startswith(("literal[", "constrained-", "list["))]
