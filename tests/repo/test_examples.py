@@ -250,7 +250,7 @@ def test_examples_that_sample_with_scripted_replies(place: Path, words: list[str
         invoke([*words, *short, "--model", model])
         return
     if "--only" in words:  # it reads a screening
-        invoke(["screen", "lcb:v6", "--attempts", "4", "--engine", "scripted", "--replies", "wrong"])
+        invoke(["screen", "lcb:v6", "--attempts", "300", "--engine", "scripted", "--replies", "wrong"])
     scripted = ["--engine", "scripted", "--replies", "replies"]
     # What only a model reads would be refused with replies alone.
     result = invoke([*words, *scripted, *(["--model", model] if "--max-tokens" in words else [])])
