@@ -145,6 +145,15 @@ def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> Non
     assert (spec.run.attempts, spec.batch.only, spec.batch.seeds) == (128, "hard", 3)
 
 
+def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() -> None:
+    spec = plan.make_spec(plan.read_toml(DISCOVERY / "schedule" / "batch.toml"), {})
+    assert (spec.run.attempts, spec.batch.seeds) == (128, 2)
+    early, reading = (spec.batch.arms[arm].settings["sdpo"] for arm in ("early", "reading"))
+    assert reading["learn_after"] > spec.run.attempts > early["learn_after"]
+    same = ("group_size", "growth", "feedback_share", "feedback_floor")
+    assert [early[name] for name in same] == [reading[name] for name in same]
+
+
 def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
     runs = runs_in(TOLD / "results.zip")
     assert {run.problem for run in runs} == set(plan.read_toml(TOLD / "batch.toml")["ids"])
