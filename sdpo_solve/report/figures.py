@@ -66,6 +66,10 @@ class ArmCounts:
     """First successes that passed every held-out test; None where no run held any out."""
     n_unfinished: int
     n_failed: int
+    n_attempts: int
+    n_without_program: int
+    """Attempts in whose answers no program was found; `n_cut_off` of them ended at the token limit."""
+    n_cut_off: int
     unbiased: bool
     """discovery@k is the unbiased pass@k: independent samples, never stopped early."""
 
@@ -227,6 +231,9 @@ def _counts(
         n_confirmed=count_confirmed(runs),
         n_unfinished=sum(run.status is RunStatus.UNFINISHED for run in runs),
         n_failed=len(cohort.failed[name]),
+        n_attempts=sum(len(run.attempts) for run in runs),
+        n_without_program=sum(run.n_without_program for run in runs),
+        n_cut_off=sum(run.n_cut_off for run in runs),
         unbiased=arm is not None and arm.unbiased,
     )
 

@@ -21,7 +21,7 @@ from sdpo_solve.sanitize import clean
 CSV_COLUMNS = (
     "arm", "problem", "seed", "status", "discovery_time", "attempts", "tokens", "elapsed_s",
     "tokens_to_discovery", "seconds_to_discovery", "confirmed", "overfits", "updates", "collapses",
-    "difficulty", "run_dir",
+    "difficulty", "without_program", "cut_off", "run_dir",
 )  # fmt: skip
 
 
@@ -49,6 +49,8 @@ def run_summary(run: RunRecord) -> dict[str, Any]:
         "discovery_time": run.first.index if run.first else None,
         "confirmed": run.confirmed,
         "n_attempts": len(run.attempts),
+        "n_without_program": run.n_without_program,
+        "n_cut_off": run.n_cut_off,
         "attempts_limit": run.header.attempts_limit,
         "n_tokens": run.n_tokens,
         "elapsed_s": run.elapsed_s,
@@ -88,7 +90,7 @@ def as_csv(cohort: Cohort) -> str:
                 arm, run.problem, run.seed, run.status.value, first.index if first else None,
                 len(run.attempts), run.n_tokens, run.elapsed_s, to_discovery if first else None,
                 first.elapsed_s if first else None, run.confirmed, run.n_overfits, len(run.updates),
-                run.n_collapses, run.header.difficulty, run.run_dir,
+                run.n_collapses, run.header.difficulty, run.n_without_program, run.n_cut_off, run.run_dir,
             )  # fmt: skip
             writer.writerow("" if value is None else _cell(value) for value in row)
     return text.getvalue()

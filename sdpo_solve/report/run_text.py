@@ -23,6 +23,7 @@ from rich.text import Text
 from sdpo_solve.report.follow import locked
 from sdpo_solve.report.marks import LEGEND, strip
 from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt, read_attempts
+from sdpo_solve.report.sections import share_without_program
 from sdpo_solve.report.table import AlignedTable, clock, labelled
 from sdpo_solve.report.updates import CONFIRMED, updates_table
 from sdpo_solve.run.events import FILE_NAME
@@ -131,6 +132,9 @@ def summary_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     yield "outcome", f"{outcome}: {run.error}" if run.error else outcome
     yield "spent", f"{len(run.attempts)} attempts, {run.n_tokens} tokens, {clock(run.elapsed_s)}"
     yield "run", f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.model or 'unknown model'}"
+    if run.n_without_program:
+        share = share_without_program(len(run.attempts), run.n_without_program, run.n_cut_off)
+        yield "no program", f"{share} of the attempts hold none that could be graded"
     if run.n_overfits:
         yield "overfits", f"{run.n_overfits} attempts passed the visible tests and failed a hidden one"
     if run.n_collapses:

@@ -49,7 +49,8 @@ class RunStatus(StrEnum):
 class AttemptRow:
     """One attempt without its texts. `elapsed_s` is the run's clock when its group had been graded.
 
-    `overfit`: every quotable test passed (there is one) and a held-out one failed.
+    `overfit`: every quotable test passed (there is one) and a held-out one failed. `no_program`: none was
+    found in the answer; `cut_off`: because the token limit ended it.
     """
 
     index: int
@@ -57,6 +58,8 @@ class AttemptRow:
     solved: bool
     passed_all: bool
     overfit: bool
+    no_program: bool
+    cut_off: bool
     n_passed: int
     n_cases: int
     mark: str
@@ -76,6 +79,8 @@ class AttemptRow:
             solved=attempt.solved,
             passed_all=attempt.passed_all,
             overfit=attempt.is_overfit,
+            no_program=attempt.has_no_program,
+            cut_off=attempt.is_cut_off,
             n_passed=attempt.n_passed,
             n_cases=len(attempt.cases),
             mark=mark(attempt),
@@ -134,6 +139,15 @@ class RunRecord:
     @property
     def n_overfits(self) -> int:
         return sum(attempt.overfit for attempt in self.attempts)
+
+    @property
+    def n_without_program(self) -> int:
+        """Attempts in whose answers no program was found, those that were cut off included."""
+        return sum(attempt.no_program for attempt in self.attempts)
+
+    @property
+    def n_cut_off(self) -> int:
+        return sum(attempt.cut_off for attempt in self.attempts)
 
     @property
     def n_collapses(self) -> int:

@@ -108,8 +108,11 @@ def ratio_text(ratio: float) -> str:
 
 
 def _arms(report: Report) -> Section:
-    header = ("arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed")
-    return Section("arms", header, [_arm_cells(arm) for arm in report.arms])
+    header = ("arm", "problems", "seeds", "runs", "solved", "confirmed", "unfinished", "failed", "no program")
+    note = (
+        "no program: share of the attempts in whose answers none was found (of these, cut off by the limit)"
+    )
+    return Section("arms", header, [_arm_cells(arm) for arm in report.arms], [note])
 
 
 def _arm_cells(arm: ArmCounts) -> list[str]:
@@ -117,10 +120,19 @@ def _arm_cells(arm: ArmCounts) -> list[str]:
     if arm.n_seeds_max != arm.n_seeds_min:
         seeds += f"–{arm.n_seeds_max}"
     confirmed = "–" if arm.n_confirmed is None else str(arm.n_confirmed)
-    counts = (arm.n_unfinished, arm.n_failed)
     return [
-        arm.name, str(arm.n_problems), seeds, str(arm.n_runs), str(arm.n_solved), confirmed, *map(str, counts)
+        arm.name, str(arm.n_problems), seeds, str(arm.n_runs), str(arm.n_solved), confirmed,
+        str(arm.n_unfinished), str(arm.n_failed),
+        share_without_program(arm.n_attempts, arm.n_without_program, arm.n_cut_off),
     ]  # fmt: skip
+
+
+def share_without_program(n: int, n_without: int, n_cut_off: int) -> str:
+    """`12 % (8 % cut off)` of n attempts; – where there are none."""
+    if not n:
+        return "–"
+    cut_off = f" ({100 * n_cut_off / n:.0f} % cut off)" if n_cut_off else ""
+    return f"{100 * n_without / n:.0f} %{cut_off}"
 
 
 def _settings(report: Report) -> Section:

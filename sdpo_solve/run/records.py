@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, InstanceOf, model_validator
 
-from sdpo_solve.types import OutcomeStatus, Status
+from sdpo_solve.types import Finish, OutcomeStatus, Status
 
 Event = Mapping[str, Any]
 """An event as it is written: one JSON object, its kind under `event`."""
@@ -139,6 +139,17 @@ class AttemptEvent(Graded):
     text: RawText = ""
     code: RawText | None = None
     feedback: RawText = ""
+    finish: Finish = Finish.STOP
+
+    @property
+    def has_no_program(self) -> bool:
+        """Nothing could be graded: no program was found in the answer."""
+        return any(case.status is Status.NO_CODE for case in self.cases)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """It has no program, and the token limit ended it."""
+        return self.has_no_program and self.finish is Finish.LENGTH
 
     @model_validator(mode="before")
     @classmethod

@@ -28,7 +28,8 @@ PROMPT = Prompt((Message("user", "Add one."),))
 
 @dataclass(frozen=True)
 class Made:
-    """A made-up run. `solved_at`: indices of the attempts that pass; `overfits_at`: those that only seem to.
+    """A made-up run. `solved_at`: indices of the attempts that pass; `overfits_at`: those that only seem to;
+    `no_program_at`, `cut_off_at`: those whose answers hold no program, for want of one and of tokens.
 
     The run fails, or is left open, after `fails_after` or `stops_after` attempts. A group takes 8 s, of which
     1 s grading, an update 2 s. Attempt i has 10 tokens.
@@ -41,6 +42,8 @@ class Made:
     group: int = 4
     solved_at: tuple[int, ...] = ()
     overfits_at: tuple[int, ...] = ()
+    no_program_at: tuple[int, ...] = ()
+    cut_off_at: tuple[int, ...] = ()
     fails_after: int | None = None
     stops_after: int | None = None
     keep_going: bool = False
@@ -119,11 +122,13 @@ def attempt(made: Made, index: int, version: int) -> Attempt:
     solved, overfits = index in made.solved_at, index in made.overfits_at
     visible = Status.ACCEPTED if solved or overfits else Status.WRONG_ANSWER
     hidden = Status.ACCEPTED if solved else Status.WRONG_ANSWER if overfits else Status.NOT_RUN
-    code = made.code(index)
+    lost = index in made.no_program_at or index in made.cut_off_at
+    code = None if lost else made.code(index)
+    finish = Finish.LENGTH if index in made.cut_off_at else Finish.STOP
+    if lost:
+        visible = hidden = Status.NO_CODE
     policy = Policy("x", version)
-    sample = Sample(
-        PROMPT, (1, 2), tuple(range(10)), (-0.5,) * 10, f"```python\n{code}\n```", Finish.STOP, policy
-    )
+    sample = Sample(PROMPT, (1, 2), tuple(range(10)), (-0.5,) * 10, f"```python\n{code}\n```", finish, policy)
     cases = (Case(0, visible, True, output="7"), Case(1, hidden, False))
     return Attempt(index, sample, code, Verdict(cases), "Accepted" if solved else made.feedback)
 

@@ -17,6 +17,7 @@ from sdpo_solve.report.cohort import Axis, load_cohort, observation
 from sdpo_solve.report.figures import Curve, Report, ReportOptions
 from sdpo_solve.report.page import page
 from sdpo_solve.report.problems import Marks
+from sdpo_solve.report.run_text import summary_rows
 from sdpo_solve.report.runs import RunStatus, find_run_dirs, one_run_dir, read_run
 from sdpo_solve.report.style import arm_style
 from sdpo_solve.run.events import read_events
@@ -34,6 +35,24 @@ def test_a_run_is_read_with_its_clock_tokens_and_outcome(tmp_path: Path) -> None
     # 8 s of the first group, 2 s of its update, 8 s of the second group.
     assert run.first.elapsed_s == pytest.approx(18, abs=0.5)
     assert [attempt.version for attempt in run.attempts] == [0] * 4 + [1] * 4
+
+
+def test_the_share_of_answers_without_a_program_stands_in_every_form(tmp_path: Path) -> None:
+    run_dir = make(tmp_path, Made(no_program_at=(2,), cut_off_at=(5, 7)))
+    run = read_run(run_dir)
+    assert (run.n_without_program, run.n_cut_off) == (3, 2)
+    report = report_of(tmp_path)
+    assert [(arm.n_attempts, arm.n_without_program, arm.n_cut_off) for arm in report.arms] == [(8, 3, 2)]
+    share = "38 % (25 % cut off)"
+    forms = (
+        text_of(report, 160),
+        page(report, load_cohort([tmp_path])),
+        files.as_markdown(report),
+        dict(summary_rows(run))["no program"],
+    )
+    assert all(share in form for form in forms)
+    assert files.as_json(report)["arms"][0]["n_without_program"] == 3
+    assert files.run_summary(run)["n_cut_off"] == 2
 
 
 @pytest.mark.parametrize(
