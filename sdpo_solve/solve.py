@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample, Verdict
@@ -100,10 +101,8 @@ def write_solution(run: Run) -> None:
     if first is None or first.code is None:
         return
     path = run.journal.run_dir / languages.get(run.options.language).source
-    try:
+    with file_errors(JournalError, f"write {path}", "free the disk and repeat"):
         path.write_bytes(first.code.encode("utf-8", "replace") + b"\n")
-    except OSError as exc:
-        raise JournalError(f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat") from None
 
 
 def first_success(run: Run) -> Attempt | None:

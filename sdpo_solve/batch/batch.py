@@ -23,6 +23,7 @@ from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import UserError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run import build
 from sdpo_solve.run.events import FILE_NAME
 from sdpo_solve.run.identity import problem_digest, read_config, sampling_record, versions
@@ -179,11 +180,9 @@ def write_record(batch: Batch) -> None:
     Raises UserError where the directory cannot be written.
     """
     record = {**batch.spec.record(), "problems": sorted(batch.problems), "versions": versions()}
-    try:
+    with file_errors(UserError, f"write {batch.out}", "choose another --out"):
         batch.out.mkdir(parents=True, exist_ok=True)
         (batch.out / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")
-    except OSError as exc:
-        raise UserError(f"cannot write {batch.out}: {exc.strerror or exc}; choose another --out") from None
 
 
 # -- running -------------------------------------------------------------------------------------------------

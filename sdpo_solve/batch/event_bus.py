@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.errors import UserError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.report.table import clock
 from sdpo_solve.run.records import (
     KINDS,
@@ -182,20 +182,16 @@ class LogFile:
     """
 
     def __init__(self, out: Path) -> None:
-        try:
+        with file_errors(UserError, f"write {out / LOG_NAME}"):
             out.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = (out / LOG_NAME).open("a", encoding="utf-8", errors="replace")
-            with suppress(OSError):  # not every file system has locks
-                fcntl.flock(self._file, fcntl.LOCK_SH)
-        except OSError as exc:
-            raise UserError(f"cannot write {out / LOG_NAME}: {exc.strerror or exc}") from None
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def __enter__(self) -> LogFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         with suppress(OSError):
             self._file.close()
 

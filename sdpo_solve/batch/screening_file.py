@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sdpo_solve.batch.difficulty import TAUGHT, Screened, rate_of
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.records import RawText
 
 FILE_NAME = "screening.jsonl"
@@ -137,12 +138,10 @@ def read_screening(out: Path) -> Screening:
     Raises ConfigError naming the line for anything else that is not a screening.
     """
     path = out / FILE_NAME
-    try:
+    with file_errors(ConfigError, f"read {path}"):
+        if not path.exists():
+            return Screening()
         lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return Screening()
-    except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from None
     config: Mapping[str, Any] = {}
     problems: dict[str, Screened] = {}
     for number, line in enumerate(lines, 1):
@@ -180,7 +179,7 @@ def append(out: Path, line: ScreeningStarted | ScreenedGroup) -> None:
     Raises ConfigError where the directory cannot be written.
     """
     path = out / FILE_NAME
-    try:
+    with file_errors(ConfigError, f"write {path}"):
         out.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
@@ -189,5 +188,3 @@ def append(out: Path, line: ScreeningStarted | ScreenedGroup) -> None:
             file.write(json.dumps(line.model_dump()).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-    except OSError as exc:
-        raise ConfigError(f"cannot write {path}: {exc.strerror or exc}") from None

@@ -36,6 +36,7 @@ from sdpo_solve.config import (
 )
 from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.options import has_weights, is_of_learning
 from sdpo_solve.types import Problem
 
@@ -189,9 +190,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises ConfigError where it cannot be read, naming file and line.
     """
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
-    except OSError as exc:
-        raise ConfigError(f"cannot read {path}: {exc.strerror or exc}") from None
+        with file_errors(ConfigError, f"read {path}"):
+            given = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from None
     fields = {key_name(BatchOptions, key): key for key in BatchOptions.model_fields}

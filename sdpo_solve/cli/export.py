@@ -11,6 +11,7 @@ from pydantic import Field
 from sdpo_solve.cli.flags import RUNS, command
 from sdpo_solve.config import OUTPUT, Options
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.paths import write_text
 
 
 class ExportCommand(Options):
@@ -53,4 +54,4 @@ def export(given: ExportCommand) -> None:
     if out is None:
         typer.echo(text)
     else:
-        exporting.write(out, text)
+        write_text(out, text + "\n")

@@ -31,79 +31,12 @@ _MAX_ANSWER_CHARS = 400_000
 _MAX_READ_CHARS = 300_000  # of all other readings together, 1000 for each at least
 _NO_PROGRAM, _OF_LANGUAGE, _PARSES, _COMPLETE = range(4)
 # Info strings of blocks that are not a program in any language of the sandbox.
-_OTHER_TAGS = frozenset(
-    (
-        *(
-            "bash",
-            "sh",
-            "shell",
-            "zsh",
-            "console",
-            "terminal",
-            "cmd",
-            "powershell",
-            "text",
-            "txt",
-            "plaintext",
-        ),
-        *(
-            "plain",
-            "output",
-            "stdout",
-            "stderr",
-            "stdin",
-            "input",
-            "json",
-            "yaml",
-            "yml",
-            "toml",
-            "ini",
-            "xml",
-        ),
-        *(
-            "html",
-            "css",
-            "csv",
-            "diff",
-            "patch",
-            "markdown",
-            "md",
-            "latex",
-            "tex",
-            "math",
-            "mermaid",
-            "pycon",
-        ),
-        *(
-            "doctest",
-            "traceback",
-            "python-repl",
-            "python",
-            "cpp",
-            "c++",
-            "c",
-            "java",
-            "javascript",
-            "js",
-            "go",
-        ),
-        *(
-            "typescript",
-            "ts",
-            "golang",
-            "rust",
-            "rs",
-            "ruby",
-            "rb",
-            "kotlin",
-            "kt",
-            "swift",
-            "scala",
-            "csharp",
-        ),
-        *("cs", "php", "perl", "haskell", "r", "julia", "sql", "lua", "dart", "makefile", "dockerfile"),
-    )
-)
+_OTHER_TAGS = """
+    bash sh shell zsh console terminal cmd powershell text txt plaintext plain output stdout stderr stdin
+    input json yaml yml toml ini xml html css csv diff patch markdown md latex tex math mermaid pycon
+    doctest traceback python-repl python cpp c++ c java javascript js go typescript ts golang rust rs ruby
+    rb kotlin kt swift scala csharp cs dart dockerfile haskell julia lua makefile perl php r sql
+"""
 _CODE_LINE = re.compile(
     r"^\s*(?:def|class|import|from|for|while|if|print|return|with|try)\b|^\s*#include|;\s*$|=", re.MULTILINE
 )
@@ -193,7 +126,7 @@ class _Search:
 
     def _score(self, block: _Block, facts: SourceFacts | None, defined: Sequence[frozenset[str]]) -> int:
         tagged = self.is_tagged(block.tag)
-        if not tagged and block.tag in _OTHER_TAGS:
+        if not tagged and block.tag in _OTHER_TAGS.split():
             return _NO_PROGRAM
         if block.code.lstrip().startswith((">>>", "$ ", "Traceback (most")):
             return _NO_PROGRAM

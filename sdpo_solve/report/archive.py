@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError, UserError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.report.runs import find_run_dirs
 from sdpo_solve.run.events import FILE_NAME, read_events, without_texts
 
@@ -37,12 +38,9 @@ def pack(sources: Sequence[Path], path: Path) -> int:
             journals[name] = "".join(json.dumps(event) + "\n" for event in events if event is not None)
     if not journals:
         raise ConfigError(f"no runs under {', '.join(str(source) for source in sources)}")
-    try:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
-            for name, text in sorted(journals.items()):
-                file.writestr(zipfile.ZipInfo(name, _DATE), text, zipfile.ZIP_DEFLATED, 9)
-    except OSError as exc:
-        raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
+    with file_errors(UserError, f"write {path}"), zipfile.ZipFile(path, "w") as file:
+        for name, text in sorted(journals.items()):
+            file.writestr(zipfile.ZipInfo(name, _DATE), text, zipfile.ZIP_DEFLATED, 9)
     return len(journals)
 
 

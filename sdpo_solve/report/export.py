@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.datasets import livecodebench
-from sdpo_solve.errors import ConfigError, UserError
+from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.runs import find_run_dirs
 from sdpo_solve.run.events import FILE_NAME, read_records
 from sdpo_solve.run.records import AttemptEvent, RunStarted
@@ -57,14 +57,6 @@ def render(
         raise ConfigError(f"there are runs of {', '.join(arms)}; choose one with --method")
     questions = [row.data["question_id"] for row in livecodebench.rows(str(rows))] if rows is not None else []
     return json.dumps(_entries(runs, all_attempts, questions), indent=1)
-
-
-def write(path: Path, text: str) -> None:
-    """Raises UserError where the file cannot be written."""
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
 def _entries(runs: Sequence[Programs], all_attempts: bool, questions: Sequence[str]) -> list[dict[str, Any]]:

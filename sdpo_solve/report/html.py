@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sdpo_solve.errors import UserError
 from sdpo_solve.report import style
 from sdpo_solve.sanitize import clean, middle_cut
 
@@ -40,14 +39,6 @@ def render(template: str, script: str = "", **values: Any) -> str:
     )
     page = environment.get_template(template)
     return page.render(css=Markup(css), script=Markup(code), policy=policy, **values)
-
-
-def write(path: Path, text: str) -> None:
-    """Raises UserError where `path` cannot be written."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as exc:
-        raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
 def _cleaned(value: object) -> object:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpo_solve.paths import write_text
 from sdpo_solve.report import html
 from sdpo_solve.report.chart import Chart, chart
 from sdpo_solve.report.cohort import Axis, Cohort
@@ -75,7 +76,7 @@ class ShownAttempt:
 
 def write_page(report: Report, cohort: Cohort, path: Path) -> None:
     """Raises UserError where `path` cannot be written."""
-    html.write(path, page(report, cohort))
+    write_text(path, page(report, cohort))
 
 
 def page(report: Report, cohort: Cohort) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.text import Text
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError, UserError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.report.chart import Span, log_range, log_ticks, marker_points, step
 from sdpo_solve.report.figures import Curve, Report
 from sdpo_solve.report.sections import UNITS, number
@@ -90,10 +91,8 @@ def write_picture(report: Report, path: Path, *, form: str, linear: bool, band: 
                 panel.set_ylabel("discovery rate")
                 handles, labels = panel.get_legend_handles_labels()
                 figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        try:
+        with file_errors(UserError, f"write {path}"):
             figure.savefig(path, dpi=300, format=form)
-        except OSError as exc:
-            raise UserError(f"cannot write {path}: {exc.strerror or exc}") from None
 
 
 def _draw(panel: Axes, found: Curve, span: Span, *, with_band: bool) -> None:

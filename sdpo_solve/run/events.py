@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdpo_solve.errors import JournalError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.records import CLOSING, Event, Record, RunStarted, collapse_ignored, record_of
 from sdpo_solve.types import (
     Attempt,
@@ -70,16 +71,13 @@ def read_events(
     Raises JournalError naming file and line for anything else that is not an event.
     """
     end = start
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            for number, line in enumerate(file, start=n_before + 1):
-                if not line.endswith(b"\n"):
-                    return
-                end += len(line)
-                yield _parse(line if numbers else _counted(line), path, number), end
-    except OSError as exc:
-        raise JournalError(f"cannot read {path}: {exc.strerror or exc}") from None
+    with file_errors(JournalError, f"read {path}"), path.open("rb") as file:
+        file.seek(start)
+        for number, line in enumerate(file, start=n_before + 1):
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield _parse(line if numbers else _counted(line), path, number), end
 
 
 def _counted(line: bytes) -> bytes:

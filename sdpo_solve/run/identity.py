@@ -22,6 +22,7 @@ from typing import Any
 from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.model import names
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.options import Plan, has_weights
 from sdpo_solve.types import Checker, Problem, SamplingSpec
 
@@ -235,12 +236,12 @@ def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
             return
         config = {**before, "options": {**before["options"], **budget}}
     temporary = path.with_name(".config.json.writing")
-    try:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        temporary.rename(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise JournalError(f"cannot write {path}: {exc.strerror or exc}; free the disk and repeat") from None
+    with file_errors(JournalError, f"write {path}", "free the disk and repeat"):
+        try:
+            temporary.write_text(json.dumps(config, indent=2) + "\n")
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import JournalError, RunError
+from sdpo_solve.paths import file_errors
 from sdpo_solve.run.events import (
     FILE_NAME,
     attempt_event,
@@ -51,12 +52,10 @@ class Journal:
         self.path = run_dir / FILE_NAME
         self.run = run
         self._listeners = list(listeners)
-        try:
+        with file_errors(JournalError, f"write {self.path}"):
             run_dir.mkdir(parents=True, exist_ok=True)
             # Without a buffer: what a full disk refused is not tried again when the file is closed.
             self._file: FileIO = self.path.open("ab", buffering=0)
-        except OSError as exc:
-            raise JournalError(f"cannot write {self.path}: {exc.strerror or exc}") from None
         try:
             self._is_locked = self._lock()
             self.state = read_state(self.path, run, run_dir)
@@ -191,14 +190,10 @@ class Journal:
         stamped = [{**event, "time": now} for event in events]
         data = "".join(json.dumps(event, ensure_ascii=True) + "\n" for event in stamped).encode()
         left = memoryview(data)
-        try:
+        with file_errors(JournalError, f"write {self.path}", "free the disk and repeat"):
             while left:
                 left = left[self._file.write(left) or 0 :]
             os.fsync(self._file.fileno())
-        except OSError as exc:
-            raise JournalError(
-                f"cannot write {self.path}: {exc.strerror or exc}; free the disk and repeat"
-            ) from None
         for event in stamped:
             self._notify(event)
 

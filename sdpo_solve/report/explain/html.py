@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdpo_solve.paths import write_text
 from sdpo_solve.report import html
 from sdpo_solve.report.explain.policies import Stage
 from sdpo_solve.report.explain.records import Signal, sparseness
@@ -48,7 +49,7 @@ def write_page(
         shade=_shade,
         strongest=lambda signal: strongest_rows(signal.strongest(N_STRONGEST)),
     )
-    html.write(path, page)
+    write_text(path, page)
 
 
 def _shade(log_ratio: float) -> str:
