@@ -45,19 +45,15 @@ class Prompter:
         feedback: str | None,
         solution: str | None = None,
         attempt: str | None = None,
-        partial: str | None = None,
     ) -> Prompt:
         """The question with what was learned since (arXiv 2601.20802, Table 2), in that order.
 
         A paragraph that does not apply is left out. `attempt` pastes the failed program into the prompt; the
-        paper found that harmful, so it serves as an ablation only. `partial`: the best program so far, where
-        there is no solution (not in the paper).
+        paper found that harmful, so it serves as an ablation only.
         """
         parts = [self.question(problem)]
         if solution is not None:
             parts.append(f"Correct solution:\n\n{self._block(solution)}")
-        if partial is not None:
-            parts.append(f"Partly correct solution, which still fails tests:\n\n{self._block(partial)}")
         if attempt is not None:
             parts.append(f"Your unsuccessful earlier attempt:\n\n{self._block(attempt)}")
         if feedback is not None and solution is None:

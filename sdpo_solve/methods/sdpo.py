@@ -20,13 +20,14 @@ from sdpo_solve.methods import MethodParts, MethodPlugin, _schedule
 from sdpo_solve.methods._shuffled import foreign_feedback
 from sdpo_solve.methods.prompts import Prompter, is_question_alone
 from sdpo_solve.protocols import Learner
-from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Status, Update, Verdict
+from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Update
 
 
 class Options(BaseOptions):
     """What is sampled, and what the teacher's prompt holds (arXiv 2601.20802, Tables 2 and 12: TTT)."""
 
     renamed: ClassVar = {"told_attempts": "feedback_attempts"}
+    removed: ClassVar = {"reward": "solved"}
 
     group_size: int = Field(16, ge=1, description="attempts sampled between two updates (paper: 16)")
     teacher: Literal["feedback", "solution", "both", "shuffled"] = Field(
@@ -65,11 +66,6 @@ class Options(BaseOptions):
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
     )
-    reward: Literal["solved", "visible-share"] = Field(
-        "solved",
-        description="1 for a success, else 0; visible-share: else the share of visible tests passed, which "
-        "is GAMEABLE: a program that knows the quoted answers earns it",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +83,13 @@ class Sdpo(MethodPlugin):
     options_type = Options
     learns = True
     learning_options = frozenset(
-        {"teacher", "attempt_in_prompt", "reward", "learn_after", "base_share", "learn_from_feedback"}
+        {"teacher", "attempt_in_prompt", "learn_after", "base_share", "learn_from_feedback"}
     )
 
     @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
         """Refuse what could never act: raises ConfigError naming the option and the reason."""
         with_feedback = options.feedback_share or options.feedback_attempts
-        shows_solution = options.teacher in ("solution", "both")
-        reads_reward = shows_solution or learner.grpo_weight > 0
-        before_success = not stops_at_first or options.reward == "visible-share"
-        remedy = "add --keep-going, or sdpo.reward=visible-share (gameable)"
         _refuse_where(
             options.feedback_attempts >= options.group_size,
             f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
@@ -116,26 +108,20 @@ class Sdpo(MethodPlugin):
             "sdpo.learn_from_feedback would do nothing without sdpo.feedback_share",
         )
         _refuse_where(
-            shows_solution and not before_success,
+            stops_at_first and options.teacher in ("solution", "both"),
             f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
-            + remedy,
+            "add --keep-going",
         )
         _refuse_where(
-            learner.grpo_weight > 0 and not before_success,
+            stops_at_first and learner.grpo_weight > 0,
             "learner.grpo_weight compares rewards, and all are 0 until the success that ends the run; "
-            + remedy,
+            "add --keep-going",
         )
         if not learner.has_teacher:
             idle = "learner.teacher=none-negative" if learner.is_without_feedback else "learner.grpo_weight=1"
             for name in ("teacher", "attempt_in_prompt"):
                 unused = getattr(options, name) != Options.model_fields[name].default
                 _refuse_where(unused, f"sdpo.{name} would do nothing: there is no teacher under {idle}")
-        never_rolls_back = learner.on_collapse in ("freeze", "ignore")
-        _refuse_where(
-            options.reward == "visible-share" and not reads_reward and never_rolls_back,
-            "sdpo.reward=visible-share would do nothing: it belongs to sdpo.teacher=solution or both, to "
-            "learner.grpo_weight, and to the choice of the version that a roll-back goes to",
-        )
 
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> Sdpo:
@@ -144,11 +130,6 @@ class Sdpo(MethodPlugin):
         )
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
-        """Raises ConfigError where the reward counts visible tests and there are none."""
-        if self.options.reward == "visible-share" and not any(test.visible for test in problem.tests):
-            raise ConfigError(
-                f"{problem.id} has no visible tests; sdpo.reward=visible-share would do nothing"
-            )
         if self.learner is None:
             return Policy(self.run, 0)
         if resume_from is None:
@@ -211,23 +192,19 @@ class Sdpo(MethodPlugin):
         """The attempt with its teacher's prompt, None where that would hold nothing new.
 
         The solution that is shown is the first success in `history`. An attempt's own text is never shown to
-        it; the reference code leaves it out as well. Before the first success the reward
-        `visible-share` shows the program that earned most, where that is more than the attempt itself did.
+        it; the reference code leaves it out as well.
         """
         solved = attempt.verdict.solved
-        solution = partial = None
+        solution = None
         if self.options.teacher in ("solution", "both"):
             first = next((a for a in history if a.verdict.solved), None)
             solution = first.code if first is not None and first is not attempt else None
-            partial = self._partial(attempt, history) if first is None else None
         feedback = None if solved else self._feedback(problem, attempt)
         prompt = None
-        if solution is not None or partial is not None or feedback is not None:
+        if solution is not None or feedback is not None:
             failed = attempt.code if self.options.attempt_in_prompt and not solved else None
-            prompt = self.prompter.teacher(
-                problem, feedback=feedback, solution=solution, attempt=failed, partial=partial
-            )
-        return Example(attempt.sample, prompt, reward(attempt.verdict, self.options))
+            prompt = self.prompter.teacher(problem, feedback=feedback, solution=solution, attempt=failed)
+        return Example(attempt.sample, prompt, float(solved))
 
     def _feedback(self, problem: Problem, attempt: Attempt) -> str | None:
         """The feedback in the teacher's prompt of a failed attempt."""
@@ -237,25 +214,10 @@ class Sdpo(MethodPlugin):
             return foreign_feedback(problem.id, self.seed, attempt.index)
         return attempt.feedback
 
-    def _partial(self, attempt: Attempt, history: Sequence[Attempt]) -> str | None:
-        """The program of the attempt that earned most, the earliest of equals, if that beats `attempt`."""
-        best = max(history, key=lambda a: (reward(a.verdict, self.options), -a.index))
-        more = reward(best.verdict, self.options) > reward(attempt.verdict, self.options)
-        return best.code if more else None
-
 
 def _refuse_where(holds: object, reason: str) -> None:
     if holds:
         raise ConfigError(reason)
-
-
-def reward(verdict: Verdict, options: Options) -> float:
-    """1 for a success. Else 0, or by `visible-share` p / (n + 1) for p of n visible tests passed: the whole
-    reward is left to a success, so that a program which fails hidden tests only still falls short of it."""
-    if verdict.solved or options.reward == "solved":
-        return float(verdict.solved)
-    visible = [case.status is Status.ACCEPTED for case in verdict.cases if case.visible]
-    return sum(visible) / (len(visible) + 1)
 
 
 PLUGIN = Sdpo

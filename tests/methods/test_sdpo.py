@@ -1,4 +1,4 @@
-"""What sdpo tells its teacher about each attempt, what an attempt earns, and what is refused before a run."""
+"""What sdpo tells its teacher about each attempt, and what is refused before a run."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,6 @@ import pytest
 
 from sdpo_solve.config import RunOptions, parse_settings
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.methods import sdpo
 from sdpo_solve.methods._shuffled import _FILE, foreign_feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.options import make_plan
@@ -17,7 +16,7 @@ from sdpo_solve.types import (
     Example,
     SamplingSpec,
 )
-from tests.helpers.attempts import FAILED, PARTIAL, SOLVED, attempt, method
+from tests.helpers.attempts import FAILED, SOLVED, attempt, method
 from tests.helpers.parts import PROBLEM
 
 PROBLEMS = Path(__file__).parents[2] / "problems"
@@ -112,43 +111,6 @@ def test_a_problem_never_hears_its_own_recorded_feedback() -> None:
         assert not {foreign_feedback(name, seed, seed) for seed in range(60)} & set(texts)
 
 
-# -- rewards -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "passed", "hidden", "earned"),
-    [
-        ("solved", 2, False, 0.0),
-        ("solved", 3, True, 1.0),
-        ("visible-share", 0, False, 0.0),
-        ("visible-share", 2, False, 0.5),
-        ("visible-share", 3, False, 0.75),
-        ("visible-share", 3, True, 1.0),
-    ],
-)
-def test_rewards(kind: Any, passed: int, hidden: bool, earned: float) -> None:
-    assert sdpo.reward(attempt(1, passed, hidden=hidden).verdict, sdpo.Options(reward=kind)) == earned
-
-
-def test_before_a_success_the_share_shows_the_best_program_to_those_that_earned_less() -> None:
-    both = method(teacher="both", reward="visible-share")
-    twin = replace(attempt(4, 2), code="a later one of equal worth")
-    history = [FAILED, PARTIAL, twin]
-    shown = told(both.example(PROBLEM, FAILED, history))
-    assert shown.index("Partly correct solution") < shown.index("program 2") < shown.index("feedback 1")
-    assert "program" not in told(both.example(PROBLEM, PARTIAL, history)).split("feedback 2")[0]
-    assert "Partly" not in told(both.example(PROBLEM, FAILED, [*history, SOLVED]))
-    alone = method(teacher="solution", reward="visible-share")
-    assert "feedback" not in told(alone.example(PROBLEM, FAILED, history))
-    assert method(teacher="solution").example(PROBLEM, FAILED, history).teacher_prompt is None
-
-
-def test_a_share_of_no_visible_tests_is_refused() -> None:
-    hidden = replace(PROBLEM, tests=tuple(replace(test, visible=False) for test in PROBLEM.tests))
-    with pytest.raises(ConfigError, match="has no visible tests"):
-        method(reward="visible-share", teacher="both").start(hidden, None)
-
-
 # -- refusals before anything is loaded --------------------------------------------------------------------
 
 
@@ -156,14 +118,11 @@ def test_a_share_of_no_visible_tests_is_refused() -> None:
     ("settings", "reason"),
     [
         ("sdpo.teacher=solution", "needs a success to show, and the run stops at the first one"),
-        ("sdpo.teacher=both", "add --keep-going, or sdpo.reward=visible-share"),
+        ("sdpo.teacher=both", "add --keep-going"),
         ("learner.grpo_weight=0.5", "all are 0 until the success that ends the run"),
         ("learner.teacher=none-negative sdpo.teacher=shuffled", "sdpo.teacher would do nothing"),
         ("learner.teacher=none-negative sdpo.attempt_in_prompt=true", "attempt_in_prompt would do nothing"),
-        (
-            "sdpo.reward=visible-share learner.on_collapse=ignore",
-            "sdpo.reward=visible-share would do nothing",
-        ),
+        ("sdpo.reward=visible-share", "sdpo has no option 'reward'"),
         ("sdpo.feedback_attempts=16", "leaves none of 16 attempts to learn from"),
         ("engine.top_p=0.9", "importance weights and distillation wrong"),
         ("engine.top_k=50", "importance weights and distillation wrong"),
@@ -200,8 +159,7 @@ def test_scripted_replies_without_a_model_refuse_what_only_a_model_reads(given: 
     [
         ("sdpo.teacher=both", True),
         ("learner.grpo_weight=1", True),
-        ("sdpo.teacher=both sdpo.reward=visible-share", False),
-        ("learner.grpo_weight=0.5 sdpo.reward=visible-share", False),
+        ("sdpo.reward=solved", False),
         ("sdpo.teacher=shuffled", False),
         ("learner.teacher=none-negative", False),
     ],

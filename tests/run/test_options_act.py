@@ -43,7 +43,7 @@ from sdpo_solve.types import (
     TestCase,
     Verdict,
 )
-from tests.helpers.attempts import FAILED, PARTIAL, SOLVED, method
+from tests.helpers.attempts import FAILED, SOLVED, method
 from tests.helpers.boxes import Box, echo, prints, stdin_problem
 from tests.helpers.hosts import BASE, PlainHost
 from tests.helpers.tiny_model import save_tiny_model
@@ -270,7 +270,6 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
         lambda m: Learned.by(m),
     ),
     "attempt_in_prompt": ({"attempt_in_prompt": True}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
-    "reward": ({"reward": "visible-share"}, lambda m: m.example(PROBLEM, PARTIAL, [PARTIAL]).reward),
 }
 PROBLEM = Problem("add", "Add.", Kind.STDIN, (TestCase("1 2\n", "3\n", True),))
 
