@@ -26,7 +26,7 @@ class Prompter:
     """Builder of every prompt of a run: student, teacher and baselines share one question.
 
     `system`: the system message, None for the model's own default. `thinking`: the template's switch.
-    `toolchain`: version and libraries of the sandbox in use.
+    `toolchain`: version and libraries of the sandbox in use; None: they are not named.
     """
 
     system: str | None = None
@@ -81,9 +81,8 @@ class Prompter:
 
     def question(self, problem: Problem) -> str:
         """The statement with the form the answer must have."""
-        toolchain = self.toolchain or Toolchain(languages.get(self.language).title)
-        name = toolchain.title
-        parts = [problem.statement.strip()]
+        name = languages.get(self.language).title
+        parts = [*self._environment(), problem.statement.strip()]
         if problem.kind is Kind.STDIN:
             parts.append(
                 f"Write a {name} program that reads the input from standard input and writes the answer to "
@@ -93,14 +92,23 @@ class Prompter:
             parts.append(f"Complete this {name} code:\n\n{self._block(problem.starter_code)}")
         else:
             parts.append(f"Write a {name} function `{problem.entry_point}`.")
-        if toolchain.libraries:
-            *others, last = toolchain.libraries
-            names = f"{', '.join(others)} and {last}" if others else last
-            parts.append(f"Besides the standard library, {names} can be used.")
         parts.append(
             f"Answer with the whole program in one {_FENCE}{self.language} code block and nothing else."
         )
         return "\n\n".join(parts)
+
+    def _environment(self) -> list[str]:
+        """The version and the libraries that programs have, before the statement.
+
+        Behind the statement, with versions, small models import them needlessly (figures: methods/README).
+        """
+        if self.toolchain is None:
+            return []
+        if not self.toolchain.libraries:
+            return [f"Programs run under {self.toolchain.title}."]
+        *others, last = self.toolchain.libraries
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        return [f"Programs run under {self.toolchain.title}; {names} installed."]
 
     def _block(self, code: str) -> str:
         return f"{_FENCE}{self.language}\n{code.strip(chr(10)).rstrip()}\n{_FENCE}"

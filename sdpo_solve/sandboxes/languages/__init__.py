@@ -20,7 +20,7 @@ class Toolchain:
     title: str
     """Name and version."""
     libraries: tuple[str, ...] = ()
-    """What programs may use besides the standard library, with versions where they are known."""
+    """What programs may use besides the standard library."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,11 @@ from sdpo_solve.sandboxes.languages import CheckerForm, Language
 _PROBE = """
 import importlib.util
 import sys
-from importlib import metadata
 
 print("Python %d.%d" % sys.version_info[:2])
 for name in ("numpy", "scipy", "networkx", "sympy", "more_itertools", "bitarray", "sortedcontainers"):
     if importlib.util.find_spec(name) is not None:
-        try:
-            print(name, ".".join(metadata.version(name).split(".")[:2]))
-        except metadata.PackageNotFoundError:  # bubblewrap shows the package alone
-            print(name)
+        print(name)
 """
 _CHECKER_HEAD = """
 import json as _json, sys as _sys
