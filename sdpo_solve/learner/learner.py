@@ -82,7 +82,7 @@ class LoraLearner:
             generator = torch.Generator().manual_seed(seed)
             weights = self._initial_weights(generator)
             optimizer = self._optimizer(weights)
-            average, policy = self._zero_average(weights), Policy(run, 0)
+            average, policy = self._zero_average(), Policy(run, 0)
             self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._passes())
             return policy
 
@@ -221,7 +221,8 @@ class LoraLearner:
         if not run.average:
             return ""
         rate = options.ema_rate or EMA_RATE
-        run.average, error = teacher.averaged(run.average, run.optimizer.weights, rate)
+        rank = self._average_shape.rank
+        run.average, error = teacher.averaged(run.average, run.optimizer.weights, rate, rank)
         metrics["ema_error"] = error
         if error <= teacher.MAX_ERROR:
             return ""
@@ -253,7 +254,7 @@ class LoraLearner:
         run = self._active()
         if decision.action == "restart" or decision.version == 0:
             weights = self._initial_weights(torch.Generator().manual_seed(run.seed))
-            run.average = self._zero_average(weights)
+            run.average = self._zero_average()
         else:
             saved = checkpoint.read_version(run.policies_dir, decision.version, run.name)
             weights, run.average = self._on_device(saved.weights), self._on_device(saved.teacher)
@@ -285,11 +286,12 @@ class LoraLearner:
     def _initial_weights(self, generator: torch.Generator) -> dict[str, Tensor]:
         return initial_weights(self._host.shape_adapter("policy", self._shape), generator)
 
-    def _zero_average(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Empty where the teacher is another one."""
+    def _zero_average(self) -> dict[str, Tensor]:
+        """The average before the first step: the initial model. Empty where the teacher is another one."""
         if not self._options.keeps_average:
             return {}
-        return teacher.zero_average(weights, self._average_shape.rank)
+        parameters = self._host.shape_adapter("teacher", self._average_shape)
+        return {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
 
     def _optimizer(self, weights: Mapping[str, Tensor]) -> AdapterOptimizer:
         return AdapterOptimizer(self._on_device(weights), self._options.lr, self._options.weight_decay)

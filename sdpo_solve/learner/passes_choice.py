@@ -64,15 +64,15 @@ def choose(host: AdaptedModel, options: Options) -> Choice:
     Raises ConfigError for a model that cannot be trained, and where an adapter on all layers that take one
     reaches less than `min_lora_share` of the weights.
     """
-    targets, share = adapter_targets(host.model, options.lora_targets)
-    shape = AdapterShape(options.lora_rank, options.lora_alpha, targets)
-    if options.lora_targets == "all" and share < options.min_lora_share:
+    found = adapter_targets(host.model, options.lora_targets)
+    shape = AdapterShape(options.lora_rank, options.lora_alpha, found.modules, found.parameters)
+    if options.lora_targets == "all" and found.share < options.min_lora_share:
         raise ConfigError(
-            f"an adapter reaches {share:.0%} of this model's weights only; to learn all the same, lower "
-            "learner.min_lora_share"
+            f"an adapter reaches {found.share:.0%} of this model's weights only; to learn all the same, "
+            "lower learner.min_lora_share"
         )
     if shape not in host.choices:
-        host.choices[shape] = _choose_passes(host, shape, share)
+        host.choices[shape] = _choose_passes(host, shape, found.share)
     choice: Choice = host.choices[shape]
     return choice
 

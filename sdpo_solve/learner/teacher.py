@@ -9,6 +9,7 @@ Source: arXiv 2601.20802, section 3 ("regularised teacher").
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -87,24 +88,15 @@ def _at_all_positions(hidden_Md: Tensor, examples: Sequence[TokenizedExample]) -
 def average_shape(options: Options, shape: AdapterShape) -> AdapterShape:
     """That of the average of adapters of `shape`: four ranks wide by default, which holds `MAX_ERROR`."""
     rank = options.ema_rank or 4 * shape.rank
-    return AdapterShape(rank, shape.scaling * rank, shape.targets)
-
-
-def zero_average(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The average before the first step: the initial model, a product of zero."""
-    average = {}
-    for name, tensor in weights.items():
-        shape = (rank, tensor.shape[1]) if name.endswith(A) else (tensor.shape[0], rank)
-        average[name] = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-    return average
+    return replace(shape, rank=rank, alpha=shape.scaling * rank)
 
 
 def averaged(
-    average: Mapping[str, Tensor], weights: Mapping[str, Tensor], rate: float
+    average: Mapping[str, Tensor], weights: Mapping[str, Tensor], rate: float, rank: int
 ) -> tuple[dict[str, Tensor], float]:
-    """(1 - rate) * average + rate * weights, as products, at the rank of `average`.
+    """(1 - rate) * average + rate * weights, as products, at `rank`, that of `average`.
 
-    Also the largest relative error (Frobenius) that keeping to that rank brought into one module.
+    Also the largest relative error (Frobenius) that keeping to that rank brought into one product.
     """
     result: dict[str, Tensor] = {}
     worst = 0.0
@@ -112,31 +104,37 @@ def averaged(
         if not name.endswith(A):
             continue
         module = name.removesuffix(A)
-        down, up, error = average_product(
-            (average[name], average[module + B]), (weights[name], weights[module + B]), rate
-        )
-        result[name], result[module + B] = down, up
+        n_experts = len(average[name]) // rank
+        old = by_expert(average[name], average[module + B], n_experts)
+        new = by_expert(weights[name], weights[module + B], n_experts)
+        down_Eri, up_Eor, error = average_product(old, new, rate)
+        result[name] = down_Eri.flatten(0, 1)
+        result[module + B] = up_Eor.permute(1, 2, 0).flatten(1).contiguous()
         worst = max(worst, error)
     return {name: result[name] for name in average}, worst
+
+
+def by_expert(down: Tensor, up: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
+    """PEFT's factors of a layer as A [E, rank, in] and B [E, out, rank]; a linear layer is one expert."""
+    return down.unflatten(0, (n_experts, -1)), up.unflatten(1, (-1, n_experts)).permute(2, 0, 1)
 
 
 def average_product(
     old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], rate: float
 ) -> tuple[Tensor, Tensor, float]:
-    """The factors (A [rank, in], B [out, rank]) of (1 - rate) B_old A_old + rate B_new A_new, at old's rank,
-    and the relative error of what was cut off."""
-    rank = old[0].shape[0]
-    down = torch.cat([old[0], new[0]]).double()
-    up = torch.cat([(1 - rate) * old[1].double(), rate * new[1].double()], dim=1)
+    """The factors (A [E, rank, in], B [E, out, rank]) of (1 - rate) B_old A_old + rate B_new A_new, at old's
+    rank, and the largest relative error of what was cut off."""
+    rank = old[0].shape[-2]
+    down = torch.cat([old[0], new[0]], dim=-2).double()
+    up = torch.cat([(1 - rate) * old[1].double(), rate * new[1].double()], dim=-1)
     q_up, r_up = torch.linalg.qr(up)
-    q_down, r_down = torch.linalg.qr(down.T)
-    u, sizes, vt = torch.linalg.svd(r_up @ r_down.T)
-    whole = sizes.norm()
-    error = float(sizes[rank:].norm() / whole) if whole > 0 else 0.0
-    kept = min(rank, len(sizes))
-    root = sizes[:kept].sqrt()
-    new_down = old[0].new_zeros(old[0].shape)
-    new_up = old[1].new_zeros(old[1].shape)
-    new_down[:kept] = (root[:, None] * (vt[:kept] @ q_down.T)).to(new_down.dtype)
-    new_up[:, :kept] = (q_up @ (u[:, :kept] * root)).to(new_up.dtype)
+    q_down, r_down = torch.linalg.qr(down.mT)
+    u, sizes_Es, vt = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
+    cut_E, whole_E = sizes_Es[..., rank:].norm(dim=-1), sizes_Es.norm(dim=-1)
+    error = float((cut_E / whole_E.clamp(min=torch.finfo(torch.float64).tiny)).max())
+    kept = min(rank, sizes_Es.shape[-1])
+    root_Es = sizes_Es[..., :kept].sqrt()
+    new_down, new_up = torch.zeros_like(old[0]), torch.zeros_like(old[1])
+    new_down[..., :kept, :] = (root_Es[..., None] * (vt[..., :kept, :] @ q_down.mT)).to(new_down.dtype)
+    new_up[..., :kept] = (q_up @ (u[..., :kept] * root_Es[..., None, :])).to(new_up.dtype)
     return new_down, new_up, error

@@ -22,7 +22,14 @@ from torch import Tensor
 
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError, one_line
 from sdpo_solve.model import lora_mix
-from sdpo_solve.model.capability import auto_class, context_tokens, read_config, refusal_of
+from sdpo_solve.model.capability import (
+    auto_class,
+    context_tokens,
+    expert_count,
+    expert_types,
+    read_config,
+    refusal_of,
+)
 from sdpo_solve.model.cpu import cpu_dtype, is_out_of_memory, keep_freed_memory
 from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy
@@ -34,18 +41,22 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "attention": ("k_proj", "o_proj", "q_proj", "v_proj"),
     "all": ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
 }
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
-    """Rank, alpha and target modules of an adapter; its product is scaled by alpha / rank."""
+    """Rank, alpha, target modules and parameters of an adapter; its product is scaled by alpha / rank.
+
+    For a parameter [E, out, in] of E experts, PEFT's factors are A [E * rank, in], an expert after the other,
+    and B [out, rank * E], a rank after the other.
+    """
 
     rank: int
     alpha: float
     targets: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
 
     @property
     def scaling(self) -> float:
@@ -131,8 +142,7 @@ class AdaptedModel:
     @property
     def can_mix(self) -> bool:
         """Whether rows of several policies can share a pass: not where layers see some rows' tokens only."""
-        config = self._base.config.get_text_config()
-        return not any(getattr(config, name, None) for name in _EXPERTS)
+        return not expert_count(self._base.config)
 
     @property
     def model(self) -> Any:
@@ -240,13 +250,15 @@ class AdaptedModel:
         """
         from peft import get_peft_model
 
+        from sdpo_solve.model.lora_experts import ParamWrapper
         from sdpo_solve.model.lora_layer import LeanLinear
 
         self.drop(slot)
         if self._shapes.get(slot) == shape:
             return self.parameters(slot)
         config = peft_config(shape)
-        config._register_custom_module({torch.nn.Linear: LeanLinear})
+        experts = dict.fromkeys(expert_types(self._base), ParamWrapper)
+        config._register_custom_module({torch.nn.Linear: LeanLinear, **experts})
         try:
             with warnings.catch_warnings():
                 # peft 0.21 asks transformers 5.24 by a name that it will drop in version 6
@@ -296,6 +308,7 @@ def peft_config(shape: AdapterShape) -> Any:
         r=shape.rank,
         lora_alpha=shape.alpha,  # type: ignore[arg-type]  # PEFT says int and divides
         target_modules=list(shape.targets),
+        target_parameters=list(shape.parameters) or None,
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -310,7 +323,10 @@ def read_shape(adapter_dir: Path) -> AdapterShape:
     path = adapter_dir / CONFIG_FILE
     try:
         config = json.loads(path.read_text())
-        return AdapterShape(config["r"], config["lora_alpha"], tuple(sorted(config["target_modules"])))
+        modules, parameters = config["target_modules"], config.get("target_parameters") or ()
+        return AdapterShape(
+            config["r"], config["lora_alpha"], tuple(sorted(modules)), tuple(sorted(parameters))
+        )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise LearnerError(f"cannot read {path}: {one_line(exc)}") from None
 

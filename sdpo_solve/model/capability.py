@@ -16,6 +16,7 @@ from sdpo_solve.errors import ConfigError, one_line
 
 LEAST_LORA_SHARE = 0.5
 """Of a model's weights, embeddings and head left out: what LoRA must reach."""
+_USUAL_SHARE = 0.95  # norms, biases and routers are the rest
 # PEFT puts no adapter on `out_proj` of these: their kernels read its weight past the layer.
 _MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 # PEFT takes these names for experts that are one tensor, also where layers beside them are called so.
@@ -28,6 +29,7 @@ _CONTEXT_NAMES = (
     "max_sequence_length",
 )
 _UNBOUNDED_CONTEXT = 1 << 20  # state-space models and relative positions have no longest context
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LENGTH_ROPES = frozenset({"dynamic", "longrope"})
 
 
@@ -37,6 +39,18 @@ class Level(Enum):
     LEARNS = "samples and learns"
     SAMPLES = "samples only (best-of-k, multi-turn, screen)"
     NONE = "not supported"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What of a model gets an adapter, by last names: linear layers, and parameters that hold experts.
+
+    `share`: of the weights, embeddings and head left out.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,7 @@ def capability_of(config: Any) -> Capability:
     except ConfigError as exc:
         return Capability(Level.NONE, str(exc))
     try:
-        share = adapter_targets(model, "all")[1]
+        share = adapter_targets(model, "all").share
     except ConfigError as exc:
         return Capability(Level.SAMPLES, str(exc))
     notes = []
@@ -118,15 +132,15 @@ def capability_of(config: Any) -> Capability:
         return Capability(Level.SAMPLES, reason, tuple(notes))
     if (layers := odd_layers(config)) is not None:
         notes.append(f"it learns by its own forward pass, which is slower ({layers})")
-    if share < 0.99:
+    if share < _USUAL_SHARE:
         notes.append(f"LoRA reaches {share:.0%} of its weights")
     return Capability(Level.LEARNS, notes=tuple(notes))
 
 
-def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
-    """The last names of the layers that get an adapter, and the share of the weights in them.
+def adapter_targets(model: Any, which: str) -> Targets:
+    """What gets an adapter. `which`: all linear layers but the head and all experts, or those of attention.
 
-    `which`: all linear layers but the head, or those of attention. Raises ConfigError where there are none.
+    Raises ConfigError where there is nothing.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -135,7 +149,7 @@ def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
     if (head := model.get_output_embeddings()) is not None:
         outside.add(id(head.weight))
     is_mamba = model.config.model_type in _MAMBA
-    has_experts = any("experts." in name and p.dim() == 3 for name, p in model.named_parameters())
+    experts = expert_parameters(model)
     names, reached = set[str](), 0
     for path, module in model.named_modules():
         path = path.removesuffix(".base_layer")  # of a layer that has had an adapter before
@@ -143,17 +157,52 @@ def adapter_targets(model: Any, which: str) -> tuple[tuple[str, ...], float]:
         if not is_linear or "lora_" in path or id(module.weight) in outside:
             continue
         parent, _, name = path.rpartition(".")
-        if (is_mamba and name == "out_proj") or (has_experts and name in _EXPERT_NAMES):
+        if (is_mamba and name == "out_proj") or (experts and name in _EXPERT_NAMES):
             continue
         if which == "attention" and "attn" not in parent and "attention" not in parent:
             continue
-        names.add(f"{parent.rpartition('.')[2]}.{name}" if name.isdecimal() else name)
+        names.add(_last_names(path))
         reached += module.weight.numel()
-    if not names:
+    if which == "attention":
+        experts = {}
+    if not names and not experts:
         raise ConfigError("this model has no linear layers that an adapter fits")
+    reached += sum(p.numel() for p in experts.values())
     parameters = model.named_parameters()
     total = sum(p.numel() for name, p in parameters if "lora_" not in name and id(p) not in outside)
-    return tuple(sorted(names)), reached / total
+    return Targets(tuple(sorted(names)), tuple(sorted({_last_names(x, 2) for x in experts})), reached / total)
+
+
+def expert_count(config: Any) -> int:
+    """Experts of a layer; 0 for a model without."""
+    text = config.get_text_config()
+    return max((int(getattr(text, name, None) or 0) for name in _EXPERT_COUNTS), default=0)
+
+
+def expert_types(model: Any) -> set[type]:
+    """The classes of the modules that hold all experts of a layer."""
+    parents = {path.rpartition(".")[0] for path in expert_parameters(model)}
+    named = ((path.replace(".base_layer", ""), module) for path, module in model.named_modules())
+    return {type(module) for path, module in named if path in parents and not hasattr(module, "base_layer")}
+
+
+def expert_parameters(model: Any) -> dict[str, Any]:
+    """Parameters [experts, ..., ...] by their paths."""
+    n_experts = expert_count(model.config)
+    named = ((path.replace(".base_layer", ""), p) for path, p in model.named_parameters())
+    return {
+        path: p
+        for path, p in named
+        if n_experts > 1 and p.dim() == 3 and len(p) == n_experts and "lora_" not in path
+    }
+
+
+def _last_names(path: str, n: int = 1) -> str:
+    """The last `n` names of a path, more where the first of them is a number."""
+    names = path.split(".")
+    while n < len(names) and names[-n].isdecimal():
+        n += 1
+    return ".".join(names[-n:])
 
 
 def odd_layers(config: Any) -> str | None:

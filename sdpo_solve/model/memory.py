@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.model.capability import context_tokens, empty_model, read_config
+from sdpo_solve.model.capability import context_tokens, empty_model, expert_parameters, read_config
 
 _MB = 1 << 20
 _HALF = 2  # bytes of a number in bfloat16
@@ -131,7 +131,8 @@ def size_of(model_dir: Path) -> ModelSize:
         * text.num_hidden_layers
         * _number(text, "num_key_value_heads", heads)
         * head_dim,
-        adapter_numbers_per_rank=sum(m.in_features + m.out_features for m in adapted),
+        adapter_numbers_per_rank=sum(m.in_features + m.out_features for m in adapted)
+        + sum(len(p) * sum(p.shape[1:]) for p in expert_parameters(model).values()),
     )
 
 

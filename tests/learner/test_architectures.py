@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from sdpo_solve.engines.hf import HfEngine
 from sdpo_solve.engines.hf import Options as EngineOptions
-from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.examples import TokenizedExample, tokenize
 from sdpo_solve.learner.learner import LoraLearner
 from sdpo_solve.learner.loss import distillation_loss
@@ -21,13 +20,12 @@ from sdpo_solve.learner.packing import PackedPasses
 from sdpo_solve.learner.passes_choice import choose
 from sdpo_solve.learner.plain import PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel
-from sdpo_solve.model.capability import Level, capability_of
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.types import Example, Message, Policy, Prompt, SamplingSpec
 from tests.helpers.architectures import ARCHITECTURES, config_of, save_architecture
 
 SPEC = SamplingSpec(10)
-OPTIONS: dict[str, Any] = {"lr": 1e-2, "lora_rank": 4, "min_lora_share": 0.0, "max_base_kl": 1e9}
+OPTIONS: dict[str, Any] = {"lr": 1e-2, "lora_rank": 4, "max_base_kl": 1e9}
 PACKED = {
     "qwen2", "llama", "qwen3", "gemma", "glm4", "olmo2", "phi", "opt", "gpt-neox", "gpt2", "qwen3-moe", "olmoe", "smollm3",
     "deepseek-v3",
@@ -85,9 +83,6 @@ def test_what_is_sampled_is_what_is_learned(name: str, tmp_path: Path) -> None:
     """An update with the preset `paper`, a resume that takes the same second step, and its gradient."""
     model_dir = save_architecture(tmp_path / "model", config_of(name))
     host = AdaptedModel.load(model_dir, "cpu", torch.float32)
-    if capability_of(config_of(name)).level is Level.SAMPLES:  # as `doctor` says, before anything is paid
-        with pytest.raises(ConfigError, match="min_lora_share"):
-            LoraLearner(host, Options())
     learner = LoraLearner(host, Options(preset="paper", **OPTIONS))
     kind = choose(host, Options(**OPTIONS)).passes
     assert kind is (PackedPasses if name in PACKED else PlainPasses)

@@ -172,10 +172,7 @@ def test_the_average_is_that_of_products_and_not_of_factors() -> None:
 
 
 def test_two_ranks_that_fit_lose_nothing() -> None:
-    old = teachers.zero_average(
-        {"m.lora_A.weight": torch.ones(2, 24), "m.lora_B.weight": torch.ones(40, 2)}, 8
-    )
-    pair = (old["m.lora_A.weight"], old["m.lora_B.weight"])
+    pair = (torch.zeros(8, 24), torch.zeros(40, 8))
     exact = torch.zeros(40, 24, dtype=torch.float64)
     for seed, rate in enumerate((0.01, 0.5, 1.0)):
         new = factors(2, seed)
@@ -183,6 +180,24 @@ def test_two_ranks_that_fit_lose_nothing() -> None:
         *pair, error = teachers.average_product((pair[0], pair[1]), new, rate)
         assert error < 1e-6
         torch.testing.assert_close(product((pair[0], pair[1])), exact, atol=1e-5, rtol=1e-5)
+
+
+def test_the_average_of_experts_is_that_of_each() -> None:
+    """In PEFT's layout: A an expert after the other, B a rank after the other."""
+
+    def packed(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        ups = torch.stack([up for _, up in pairs], -1).flatten(1)
+        return {"e.lora_A.weight": torch.cat([down for down, _ in pairs]), "e.lora_B.weight": ups}
+
+    old, new = ([factors(rank, seed + rank) for seed in range(3)] for rank in (8, 2))
+    got, error = teachers.averaged(packed(old), packed(new), 0.25, 8)
+    alone = [teachers.average_product(o, n, 0.25) for o, n in zip(old, new, strict=True)]
+    wanted = packed([(down, up) for down, up, _ in alone])
+    assert error == pytest.approx(max(each for _, _, each in alone))
+    downs, ups = got["e.lora_A.weight"].view(3, 8, 24), got["e.lora_B.weight"].view(40, 8, 3)
+    for n, (down, up, _) in enumerate(alone):
+        torch.testing.assert_close(product((downs[n], ups[..., n])), product((down, up)))
+    assert all(got[name].shape == wanted[name].shape for name in wanted)
 
 
 def test_the_error_of_a_rank_that_is_too_small_is_told() -> None:
