@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
@@ -34,8 +34,28 @@ _SOCKET = "/var/run/docker.sock"
 # Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
 # test may start is then watched by the runner.
 _RUNTIME_TASKS = 2048
-# Limits that an engine may refuse, and how its message names them. Tests are limited one by one all the same.
-_LIMITS_ENGINES_REFUSE = {"nano_cpus": "nanocpus", "pids_limit": "pidslimit", "memswap_limit": "swap"}
+# Podman has file systems in memory there that every test could write to; these take their places.
+_WRITABLE_ELSEWHERE = ("/tmp", "/var/tmp", "/run")
+
+
+class _Limit(NamedTuple):
+    """A limit that an engine may refuse, or leave out in silence. Tests are limited one by one all the same."""
+
+    sign: str
+    """How a refusal names it."""
+    fact: str
+    """The entry of `/info` that is false where the engine keeps no such limit."""
+    kept: str
+    """The entry of a container's configuration that is 0 where it was left out."""
+
+
+_LIMITS = {
+    "nano_cpus": _Limit("nanocpus", "CpuCfsQuota", "NanoCpus"),
+    "pids_limit": _Limit("pidslimit", "PidsLimit", "PidsLimit"),
+    "mem_limit": _Limit("memorylimit", "MemoryLimit", "Memory"),
+    "memswap_limit": _Limit("swap", "SwapLimit", "MemorySwap"),
+    "nr_inodes": _Limit("nr_inodes", "", ""),  # an option of tmpfs that Podman does not know
+}
 
 
 class Options(BoxOptions):
@@ -140,7 +160,8 @@ class DockerSandbox(PooledSandbox):
         super().__init__(options)
         self._client = connect()
         self._image_ids: dict[str, str] = {}
-        self._left_out: set[str] = set()
+        self._left_out: frozenset[str] = frozenset()
+        self._has_looked = False
         try:
             self._check_runtime()
             self._image(options.language)
@@ -150,20 +171,37 @@ class DockerSandbox(PooledSandbox):
             raise
 
     def make_box(self, language: Language, memory_mb: int) -> DockerBox:
-        """See `PooledSandbox`. A limit that the engine refuses is left out, and named by `identity`."""
+        """See `PooledSandbox`. A limit that the engine does not keep is left out, and named by `identity`."""
         from docker.errors import APIError
 
         while True:
+            left_out = self._left_out  # another thread may meet the same refusal
             try:
-                return DockerBox(self._client, self._create(language, memory_mb))
+                box = DockerBox(self._client, self._create(language, memory_mb, left_out))
             except APIError as exc:
                 text = str(exc).lower().replace(" ", "")
-                refused = [name for name, sign in _LIMITS_ENGINES_REFUSE.items() if sign in text]
-                if not set(refused) - self._left_out:
-                    raise
-                self._left_out |= {*refused}
+                refused = {name for name, limit in _LIMITS.items() if limit.sign in text}
+                if refused <= left_out:
+                    raise BoxLost(exc.explanation) from None
+                self._left_out |= refused
+            else:
+                self._look_at_first(box)
+                return box
 
-    def _create(self, language: Language, memory_mb: int) -> str:
+    def _look_at_first(self, box: DockerBox) -> None:
+        """See what the engine made of the first box. Raises BoxLost where it has another runtime."""
+        if self._has_looked:
+            return
+        engine, made = self._client.info(), box.configuration()
+        runtime = made.get("Runtime")
+        if self.options.runtime not in (None, runtime):
+            box.end()
+            raise BoxLost(f"the engine starts it with the runtime {runtime}, not {self.options.runtime}")
+        kept = {name: engine.get(limit.fact, True) and made.get(limit.kept, True) for name, limit in _LIMITS.items()}
+        self._left_out |= {name for name in kept if not kept[name]}
+        self._has_looked = True
+
+    def _create(self, language: Language, memory_mb: int, left_out: frozenset[str]) -> str:
         created: dict[str, Any] = self._client.create_container(
             self._image(language.name),
             command=list(COMMAND),
@@ -176,7 +214,7 @@ class DockerSandbox(PooledSandbox):
             network_disabled=True,
             name=f"sdpo-solve-{uuid.uuid4().hex[:16]}",
             labels={_LABEL: str(os.getpid())},
-            host_config=self._host_config(self.layout(language), memory_mb),
+            host_config=self._host_config(self.layout(language), memory_mb, left_out),
         )
         return str(created["Id"])
 
@@ -187,7 +225,7 @@ class DockerSandbox(PooledSandbox):
     def identity(self) -> str:
         """Backend, runtime and image id, for the record; the id fixes every version inside."""
         runtime = self.options.runtime or "default runtime"
-        left_out = "".join(f", without {name}" for name in sorted(self._left_out))
+        left_out = f", without {', '.join(sorted(self._left_out))}" if self._left_out else ""
         return f"docker ({runtime}), image {self._image(self.options.language)}{left_out}"
 
     def remedy(self, cause: str) -> str:
@@ -230,12 +268,13 @@ class DockerSandbox(PooledSandbox):
                 raise PrerequisiteError(f"the sandbox image {name} is missing; {remedy}") from None
         return self._image_ids[language]
 
-    def _host_config(self, layout: Layout, memory_mb: int) -> dict[str, Any]:
+    def _host_config(self, layout: Layout, memory_mb: int, left_out: frozenset[str]) -> dict[str, Any]:
         options = self.options
-        scratch = f"rw,nosuid,nodev,noexec,size={options.scratch_mb}m,nr_inodes=1024,mode=0711"
-        places = {f"/box/{i}": scratch for i in range(layout.n_slots)}
+        mount = "rw,nosuid,nodev,mode=0711" + ",nr_inodes=1024" * ("nr_inodes" not in left_out)
+        places = {f"/box/{i}": f"{mount},noexec,size={options.scratch_mb}m" for i in range(layout.n_slots)}
         if layout.builds:
-            places["/box/build"] = "rw,nosuid,nodev,exec,size=64m,nr_inodes=1024,mode=0711"
+            places["/box/build"] = f"{mount},exec,size=64m"
+        places |= dict.fromkeys(_WRITABLE_ELSEWHERE, "ro,mode=0700,size=4k")
         others = _RUNTIME_TASKS if options.runtime else 16
         limits = {
             "pids_limit": layout.n_slots * (options.n_processes + 1) + others,
@@ -252,7 +291,7 @@ class DockerSandbox(PooledSandbox):
             cap_drop=["ALL"],
             cap_add=["SETUID", "SETGID", "KILL"],
             security_opt=["no-new-privileges"],
-            **{name: most for name, most in limits.items() if name not in self._left_out},
+            **{name: most for name, most in limits.items() if name not in left_out},
             ulimits=[],
             log_config={"Type": "none"},
             runtime=options.runtime,
@@ -274,6 +313,10 @@ class DockerBox(Box):
         self._stderr = bytearray()
         self._end_lock = threading.Lock()
         self._ended = False
+
+    def configuration(self) -> dict[str, Any]:
+        """What the engine made of the configuration of its host."""
+        return dict(self._client.inspect_container(self._id)["HostConfig"])
 
     def start(self, layout: Layout) -> None:
         """See `Box`; also raises what `engine_errors` holds."""
