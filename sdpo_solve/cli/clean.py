@@ -19,7 +19,7 @@ from sdpo_solve.config import Flag, Options
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.paths import cache_dir
 from sdpo_solve.report.table import AlignedTable
-from sdpo_solve.sandboxes import docker
+from sdpo_solve.sandboxes._engine import connect
 
 KINDS = ("models", "caches", "images", "policies")
 
@@ -95,10 +95,10 @@ def _folder(kind: str, path: Path) -> Kept:
 
 def _images() -> Iterator[Kept]:
     try:
-        client = docker.connect()
+        client = connect()
     except PrerequisiteError:
         return
     for image in client.images():
         for tag in image["RepoTags"] or ():
-            if tag.startswith("sdpo-solve-"):
+            if tag.removeprefix("localhost/").startswith("sdpo-solve-"):
                 yield Kept("images", tag, image["Size"], partial(client.remove_image, tag))

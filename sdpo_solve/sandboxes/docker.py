@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import ssl
 import struct
 import threading
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sdpo_solve.errors import PrerequisiteError, one_line
+from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
+from sdpo_solve.sandboxes._engine import connect, engine_errors
 from sdpo_solve.sandboxes.images import image_tag, setup_command
 from sdpo_solve.sandboxes.languages import Language
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 _LABEL = "sdpo-solve.box"
 _WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_SOCKET = "/var/run/docker.sock"
 # Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
 # test may start is then watched by the runner.
 _RUNTIME_TASKS = 2048
@@ -39,7 +37,7 @@ _WRITABLE_ELSEWHERE = ("/tmp", "/var/tmp", "/run")
 
 
 class _Limit(NamedTuple):
-    """A limit that an engine may refuse, or leave out in silence. Tests are limited one by one all the same."""
+    """A limit of a box that an engine may refuse or leave out; each test is limited all the same."""
 
     sign: str
     """How a refusal names it."""
@@ -65,85 +63,6 @@ class Options(BoxOptions):
     """Image to run in: a name, or `full` for the one of `sdpo-solve setup --image full`."""
     runtime: str | None = None
     """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
-
-
-def engine_errors() -> tuple[type[Exception], ...]:
-    """What a call of the engine may raise; the exceptions of `requests` are OSErrors."""
-    from docker.errors import DockerException
-
-    return DockerException, OSError
-
-
-def connect() -> APIClient:
-    """A client of the engine that the environment names. Raises PrerequisiteError when none answers."""
-    import docker
-
-    client = None
-    try:
-        _check_socket()
-        client = docker.from_env(timeout=120, max_pool_size=64).api  # follows contexts, as the command does
-        # A socket has no proxy, and requests would read the whole environment at every call: from several
-        # threads, where one that changes it meanwhile makes that fail with a KeyError.
-        client.trust_env = not client.base_url.startswith("http+docker://")
-        client.ping()
-        return client
-    except engine_errors() as exc:
-        cause = _root_cause(exc)
-    if client is not None:
-        client.close()
-    raise PrerequisiteError(f"no Docker engine answers ({cause}); {engine_remedy()}")
-
-
-def _check_socket() -> None:
-    """Raises OSError where nobody listens; docker-py would leave the socket of a failed connection open."""
-    host = _engine_host()
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(host.removeprefix("unix://"))
-
-
-def _engine_host() -> str:
-    """Where the engine is: from DOCKER_HOST, else from the Docker command's current context."""
-    from docker.context import ContextAPI
-
-    host = os.environ.get("DOCKER_HOST")
-    with contextlib.suppress(Exception):  # docker-py raises that one for a file it cannot read
-        host = host or ContextAPI.kwargs_from_context().get("base_url")
-    return host or f"unix://{_SOCKET}"
-
-
-def engine_is_elsewhere() -> bool:
-    """Whether environment or context name another engine than this machine's usual one."""
-    return _engine_host() != f"unix://{_SOCKET}"
-
-
-def engine_remedy() -> str:
-    """What to do where no engine answers."""
-    if os.environ.get("DOCKER_HOST"):
-        return f"DOCKER_HOST is {_engine_host()}: start that engine, or unset it"
-    if engine_is_elsewhere():
-        return f"the Docker context is {_engine_host()}: start that engine, or: docker context use default"
-    if shutil.which("dockerd") is None:
-        return (
-            "run: sdpo-solve setup (as root, on Debian or Ubuntu); "
-            "elsewhere: https://docs.docker.com/engine/install"
-        )
-    if os.geteuid() != 0 and Path(_SOCKET).exists():
-        return "let this user reach it: sudo usermod -aG docker $USER, then log in again"
-    return "start it: sudo systemctl start docker (without systemd, as root: sdpo-solve setup)"
-
-
-def _root_cause(exc: BaseException) -> str:
-    """What the operating system reports, below all that libraries wrapped around it; else their message."""
-    from requests.exceptions import RequestException
-
-    text = one_line(exc)
-    below: BaseException | None = exc
-    while below is not None:
-        if isinstance(below, OSError) and not isinstance(below, RequestException):
-            text = below.strerror or one_line(below)
-        below = below.__cause__ or below.__context__
-    return text.replace(";", ",")
 
 
 class DockerSandbox(PooledSandbox):
@@ -197,7 +116,10 @@ class DockerSandbox(PooledSandbox):
         if self.options.runtime not in (None, runtime):
             box.end()
             raise BoxLost(f"the engine starts it with the runtime {runtime}, not {self.options.runtime}")
-        kept = {name: engine.get(limit.fact, True) and made.get(limit.kept, True) for name, limit in _LIMITS.items()}
+        kept = {
+            name: engine.get(limit.fact, True) and made.get(limit.kept, True)
+            for name, limit in _LIMITS.items()
+        }
         self._left_out |= {name for name in kept if not kept[name]}
         self._has_looked = True
 
@@ -230,7 +152,9 @@ class DockerSandbox(PooledSandbox):
 
     def remedy(self, cause: str) -> str:
         """See `PooledSandbox`."""
-        return "look into the engine's log (journalctl -u docker), or use --sandbox bubblewrap"
+        if "with the runtime" in cause:
+            return "Podman takes it from its containers.conf: set it there and leave sandbox.runtime out"
+        return "see what that engine reports of: docker run --rm hello-world, or use --sandbox bubblewrap"
 
     def close(self) -> None:
         """See `protocols.Sandbox`."""

@@ -20,14 +20,9 @@ from typing import TYPE_CHECKING, Any
 from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._base import PooledSandbox
+from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, engine_remedy, is_root
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
-from sdpo_solve.sandboxes.docker import (
-    DockerSandbox,
-    connect,
-    engine_errors,
-    engine_is_elsewhere,
-    engine_remedy,
-)
+from sdpo_solve.sandboxes.docker import DockerSandbox
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 
 if TYPE_CHECKING:
@@ -147,7 +142,7 @@ def ensure_docker_engine(notify: Notify) -> None:
 
 
 def _may_install() -> bool:
-    return not engine_is_elsewhere() and os.geteuid() == 0 and shutil.which("apt-get") is not None
+    return not engine_is_elsewhere() and is_root() and shutil.which("apt-get") is not None
 
 
 def _start_engine(notify: Notify) -> None:
@@ -270,10 +265,11 @@ def _build(client: APIClient, folder: Path, name: str, arguments: dict[str, str]
 
 def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str:
     packages = (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
-    name = f"sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
+    # Podman would look for a name without a host in a registry.
+    name = f"localhost/sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
     if image_exists(client, name):
         return name
-    if os.geteuid() != 0:
+    if not is_root():
         raise PrerequisiteError(
             "no registry answers, and making a base image needs root: run sdpo-solve setup as root once"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -115,6 +116,44 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 def refusal(message: str, status: str = "400 Bad Request") -> bytes:
     """An engine's answer that refuses a request."""
-    body = b'{"message": "%s"}' % message.encode()
+    return answer({"message": message}, status)
+
+
+def answer(facts: object, status: str = "200 OK") -> bytes:
+    """An engine's answer."""
+    body = json.dumps(facts).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[str]:
+    """The address of this machine behind a server of its own, and `ssh` in `folder`, which knows its key."""
+    if os.geteuid() != 0 or shutil.which("sshd", path="/usr/sbin") is None:
+        pytest.skip("needs root and openssh-server for a server of its own")
+    for key in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
+        subprocess.run(command, check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    Path("/run/sshd").mkdir(exist_ok=True)  # where the server gives up its rights
+    options = ["StrictModes=no", "UsePAM=no", f"AuthorizedKeysFile={folder}/user.pub"]
+    settings = [part for option in options for part in ("-o", option)]
+    server = ["/usr/sbin/sshd", "-D", "-f", "/dev/null", "-h", str(folder / "host"), "-p", str(port)]
+    process = subprocess.Popen(
+        [*server, "-o", "ListenAddress=127.0.0.1", *settings], stderr=subprocess.DEVNULL
+    )
+    known = f"-i {folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {known} "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.1)
+        yield f"ssh://root@127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)

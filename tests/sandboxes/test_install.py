@@ -158,7 +158,7 @@ def test_a_package_that_cannot_be_installed_is_quoted(programs: Path) -> None:
 
 # -- a base without a registry -------------------------------------------------------------------------------
 
-BASE = "sdpo-solve-tiny-base:debian-trixie"
+BASE = "localhost/sdpo-solve-tiny-base:debian-trixie"
 
 
 @pytest.fixture

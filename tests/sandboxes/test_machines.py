@@ -1,14 +1,16 @@
 """Other people's machines: engines with remapped ids or missing limits, contexts, TLS, boxes in containers.
 
-The contract of behaviours on rootless Docker or Podman, where one is installed:
-`DOCKER_HOST=unix://$XDG_RUNTIME_DIR/docker.sock python -m pytest tests/sandboxes/test_contract.py -k docker-`
+`.ci/rootless` makes rootless Podman and rootless Docker, and runs the contract of behaviours on each.
 """
 
 import hashlib
 import json
+import os
+import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +19,12 @@ import pytest
 import sdpo_solve
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.sandboxes import bubblewrap, docker, install
+from sdpo_solve.sandboxes import _engine, bubblewrap, docker, install
 from sdpo_solve.sandboxes.guest import slots
 from sdpo_solve.sandboxes.images import image_tag
 from sdpo_solve.types import BoxInput, ExecutionStatus, Limits, Program
 from tests.helpers.behaviours import BEHAVIOURS, LANGUAGES, isolation, languages, limits, programs
-from tests.helpers.docker_engines import proxy, refusal, second_engine
+from tests.helpers.docker_engines import answer, proxy, refusal, second_engine, ssh_server
 
 assert {isolation, languages, limits, programs}  # each put its behaviours on the list
 
@@ -87,22 +89,70 @@ def test_behaviour_with_remapped_ids(remapped: docker.DockerSandbox, name: str) 
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize(
+    ("name", "sign", "message"),
+    [
+        ("nano_cpus", b'"NanoCpus": 1', "NanoCPUs can not be set, as your kernel does not support CPU CFS"),
+        ("nr_inodes", b"nr_inodes", "container create: unknown mount option nr_inodes=1024"),  # Podman 4
+    ],
+)
 def test_a_limit_that_the_engine_refuses_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, sign: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_cfs(request: bytes) -> bytes | None:
-        if b"/containers/create" in request and b'"NanoCpus": 1' in request:
-            return refusal("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler")
-        return None
+    def refuse(request: bytes) -> bytes | None:
+        return refusal(message) if b"/containers/create" in request and sign in request else None
 
-    with proxy(without_cfs, tmp_path) as host:
+    with proxy(refuse, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        sandbox = docker.DockerSandbox(docker.Options(boxes_ready=2, parallel=1))  # two threads meet it
+        try:
+            assert works(sandbox)
+            assert sandbox.identity().endswith(f", without {name}")
+        finally:
+            sandbox.close()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("path", "facts"),
+    [
+        (b"/info", {"MemoryLimit": False, "PidsLimit": False}),  # rootless Docker
+        (b"/json", {"HostConfig": {"Memory": 0, "PidsLimit": 0, "NanoCpus": 1}}),  # rootless Podman
+    ],
+)
+def test_a_limit_that_the_engine_leaves_out_in_silence_is_named(
+    path: bytes, facts: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(request: bytes) -> bytes | None:
+        first = request.split(b"\r\n")[0]
+        return answer(facts) if path in first and b"/images/" not in first else None
+
+    with proxy(tell, tmp_path) as host:
         monkeypatch.setenv("DOCKER_HOST", host)
         sandbox = docker.DockerSandbox(ONE)
         try:
             assert works(sandbox)
-            assert sandbox.identity().endswith(", without nano_cpus")
+            assert sandbox.identity().endswith(", without mem_limit, memswap_limit, pids_limit")
         finally:
             sandbox.close()
+
+
+@pytest.mark.docker
+def test_a_runtime_that_the_engine_does_not_take_is_no_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(request: bytes) -> bytes | None:
+        first = request.split(b"\r\n")[0]
+        return (
+            answer({"HostConfig": {"Runtime": "oci"}})
+            if b"/containers/" in first and b"/json" in first
+            else None
+        )
+
+    with proxy(other, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(PrerequisiteError, match=r"runtime oci, not runc.*containers\.conf"):
+            docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1, runtime="runc"))
 
 
 @pytest.mark.docker
@@ -136,8 +186,8 @@ def test_the_current_context_names_the_engine(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with proxy(lambda request: requests.append(request), tmp_path) as host:  # type: ignore[func-returns-value]
         make_context(tmp_path, "elsewhere", host)
-        assert docker.engine_is_elsewhere()
-        docker.connect().close()
+        assert _engine.engine_is_elsewhere()
+        _engine.connect().close()
     assert requests
 
 
@@ -176,11 +226,35 @@ def test_an_engine_behind_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             sandbox.close()
 
 
-def test_an_engine_by_ssh_is_one_true_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.docker
+def test_an_engine_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ssh_server(tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        sandbox = docker.DockerSandbox(ONE)
+        try:
+            assert works(sandbox)
+        finally:
+            sandbox.close()
+        monkeypatch.setenv("DOCKER_HOST", f"{host}/nowhere/docker.sock")
+        with pytest.raises(PrerequisiteError, match=r"/nowhere/docker\.sock: start that engine"):
+            _engine.connect()
+    assert not list(Path(tempfile.gettempdir()).glob("sdpo-solve-ssh-*"))
+
+
+@pytest.mark.parametrize("with_ssh", [True, False])
+def test_an_absent_engine_by_ssh_is_one_true_line(
+    with_ssh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_ssh and shutil.which("ssh") is None:
+        pytest.skip("the command ssh is not installed")
+    if not with_ssh:
+        monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", "ssh://nobody@127.0.0.1:9")
     with pytest.raises(PrerequisiteError) as caught:
         docker.DockerSandbox(ONE)
     assert "ssh://nobody@127.0.0.1:9" in str(caught.value)
+    assert ("Connection refused" if with_ssh else "ssh is not installed") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
