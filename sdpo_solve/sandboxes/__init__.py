@@ -3,8 +3,8 @@
 May import the ground only. Read `_base.py` (a run of one program), `_box.py` (one box seen from the host),
 `_pool.py` (boxes started ahead of need), `_engine.py` (where Docker's engine is), `docker.py` and
 `bubblewrap.py` (the backends), `guest/` (what runs inside the box), `wire_values.py` (values that enter and
-leave it), `languages/`, `install.py` and `images.py` (making a machine ready). `programs/` holds the honest and
-the hostile programs that a sandbox is judged by.
+leave it), `languages/`, `install.py` and `images.py` (making a machine ready). `programs/` holds the honest
+and the hostile programs that a sandbox is judged by.
 
 A sandbox is one file with `Options`, a class below `SandboxPlugin` and `PLUGIN = TheClass`; the module's name
 is the option name.
