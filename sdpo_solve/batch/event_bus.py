@@ -6,7 +6,6 @@ One event at a time, whichever thread it comes from. The events of the runs carr
 
 from __future__ import annotations
 
-import fcntl
 import json
 import threading
 import time
@@ -185,7 +184,9 @@ class LogFile:
         with file_errors(UserError, f"write {out / LOG_NAME}"):
             out.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = (out / LOG_NAME).open("a", encoding="utf-8", errors="replace")
-        with suppress(OSError):  # not every file system has locks
+        with suppress(OSError, ImportError):  # not every file system has locks, nor has Windows
+            import fcntl
+
             fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def __enter__(self) -> LogFile:

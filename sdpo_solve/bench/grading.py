@@ -7,7 +7,6 @@ attempt.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -156,6 +155,8 @@ def _docker_run(code: str, size: Size) -> float:
 
 def _loud_growth_mb(sandbox: docker.DockerSandbox, size: Size) -> float:
     """How far this process's peak memory rises while programs print for ever."""
+    import resource  # of POSIX
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _at_once(lambda _: sandbox.run(Program(_LOUD), [BoxInput()] * 4, _LIMITS), size.attempts, 4)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -328,4 +327,6 @@ def _peak_mb(host: AdaptedModel) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
     except (OSError, StopIteration):
+        import resource  # of POSIX
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,7 @@ def traces() -> set[str]:
     for place in _SHARED_PLACES:
         if os.path.isdir(place):
             seen |= {f"{place}/{name}" for name in os.listdir(place) if name in _MARKS}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in filter(str.isdigit, os.listdir("/proc") if sys.platform == "linux" else ()):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text().strip() == _MARKED_PROCESS:
                 seen.add(f"process {pid}")

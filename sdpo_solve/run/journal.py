@@ -10,7 +10,6 @@ stop, is decided in the loop.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -162,9 +161,13 @@ class Journal:
         return {"event": "run_finished", **asdict(outcome), "elapsed_s": outcome.wall_s}
 
     def _lock(self) -> bool:
-        """Lock the journal for this process; false where its file system has no locks."""
+        """Lock the journal for this process; false where its file system, or Windows, has no locks."""
         try:
+            import fcntl
+
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            return False
         except OSError as exc:
             if exc.errno in _WITHOUT_LOCKS:
                 return False

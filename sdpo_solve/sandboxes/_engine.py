@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def connect() -> APIClient:
     """A client of the engine that the environment names. Raises PrerequisiteError when none answers."""
     import docker
 
+    if sys.platform == "win32":
+        raise PrerequisiteError(f"programs run on Linux and macOS only; {engine_remedy()}")
     client = None
     try:
         host = engine_host()
@@ -121,11 +124,13 @@ def engine_is_elsewhere() -> bool:
 
 def engine_remedy() -> str:
     """What to do where no engine answers."""
+    if sys.platform == "win32":
+        return "use it inside WSL 2: https://learn.microsoft.com/windows/wsl/install"
     if os.environ.get("DOCKER_HOST"):
         return f"DOCKER_HOST is {engine_host()}: start that engine, or unset it"
     if engine_is_elsewhere():
         return f"the Docker context is {engine_host()}: start that engine, or: docker context use default"
-    own = os.environ.get("XDG_RUNTIME_DIR", "/run")
+    own = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     for place in (f"{own}/docker.sock", f"{own}/podman/podman.sock"):
         if Path(place).is_socket():
             return f"a rootless engine is here; run: export DOCKER_HOST=unix://{place}"
@@ -135,6 +140,8 @@ def engine_remedy() -> str:
             return (
                 f"Podman serves too; run: systemctl --user start podman.socket && export DOCKER_HOST={place}"
             )
+        if sys.platform == "darwin":
+            return "start Docker Desktop, or install it: https://docs.docker.com/desktop"
         return (
             "run: sdpo-solve setup (as root, on Debian or Ubuntu); "
             "elsewhere: https://docs.docker.com/engine/install"

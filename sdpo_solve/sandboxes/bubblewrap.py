@@ -27,7 +27,7 @@ from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, Layout
-from sdpo_solve.sandboxes.guest.slots import first_uid
+from sdpo_solve.sandboxes._engine import is_root
 from sdpo_solve.sandboxes.languages import Language
 
 _SYSTEM = ("bin", "sbin", "lib", "lib64", "lib32", "libexec", "include")
@@ -51,18 +51,20 @@ class BubblewrapSandbox(PooledSandbox):
     """
 
     options_type = Options
-    auto_order = 1
+    auto_order = 1 if sys.platform == "linux" else None
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
+        if self.auto_order is None:
+            raise PrerequisiteError("bubblewrap exists for Linux alone; use --sandbox docker")
         if shutil.which("bwrap") is None:
             raise PrerequisiteError("bubblewrap is not installed; run: sudo apt-get install bubblewrap")
-        if options.separate == "uid" and os.geteuid() != 0:
+        if options.separate == "uid" and not is_root():
             raise PrerequisiteError("separate=uid needs root; leave it out to separate tests by namespaces")
         tool = (languages.get(options.language).compile or (None,))[0]
         if tool is not None and shutil.which(tool) is None:
             raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
-        self._by_uid = os.geteuid() == 0 and options.separate != "namespace"
+        self._by_uid = is_root() and options.separate != "namespace"
         try:
             self._open()
         except PrerequisiteError:
@@ -72,7 +74,7 @@ class BubblewrapSandbox(PooledSandbox):
             self._open()
 
     def _open(self) -> None:
-        self._interpreter = _find_interpreter(for_everyone=os.geteuid() == 0 and not self._by_uid)
+        self._interpreter = _find_interpreter(for_everyone=is_root() and not self._by_uid)
         self.open()
 
     def make_box(self, language: Language, memory_mb: int) -> BubblewrapBox:
@@ -92,7 +94,7 @@ class BubblewrapSandbox(PooledSandbox):
 
     def remedy(self, cause: str) -> str:
         """See `PooledSandbox`: what forbids namespaces here, by the kernel's settings and bwrap's message."""
-        if _sysctl("kernel.unprivileged_userns_clone") == "0" and os.geteuid() != 0:
+        if _sysctl("kernel.unprivileged_userns_clone") == "0" and not is_root():
             return "run: sudo sysctl kernel.unprivileged_userns_clone=1"
         if _sysctl("user.max_user_namespaces") == "0":
             return "run: sudo sysctl user.max_user_namespaces=15000"
@@ -102,14 +104,16 @@ class BubblewrapSandbox(PooledSandbox):
                 "--security-opt seccomp=unconfined --security-opt apparmor=unconfined "
                 "--security-opt systempaths=unconfined (Kubernetes: see sdpo_solve/sandboxes/README.md)"
             )
-        if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" and os.geteuid() != 0:
+        if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" and not is_root():
             return "AppArmor forbids it; run: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         return "allow user namespaces, or use --sandbox docker"
 
     def _runner_uid(self) -> int | None:
         """The user that bwrap runs as: root where tests get ids, an unused one where root stays out of it."""
-        if os.geteuid() != 0 or self._by_uid:
+        if not is_root() or self._by_uid:
             return None
+        from sdpo_solve.sandboxes.guest.slots import first_uid
+
         return first_uid(random.SystemRandom().randrange(1 << 24))
 
     def _wrap(self, *, builds: bool) -> list[str]:

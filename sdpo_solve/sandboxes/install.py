@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker
 from sdpo_solve.sandboxes._base import PooledSandbox
-from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, engine_remedy, is_root
+from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, is_root
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
 from sdpo_solve.sandboxes.docker import DockerSandbox
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
@@ -60,7 +60,8 @@ def check_engine() -> Check:
         with closing(connect()) as client:
             return Check(name, True, f"version {client.version()['Version']}")
     except PrerequisiteError as exc:
-        return Check(name, False, str(exc).partition(";")[0], engine_remedy())
+        detail, _, remedy = str(exc).rpartition("; ")
+        return Check(name, False, detail, remedy)
 
 
 def check_image(language: str = "python") -> Check:
@@ -100,7 +101,7 @@ def check_machine() -> list[Check]:
     containers = [engine, check_docker() if engine.ok else check_image()]
     if boxes.ok:
         containers = [_optional(check, "not needed while bubblewrap works") for check in containers]
-    if all(check.ok for check in containers):
+    if all(check.ok for check in containers) or BubblewrapSandbox.auto_order is None:
         boxes = _optional(boxes, "not needed while Docker works")
     elif not boxes.ok:
         boxes = replace(boxes, remedy=f"or, without Docker, {boxes.remedy}")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -201,6 +202,35 @@ def test_an_absent_engine_of_a_context_is_not_installed(
         PrerequisiteError, match=r"context is unix:///nowhere/docker.sock.*context use default"
     ):
         install.ensure_docker_engine(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("commands", "place", "remedy"),
+    [
+        (["dockerd"], "", "systemctl start docker"),
+        (["dockerd"], "docker.sock", "export DOCKER_HOST=unix://{own}/docker.sock"),
+        (["podman"], "podman/podman.sock", "export DOCKER_HOST=unix://{own}/podman/podman.sock"),
+        (["podman"], "", "systemctl --user start podman.socket && export DOCKER_HOST=unix://{own}/podman/podman.sock"),
+        ([], "", "sdpo-solve setup (as root, on Debian or Ubuntu)"),
+    ],
+)  # fmt: skip
+def test_a_user_is_told_of_the_engine_that_is_here(
+    commands: list[str], place: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(_engine, "is_root", lambda: False)
+    monkeypatch.setattr(_engine, "_SOCKET", "/nowhere/docker.sock")
+    monkeypatch.setattr(_engine, "engine_host", lambda: "unix:///nowhere/docker.sock")
+    monkeypatch.setattr(_engine.shutil, "which", lambda name: name if name in commands else None)
+    if place:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(tmp_path / place))
+    with pytest.raises(PrerequisiteError) as caught:
+        _engine.connect()
+    assert remedy.format(own=tmp_path) in str(caught.value)
 
 
 @pytest.mark.docker
