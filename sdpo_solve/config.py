@@ -110,6 +110,9 @@ class Options(BaseModel):
     """Options by their names in files of earlier versions, which are still read: old -> new."""
     removed: ClassVar[Mapping[str, Any]] = {}
     """Options that are gone, with the value at which they did nothing: files may still hold that one."""
+    change_no_answer: ClassVar[frozenset[str]] = frozenset()
+    """Options that leave answers and verdicts as they are, or that the grader's identity holds: runs that
+    differ in them alone may be compared."""
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:

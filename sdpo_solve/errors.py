@@ -14,6 +14,10 @@ SdpoSolveError
                          only reads journals it is a UserError: nothing ran, so that nothing failed
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class SdpoSolveError(Exception):
     """Any error this package raises on purpose. The message is one line for the user."""
@@ -28,7 +32,14 @@ class ConfigError(UserError):
 
 
 class ProblemError(UserError):
-    """A problem that cannot be read. The message names the file, the place and the remedy."""
+    """A problem that cannot be read. The message names the file, the place and the remedy.
+
+    `mistakes`: a message for each, where a file has several.
+    """
+
+    def __init__(self, message: str, mistakes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = tuple(mistakes) or (message,)
 
 
 class PrerequisiteError(SdpoSolveError):

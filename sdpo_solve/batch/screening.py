@@ -9,8 +9,8 @@ that shows its feedback: where that rate is higher, self-distillation has someth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from sdpo_solve.batch.screening_file import (
     read_screening,
 )
 from sdpo_solve.batch.spec import BatchSpec, RunKey
-from sdpo_solve.batch.stop import StopSignal, stop_on_signals
+from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.datasets import load
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback
@@ -41,6 +41,8 @@ from sdpo_solve.types import Policy, Problem, Prompt, Sample
 _POLICY = Policy("screen", 0)
 # Looks graded at the same time; each grades several programs at once already.
 _GRADERS = 2
+# How long a signal waits for verdicts that are under way.
+_LAST_VERDICTS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,10 @@ class ScreenSpec:
 
 @dataclass(frozen=True, slots=True)
 class ScreenResult:
-    """How a screening ended. `screening`: all that its file holds; `problems`: the counts of those chosen."""
+    """`screening`: all that its file holds; `problems`: the counts of those chosen."""
 
     screening: Screening
     problems: Mapping[str, Screened]
-    stopped: bool
 
 
 class ScreenView(Protocol):
@@ -92,25 +93,21 @@ class ScreenView(Protocol):
 def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
     """Screen until every problem is settled or its samples are spent, or on from where the file ends.
 
-    The first Ctrl-C ends after the looks under way. Raises UserError, PrerequisiteError, RunError, and
-    KeyboardInterrupt at the second Ctrl-C; each look that was graded is kept.
+    Raises UserError, PrerequisiteError, RunError and KeyboardInterrupt; each look that was graded is kept.
     """
     check_out(screen.out)
     use_threads(screen.spec.run.threads)
     key = RunKey(screen.seed, "", PLAIN_SAMPLING)
     plan = make_plan(screen.spec.options_for(key), places=screen.spec.places_for(key.arm))
-    stop = StopSignal()
     with build.Parts(plan, replies=screen.spec.batch.replies, progress=view.on_tokens) as parts:
         taken = load.load(screen.spec.batch.sources, screen.spec.batch, lambda: parts.sandbox)
         problems = {problem.id: build.problem_for(plan.run, problem) for problem in taken.problems}
         found = _read(screen, parts, problems)
         before = {name: found.problems[name] for name in problems}
         view.on_start(before, taken.left_out)
-        parts.warm_up()  # here, where a signal ends the command at once
-        with stop_on_signals(stop, view.on_notice):
-            screened = _Pipeline(screen, parts, problems, before, view, stop).run()
+        screened = _Pipeline(screen, parts, problems, before, view).run()
     found = replace(found, problems={**found.problems, **screened})
-    return ScreenResult(found, screened, stop.is_set)
+    return ScreenResult(found, screened)
 
 
 def _read(screen: ScreenSpec, parts: build.Parts, problems: Mapping[str, Problem]) -> Screening:
@@ -189,10 +186,9 @@ class _Pipeline:
         problems: Mapping[str, Problem],
         before: Mapping[str, Screened],
         view: ScreenView,
-        stop: StopSignal,
     ) -> None:
         options = screen.spec.run
-        self._screen, self._problems, self._view, self._stop = screen, problems, view, stop
+        self._screen, self._problems, self._view = screen, problems, view
         self._screened = dict(before)
         self._engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
         self._spec = build.sampling_spec(parts.plan)
@@ -200,16 +196,16 @@ class _Pipeline:
         feedback_options = parts.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
-        outage = SandboxOutage(stop, lambda: probe(parts.sandbox), view.on_notice)
+        outage = SandboxOutage(StopSignal(), lambda: probe(parts.sandbox), view.on_notice)
         self._judge = RetryingGrader(parts.judge(), outage, Meter())
         self._left = screen.total
         self._under_way: set[str] = set()
         self._for_teacher: list[_Look] = []
 
     def run(self) -> dict[str, Screened]:
-        """The counts of every problem, once nothing is left to sample or the signal is set.
+        """The counts of every problem, once nothing is left to sample.
 
-        Raises EngineError and SandboxError, and Stopped where the signal is set during an outage.
+        Raises EngineError and SandboxError, and KeyboardInterrupt and SystemExit after a signal.
         """
         pool = ThreadPoolExecutor(_GRADERS, thread_name_prefix="screen")
         grading: list[Future[_Graded]] = []
@@ -220,8 +216,9 @@ class _Pipeline:
                     return dict(self._screened)
                 try:
                     samples = self._sample(looks)
-                except EngineError:
-                    self._count_all(grading)
+                except (EngineError, KeyboardInterrupt, SystemExit) as exc:
+                    within_s = None if isinstance(exc, EngineError) else _LAST_VERDICTS_S
+                    self._count_all(wait(grading, within_s).done)
                     raise
                 before = grading
                 grading = [
@@ -237,8 +234,6 @@ class _Pipeline:
         looks, self._for_teacher = self._for_teacher, []
         room = self._screen.round_size - sum(len(look.prompts_G) for look in looks)
         room = room if self._left is None else min(room, self._left)
-        if self._stop.is_set:
-            return looks
         for next_look in next_looks(list(self._screened.values()), self._under_way, self._screen.rule, room):
             problem, first = self._problems[next_look.problem], self._screened[next_look.problem].base.n
             looks.append(_Look(problem, first, [self._prompter.student(problem)] * next_look.n))
@@ -275,7 +270,7 @@ class _Pipeline:
             ]
         return _Graded(look, len(samples_G), solved, tokens, texts)
 
-    def _count_all(self, grading: Sequence[Future[_Graded]]) -> None:
+    def _count_all(self, grading: Iterable[Future[_Graded]]) -> None:
         """Wait for the grading of a round, and count it."""
         for future in grading:
             self._count(future.result())

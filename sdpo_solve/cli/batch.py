@@ -1,12 +1,11 @@
-"""The command `batch`: print the plan, run it with a display and a log, stop at Ctrl-C, print the result."""
+"""The command `batch`: print the plan, run it with a display and a log, print the result."""
 
 from __future__ import annotations
 
 import importlib
 import shutil
-import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from sdpo_solve.batch.spec import BatchFile, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
 from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
+from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import Flag
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import UserError
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sdpo_solve.batch.batch import Executor
 
 _SHOWN_FAILED = 20
-INTERRUPTED = 130
 SOME_FAILED = 4
 
 
@@ -67,7 +66,8 @@ class BatchCommand(Shown, WithRuntime, BatchFile):
 def batch(flags: Mapping[str, Any]) -> None:
     """Problems x methods x seeds: plan, measure, run. The same command again goes on where it stopped.
 
-    Ctrl-C once ends after the groups under way, twice at once. Exit code 0: every run ended, 4: some failed.
+    Ctrl-C ends it at once; journals hold every group that was judged (with Ray, the groups under way are
+    finished first). Exit code 0: every run ended, 4: some failed.
 
     A file may describe arms of its own, which methods then names: a table arms.NAME with method, and settings
     that go over the batch's, such as arms.NAME.settings.learner. 'sdpo-solve options' lists what can be set.
@@ -75,26 +75,21 @@ def batch(flags: Mapping[str, Any]) -> None:
     shown, others = split(Shown, flags)
     spec = make_spec(read_toml(shown.file) if shown.file else {}, others, str(shown.file or "batch"))
     console = Console(stderr=shown.as_json, highlight=False)
-    try:
-        code = _run(spec, shown, console)
-    except (KeyboardInterrupt, SystemExit) as exc:
-        if isinstance(exc, SystemExit) and exc.code != 128 + signal.SIGTERM:
-            raise
-        console.print(Text("ended at once; the same command goes on from the last whole groups"))
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        raise SystemExit(code)  # how to go on is printed already
-    raise typer.Exit(code)
+    raise typer.Exit(_run(spec, shown, console))
 
 
 def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
-    """The whole command; returns its exit code. Raises UserError and PrerequisiteError."""
+    """The whole command; returns its exit code.
+
+    Raises UserError, PrerequisiteError, and KeyboardInterrupt where a signal has stopped runs.
+    """
     trackers = _module("batch.trackers") if spec.batch.track else None
     if trackers:
         trackers.check(spec.batch.track)
     out = spec.batch.out or default_out(spec.run, "batch", spec.batch.sources)
     check_out(out)
-    batch = prepare(spec, out)
+    with Waiting(console, "reading the problems, and what is on disk"):
+        batch = prepare(spec, out)
     stop = StopSignal()
     with ExitStack() as stack:
         executor = _executor(batch, stack)
@@ -121,15 +116,15 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
         if trackers:
             tracking = trackers.Tracking(spec.batch.track, batch.out, spec.record(), notify)
             sink.add(stack.enter_context(tracking))
-        if isinstance(executor, LocalExecutor) and batch.keys_left:
-            executor.parts.warm_up()  # here, where a signal ends the command at once
-        with stop_on_signals(stop, notify):
+        # Runs elsewhere end after their groups; those of this process end at once, their journals whole.
+        is_local = isinstance(executor, LocalExecutor)
+        with nullcontext() if is_local else stop_on_signals(stop, notify):
             result = run_batch(batch, executor, sink, stop)
     if errors:
         raise _as_output_error(errors[0])
     print_result(console, result, batch)
     if result.stopped:
-        return INTERRUPTED
+        raise KeyboardInterrupt
     return SOME_FAILED if result.failed else 0
 
 
@@ -232,7 +227,7 @@ def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
     """The counts, the failed runs, and what to do next."""
     kept = f" ({result.kept} kept)" if result.kept else ""
     line = Text(f"{result.solved} solved", style="bold green")
-    line += Text(f" · {result.unsolved} not solved · {len(result.failed)} failed · {result.stopped} stopped")
+    line += Text(f" · {result.unsolved} unsolved · {len(result.failed)} failed · {result.stopped} stopped")
     console.print(line + Text(f" of {result.runs} runs{kept} in {clock(result.wall_s)}"))
     if result.busy:
         console.print(Text(f"busy: {busy_line(result.busy)}", style="dim"))
@@ -242,8 +237,6 @@ def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
         console.print(Text(f"and {len(result.failed) - _SHOWN_FAILED} more failed"))
     if result.failed:
         console.print(Text("the same command with a larger --tries tries failed runs again"))
-    if result.stopped:
-        console.print(Text("the same command goes on from the last whole groups"))
     console.print(Text(f"sdpo-solve report {clean(str(batch.out))}", style="dim"), soft_wrap=True)
 
 

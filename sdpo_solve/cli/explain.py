@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sdpo_solve import methods
 from sdpo_solve.cli.flags import WithJson, command
+from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import OUTPUT, Flag
 from sdpo_solve.errors import ConfigError
 
@@ -75,7 +76,8 @@ def _explain(given: ExplainCommand, console: Console) -> None:
         raise ConfigError(f"{run.run_dir} has no graded attempt yet")
     diffs = [diff_text(before.program, after.program) for before, after in itertools.pairwise(stages)]
     scored = given.attempt is not None or (not given.no_model and bool(run.updates))
-    signals = [_signal(run, _chosen(run, given))] if scored else []
+    with Waiting(Console(stderr=True), "scoring the attempt with the run's model"):
+        signals = [_signal(run, _chosen(run, given))] if scored else []
     if given.attempt is None:
         console.print(text.policies_renderable(run, stages, diffs))
         console.print()

@@ -18,10 +18,8 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from sdpo_solve import engines, methods, sandboxes
+from sdpo_solve.cli.completion import OF_RUNS, completion_of, runs
 from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
-from sdpo_solve.datasets import load
-from sdpo_solve.model import names as model_names
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -95,6 +93,8 @@ def _plain(parameters: list[Any]) -> list[Any]:
     for one in parameters:
         if isinstance(one, TyperArgument):
             one.__class__ = _PlainArgument  # typer offers no way to name the class of an argument
+            if one.display_name_raw.rstrip(".") in OF_RUNS:  # typer keeps only what begins with the word
+                one._custom_shell_complete = lambda _, __, incomplete: runs(incomplete)
         elif isinstance(one, TyperOption) and one.is_flag and one.metavar is None:
             one.metavar = ""
     return parameters
@@ -114,7 +114,9 @@ class Command:
     def add_to(self, app: typer.Typer) -> None:
         """Register it on an application."""
         epilog = "\n\n".join(["Examples:", *(f"sdpo-solve {example}" for example in self.examples)])
-        app.command(self.name, cls=PlainCommand, epilog=epilog)(self.call)
+        paragraphs = (self.call.__doc__ or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        app.command(self.name, cls=PlainCommand, help=text, epilog=epilog)(self.call)
 
 
 def command(
@@ -200,54 +202,25 @@ def _in_order(options: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
 
 def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
     kind, shape, text = kind_of(field), _shape(field, mark), help_text(field)
+    choices = tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+    complete = completion_of(key, mark.metavar, choices)
     default: Any = None
     if mark.is_argument:
         dots = "..." if get_origin(shape) is list else ""
         metavar = (mark.metavar or key.upper()) + dots
-        marked = typer.Argument(metavar=metavar, help=text, autocompletion=_completion(key))
+        marked = typer.Argument(metavar=metavar, help=text, autocompletion=complete)
         default = inspect.Parameter.empty if field.is_required() else None
     else:
         names = [f"--{mark.name or key.replace('_', '-')}", *([f"-{mark.short}"] if mark.short else [])]
         metavar = mark.metavar or _METAVARS.get(getattr(kind, "__name__", ""), "TEXT")
         panel = None if key in _FIRST else mark.panel or None
         marked = typer.Option(
-            *names, metavar=metavar, help=text, rich_help_panel=panel, autocompletion=_completion(key)
+            *names, metavar=metavar, help=text, rich_help_panel=panel, autocompletion=complete
         )
     if shape is bool:
         default = False
     annotation: Any = Annotated[shape if shape is bool else shape | None, marked]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _completion(key: str) -> Callable[[str], list[str]] | None:
-    """What a shell offers for an option, by its name; None where a shell does best itself."""
-    names = {
-        "method": methods.REGISTRY.names,
-        "methods": methods.REGISTRY.names,
-        "engine": engines.REGISTRY.names,
-        "engines": engines.REGISTRY.names,
-        "sandbox": sandboxes.REGISTRY.names,
-        "backend": sandboxes.REGISTRY.names,
-        "model": lambda: [model.name for model in model_names.available()],
-        "problem": _problems,
-        "problems": _problems,
-        "sources": _problems,
-    }.get(key)
-    if names is None:
-        return None
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",")
-        return [f"{before}{comma}{name}" for name in names() if name.startswith(begun)]
-
-    return complete
-
-
-def _problems() -> list[str]:
-    """Problem files and folders near here, and the schemes of benchmarks."""
-    schemes = [f"{scheme}:" for form in load.formats() for scheme in form.schemes]
-    files = [*Path().glob("*.json"), *Path().glob("*/*.json")]
-    return [*schemes, *sorted({*map(str, files), *(str(file.parent) for file in files)} - {"."})]
 
 
 def _shape(field: FieldInfo, mark: Flag) -> Any:

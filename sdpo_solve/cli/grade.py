@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
+from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.cli.new import TODO
 from sdpo_solve.config import Flag, Options, PartOptions, RunOptions
 from sdpo_solve.datasets import load
@@ -66,7 +68,7 @@ def grade(given: GradeCommand) -> None:
         raise UserError(f"cannot read {given.program}: {exc.strerror}") from None
     except UnicodeDecodeError as exc:
         raise UserError(f"{given.program} is not UTF-8: {exc.reason} at byte {exc.start}") from None
-    with parts:
+    with parts, Waiting(Console(stderr=True), "judging"):
         problem = load.load_one(given.problem, given, lambda: parts.sandbox)
         (verdict,) = parts.judge().grade(problem, [code], thorough=True)
         sandbox = parts.sandbox.identity()
@@ -93,21 +95,26 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdict) -> None:
-    """One line a test, then the feedback that a model would be shown."""
+def verdict_table(problem: Problem, verdict: Verdict) -> Table:
+    """One line a test, marked as `problem` has it: a verdict may know every test as visible."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("test", "shown", "verdict", "cpu s", "MB"):
         table.add_column(column, justify="left" if column in ("shown", "verdict") else "right")
     for case in verdict.cases:
         style = "green" if case.status.value == "accepted" else "red"
-        shown = "visible" if case.visible else "hidden"
+        shown = "visible" if problem.tests[case.index].visible else "hidden"
         status = Text(case.status.value.replace("_", " "), style=style)
         table.add_row(str(case.index + 1), shown, status, f"{case.cpu_s:.2f}", f"{case.peak_mb:.0f}")
-    console.print(table)
+    return table
+
+
+def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdict) -> None:
+    """One line a test, then the feedback that a model would be shown."""
+    console.print(verdict_table(problem, verdict))
     if verdict.solved:
         console.print(Text("solved", style="bold green"))
     else:
-        console.print(Text("not solved", style="bold yellow"))
+        console.print(Text("unsolved", style="bold yellow"))
         text = feedback.render(problem, Extracted(code), verdict, feedback.Options())
         console.print(Text(f"\n{text}", style="dim"), soft_wrap=True)
 
@@ -123,16 +130,17 @@ def check(given: CheckCommand) -> None:
     """
     console = Console(stderr=given.as_json, highlight=False)
     right: dict[str, bool] = {}
-    unreadable: list[str] = []
+    unreadable: list[ProblemError] = []
 
     def complain(exc: ProblemError) -> None:
-        console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
-        unreadable.append(str(exc))
+        for mistake in exc.mistakes:
+            console.print(Text(f"✗ {clean(mistake)}", style="red"), soft_wrap=True)
+        unreadable.append(exc)
 
     with given.new_parts() as parts:
         taken = load.load(given.problems, given, lambda: parts.sandbox, on_broken=complain)
         for problem in taken.problems:
-            right[problem.id] = _check_one(problem, parts, console)
+            right[problem.id] = _check_one(problem, parts, console, in_full=len(taken.problems) == 1)
     unproven = sum(problem.reference is None for problem in taken.problems)
     note = f", {unproven} without a reference" if unproven else ""
     n_right, n_problems = sum(right.values()), len(right) + len(unreadable)
@@ -140,13 +148,17 @@ def check(given: CheckCommand) -> None:
     if taken.left_out:
         console.print(Text(clean(describe_left_out(taken.left_out)), style="dim"), soft_wrap=True)
     if given.as_json:
-        record = {"right": right, "unreadable": unreadable, "left_out": dict(taken.left_out)}
+        record = {
+            "right": right,
+            "unreadable": [line for exc in unreadable for line in exc.mistakes],
+            "left_out": dict(taken.left_out),
+        }
         typer.echo(json.dumps(record))
     raise typer.Exit(2 if unreadable else 1 if n_right < n_problems else 0)
 
 
-def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:
-    """Judge the reference; where it fails, print the failure as `grade` does, hidden tests included."""
+def _check_one(problem: Problem, parts: Parts, console: Console, *, in_full: bool) -> bool:
+    """Judge the reference; where it fails, or `in_full`, print what `grade` does, hidden tests included."""
     n_visible = sum(test.visible for test in problem.tests)
     counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
     unfilled = [name for name in ("statement", "reference") if TODO in (getattr(problem, name) or "")]
@@ -160,16 +172,18 @@ def _check_one(problem: Problem, parts: Parts, console: Console) -> bool:
         console.print(Text(f"– {problem.id}: {counts}, no reference to judge", style="dim"), soft_wrap=True)
         return True
     shown = replace(problem, tests=tuple(replace(test, visible=True) for test in problem.tests))
-    (verdict,) = parts.judge().grade(shown, [problem.reference], thorough=True)
+    with Waiting(Console(stderr=True), f"judging the reference of {problem.id}"):
+        (verdict,) = parts.judge().grade(shown, [problem.reference], thorough=True)
     if verdict.passed_all:
         console.print(Text(f"✓ {problem.id}: {counts}, reference solved"), soft_wrap=True)
-        return True
-    case = verdict.first_failure
-    where = f"test {case.index + 1}: {case.status.value}" if case else "no test ran"
-    console.print(Text(f"✗ {problem.id}: the reference fails, {where}", style="red"), soft_wrap=True)
-    text = feedback.render(shown, Extracted(problem.reference), verdict, feedback.Options())
-    console.print(Text(indent(text, "    "), style="dim"), soft_wrap=True)
-    return False
+    else:
+        console.print(Text(f"✗ {problem.id}: {counts}, the reference fails", style="red"), soft_wrap=True)
+    if in_full or not verdict.passed_all:
+        console.print(Padding(verdict_table(problem, verdict), (0, 4)))
+    if not verdict.passed_all:
+        text = feedback.render(shown, Extracted(problem.reference), verdict, feedback.Options())
+        console.print(Text(indent(text, "    "), style="dim"), soft_wrap=True)
+    return verdict.passed_all
 
 
 @command(Options, "schema > problem.schema.json")

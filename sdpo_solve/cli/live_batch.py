@@ -12,14 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.batch.event_bus import BatchStarted, RunEnded, batch_record_of
+from sdpo_solve.cli.live_run import phase_line
 from sdpo_solve.cli.live_view import View, bar
+from sdpo_solve.report.marks import strip
+from sdpo_solve.report.progress import Progress
 from sdpo_solve.report.table import AlignedTable, clock, labelled
-from sdpo_solve.run.records import Event, GroupEvent, Notice, Phase, Record
+from sdpo_solve.run.records import Event, GroupEvent, Notice, Record
 from sdpo_solve.sanitize import clean
 
 _SHOWN_DISCOVERIES = 5
 _SHOWN_FAILURES = 3
 _SHOWN_RUNS = 8
+_SHOWN_MARKS = 24
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class BatchProgress:
     n_solved: int = 0
     n_failed: int = 0
     arms: dict[str, ArmCounts] = field(default_factory=dict)
-    under_way: dict[str, str] = field(default_factory=dict)
+    under_way: dict[str, Progress] = field(default_factory=dict)
     discoveries: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_DISCOVERIES))
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_FAILURES))
     notice: str = ""
@@ -63,8 +67,8 @@ class BatchProgress:
             case GroupEvent():
                 self.n_tokens += record.n_tokens
                 self.sample_s += record.sample_s
-            case Phase():
-                self.under_way[record.run] = f"{record.event} {record.size}"
+        if record.run and not isinstance(record, RunEnded):
+            self.under_way.setdefault(record.run, Progress()).apply(record)
 
     def left_s(self) -> float | None:
         """Seconds left at the pace of the runs that this command has ended; None before the first."""
@@ -123,7 +127,8 @@ class BatchView(View):
 
     def status_line(self) -> str:
         progress = self.progress
-        under_way = ", ".join(f"{run}: {phase}" for run, phase in [*progress.under_way.items()][:2])
+        runs = [*progress.under_way.items()][:2]
+        under_way = ", ".join(f"{run}: {phase_line(one)}" for run, one in runs)
         return f"{progress.n_ended}/{progress.n_runs} · {under_way or 'starting'} · {progress.spent()}"
 
 
@@ -146,11 +151,15 @@ def plain_line(record: Record, progress: BatchProgress) -> str | None:
 def frame(progress: BatchProgress) -> RenderableType:
     """The whole view, at most 80 columns wide where the terminal is narrow."""
     parts: list[RenderableType] = [_counts(progress), _arms(progress)]
-    under_way = [f"{run}: {phase}" for run, phase in progress.under_way.items()]
+    under_way = [
+        Text(clean(f"{run}: {phase_line(one)}  "))
+        + strip([*one.marks, *one.group_marks.values()][-_SHOWN_MARKS:])
+        for run, one in [*progress.under_way.items()][:_SHOWN_RUNS]
+    ]
     lists = {
-        "under way": under_way[:_SHOWN_RUNS],
-        "solved last": [*progress.discoveries],
-        "failed last": [*progress.failures],
+        "under way": under_way,
+        "solved last": [Text(clean(line)) for line in progress.discoveries],
+        "failed last": [Text(clean(line)) for line in progress.failures],
     }
     parts += [_list(name, lines) for name, lines in lists.items() if lines]
     if progress.notice:
@@ -177,9 +186,7 @@ def _arms(progress: BatchProgress) -> AlignedTable:
     return table
 
 
-def _list(name: str, lines: Sequence[str]) -> Table:
-    rows = [
-        ("" if n else name, Text(clean(line), no_wrap=True, overflow="ellipsis"))
-        for n, line in enumerate(lines)
-    ]
-    return labelled(rows, width=11)
+def _list(name: str, lines: Sequence[Text]) -> Table:
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return labelled([("" if n else name, line) for n, line in enumerate(lines)], width=11)

@@ -56,7 +56,7 @@ class RunView(View):
         return frame(self.progress, self.console.height)
 
     def status_line(self) -> str:
-        return f"{_phase(self.progress)} · {clock(self.progress.elapsed_now_s())}"
+        return f"{phase_line(self.progress)} · {clock(self.progress.elapsed_now_s())}"
 
 
 # -- plain lines ---------------------------------------------------------------------------------------------
@@ -124,14 +124,14 @@ def title(header: RunStarted) -> str:
 
 
 def _budget(progress: Progress) -> Table:
-    total, done = progress.header.attempts_limit, len(progress.marks)
+    total, done = progress.header.attempts_limit, len(progress.marks) + len(progress.group_marks)
     colour = "green" if progress.discovery else "yellow" if progress.finished else "cyan"
     # Full where the problem is solved, however many attempts were left.
     shown = bar(done, total, colour, is_full=progress.discovery is not None) if total else str(done)
     rows: list[tuple[str, RenderableType]] = [("attempts", shown)]
     spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     if not progress.finished:
-        rows.append(("now", _phase(progress)))
+        rows.append(("now", phase_line(progress)))
         left_s = progress.left_s()
         spent += f" · at most {clock(left_s)} left" if left_s is not None else ""
         spent += f" · {progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else ""
@@ -141,12 +141,13 @@ def _budget(progress: Progress) -> Table:
     return labelled(rows)
 
 
-def _phase(progress: Progress) -> str:
+def phase_line(progress: Progress) -> str:
+    """What a run does now, and how long it has."""
     size, taken = progress.phase_size, clock(time.monotonic() - progress.phase_started_s)
     match progress.phase:
         case "sampling":
-            counts = f"{progress.phase_finished} finished · {progress.phase_tokens} tokens"
-            return f"sampling {size} · {counts} · {taken}"
+            counts = f"{progress.phase_finished} finished · {progress.phase_tokens} tokens · "
+            return f"sampling {size} · {counts * bool(progress.phase_tokens)}{taken}"
         case "grading":
             return f"grading {size} attempts · {len(progress.group_marks)} judged · {taken}"
         case "learning":
@@ -181,7 +182,7 @@ def print_result(console: Console, progress: Progress, out: str) -> None:
     spent = f"{end.attempts} attempts, {end.tokens} tokens, {clock(end.wall_s)}"
     console.print()
     if end.discovery_time is None:
-        console.print(Text("not solved", style="bold yellow") + Text(f" · {spent}"))
+        console.print(Text("unsolved", style="bold yellow") + Text(f" · {spent}"))
     else:
         where = f" at attempt {end.discovery_time} · {CONFIRMED[end.confirmed]} · {spent}"
         console.print(Text("solved", style="bold green") + Text(where))

@@ -120,7 +120,7 @@ def marks_line(screened: Mapping[str, Screened]) -> str:
     return " · ".join(f"{n} {mark}" for mark, n in counts.most_common())
 
 
-def print_table(console: Console, screened: Mapping[str, Screened], out: Path, *, stopped: bool) -> None:
+def print_table(console: Console, screened: Mapping[str, Screened], out: Path) -> None:
     """The table, and below it the counts and what to do next. Of many problems the easy ones are left out."""
     shown = dict(screened)
     if len(shown) > _MOST_ROWS:
@@ -132,8 +132,6 @@ def print_table(console: Console, screened: Mapping[str, Screened], out: Path, *
     if line := taught_line(screened):
         console.print(Text(line))
     console.print(Text(f"{marks_line(screened)}; kept in {clean(str(out))}", style="dim"), soft_wrap=True)
-    if stopped:
-        console.print(Text("stopped; the same command goes on"))
 
 
 def taught_line(screened: Mapping[str, Screened]) -> str:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sdpo_solve.report.table import clock
 from sdpo_solve.sanitize import clean
 
 SILENCE_S = 5.0
@@ -84,6 +85,23 @@ class View(ABC):
     def _draw(self) -> RenderableType:
         with self.guard:
             return self.frame()
+
+
+class Waiting(View):
+    """One line with a clock while something is awaited that tells nothing of itself; gone at its end."""
+
+    refresh_per_s = 2.0
+    is_transient = True
+
+    def __init__(self, console: Console, what: str) -> None:
+        super().__init__(console)
+        self._what, self._since_s = what, time.monotonic()
+
+    def frame(self) -> RenderableType:
+        return Text(self.status_line(), style="dim")
+
+    def status_line(self) -> str:
+        return f"{self._what} · {clock(time.monotonic() - self._since_s)}"
 
 
 def bar(done: int, total: int, colour: str = "cyan", *, is_full: bool = False) -> Table:

@@ -1,6 +1,6 @@
 """The program: its commands, and what its exit codes mean.
 
-Exit codes: 0 solved or done, 1 not solved, 2 the user's mistake, or a damaged journal where a
+Exit codes: 0 solved or done, 1 unsolved, 2 the user's mistake, or a damaged journal where a
 command only reads it, 3 something missing on this machine, 4 the run failed, 70 a fault of this program (with
 its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended by SIGTERM.
 """
@@ -34,7 +34,14 @@ from sdpo_solve.cli import (
 from sdpo_solve.cli.clean import clean as clean_command
 from sdpo_solve.cli.flags import PlainGroup
 from sdpo_solve.cli.signals import end_at_once, end_on_signals
-from sdpo_solve.errors import PrerequisiteError, PromptError, RunError, SdpoSolveError, UserError
+from sdpo_solve.errors import (
+    PrerequisiteError,
+    ProblemError,
+    PromptError,
+    RunError,
+    SdpoSolveError,
+    UserError,
+)
 from sdpo_solve.model.cpu import share_freed_memory
 from sdpo_solve.sanitize import clean
 
@@ -113,7 +120,8 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except SdpoSolveError as exc:
-        _complain(str(exc), failed=isinstance(exc, RunError))
+        for line in exc.mistakes if isinstance(exc, ProblemError) else [str(exc)]:
+            _complain(line, failed=isinstance(exc, RunError))
         code = exit_code(exc)
     except typer.TyperException as exc:
         message = exc.format_message().rstrip(".")
@@ -126,12 +134,13 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # whoever read our output has seen enough
         code = _output_closed()
-    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which means "not solved"
-        if not isinstance(exc.__context__, BrokenPipeError):
-            if exc.code in _ENDED:
-                end_at_once(int(exc.code))
+    except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which means "unsolved"
+        if isinstance(exc.__context__, BrokenPipeError):
+            code = _output_closed()
+        elif exc.code in _ENDED:
+            code = int(exc.code)
+        else:
             raise
-        code = _output_closed()
     except Exception as exc:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses
         if isinstance(exc, OSError) and exc.filename is None and exc.errno in _OUTPUT_FULL:
             _output_closed()
@@ -148,9 +157,9 @@ def main() -> None:
 
 
 def _print_interrupted(code: int) -> None:
-    if code == 130:
-        keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
-        _complain("interrupted" + "; the same command goes on from the last whole group" * keeps)
+    keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
+    what = "interrupted" if code == 130 else "ended by SIGTERM"
+    _complain(what + "; the same command goes on from the last whole group" * keeps)
 
 
 def _output_closed() -> int:

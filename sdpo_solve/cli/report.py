@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sdpo_solve.cli.flags import RUNS, RUNS_HELP, WithJson, command
+from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import Flag, Listed, Options
 from sdpo_solve.errors import ConfigError, SdpoSolveError, UserError
 
@@ -93,8 +94,9 @@ def report(given: ReportCommand) -> None:
         marks=_marks(given.screening) if given.screening is not None else None,
     )
     with archive.unpacked(given.sources) as dirs:
-        cohort = _cohort(dirs, given)
-        figures = make_report(cohort, options)
+        with Waiting(Console(stderr=True, highlight=False), "reading the journals"):
+            cohort = _cohort(dirs, given)
+            figures = make_report(cohort, options)
         not_written = _write_files(figures, cohort, given)
     if given.as_json:
         typer.echo(json.dumps(files.as_json(figures), indent=2))

@@ -49,7 +49,7 @@ class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
 def run(given: RunCommand) -> None:
     """Solve one problem: sample, test, learn from the failures, until solved or spent.
 
-    The same command again goes on where the run stopped. Exit code 0: solved, 1: budget spent.
+    The same command again goes on where the run stopped. Exit code 0: solved, 1: unsolved.
     """
     console = Console(stderr=given.as_json, highlight=False)
     options = given.narrow(RunOptions)
@@ -62,10 +62,10 @@ def run(given: RunCommand) -> None:
         view.on_event({"event": "progress", "n_tokens": n_tokens, "n_finished": n_finished})
 
     with build.Parts(plan, replies=given.replies, progress=on_tokens) as parts, ExitStack() as stack:
+        stack.enter_context(view)
         problem = build.problem_for(options, load.load_one(given.problem, given, lambda: parts.sandbox))
         for warning in warnings_of(plan):
             console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
-        stack.enter_context(view)
         run = build.new_run(parts, plan, problem, out, [view.on_event])
         before = run.journal.state.outcome
         try:
@@ -96,7 +96,7 @@ def run(given: RunCommand) -> None:
     raise typer.Exit(0 if solved else 1)
 
 
-# -- not solved ----------------------------------------------------------------------------------------------
+# -- unsolved ------------------------------------------------------------------------------------------------
 
 
 def print_failures(console: Console, run: build.Run, plan: Plan) -> None:

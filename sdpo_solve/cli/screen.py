@@ -18,8 +18,6 @@ from sdpo_solve.cli import live_screening
 from sdpo_solve.cli.flags import WithFile, WithJson, WithRuntime, file_command, split
 from sdpo_solve.config import BUDGET, OUTPUT, SAMPLING, Flag
 
-INTERRUPTED = 130
-
 
 class ScreenOptions(WithFile, WithJson):
     """What is sampled of each problem, besides the options that a batch has too."""
@@ -61,8 +59,8 @@ class ScreenCommand(ScreenOptions, WithRuntime, ScreenedOptions):
 def screen(flags: Mapping[str, Any]) -> None:
     """How often the base model solves each problem, with intervals; marks hard and very hard ones.
 
-    Goes on where it stopped; Ctrl-C once ends after the samples under way. `batch --only hard` reads the
-    result, and needs the same model and sampling. The samples serve no comparison.
+    The same command again goes on where it stopped. `batch --only hard` reads the result, and needs the same
+    model and sampling. The samples serve no comparison.
     """
     own, others = split(ScreenOptions, flags)
     spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))
@@ -73,8 +71,6 @@ def screen(flags: Mapping[str, Any]) -> None:
     console = Console(stderr=own.as_json, highlight=False)
     with live_screening.ScreenView(console, rule) as view:
         ended = screening.run(screen_spec, view)
-    live_screening.print_table(console, ended.problems, screen_spec.out, stopped=ended.stopped)
+    live_screening.print_table(console, ended.problems, screen_spec.out)
     if own.as_json:
         typer.echo(json.dumps(live_screening.as_record(ended.screening)))
-    if ended.stopped:
-        raise SystemExit(INTERRUPTED)  # how to go on is printed already

@@ -98,10 +98,10 @@ class Watch(View):
             return []
 
     def state(self, follower: Follower) -> str:
-        """solved, not solved, failed, running, stopped, or unfinished where it cannot be known."""
+        """solved, unsolved, failed, running, stopped, or unfinished where it cannot be known."""
         end = follower.progress.finished
         if end is not None:
-            return "not solved" if end.discovery_time is None else "solved"
+            return "unsolved" if end.discovery_time is None else "solved"
         if self.running is not None and follower.run_dir in self.running:
             return "running"
         if follower.error is not None:
@@ -124,12 +124,12 @@ class Watch(View):
         return Group(self._arms(), Text(), *self._lists())
 
     def _arms(self) -> AlignedTable:
-        columns = ("runs", "running", "solved", "not solved", "failed", "stopped", "attempts", "tokens")
+        columns = ("runs", "running", "solved", "unsolved", "failed", "stopped", "attempts", "tokens")
         table = AlignedTable(("method", *columns))
         for arm in sorted({f.progress.header.arm_name for f in self.followers.values()}):
             mine = [f for f in self.followers.values() if f.progress.header.arm_name == arm]
             states = [self.state(follower) for follower in mine]
-            counts = [states.count(name) for name in ("running", "solved", "not solved", "failed")]
+            counts = [states.count(name) for name in ("running", "solved", "unsolved", "failed")]
             counts.append(states.count("stopped") + states.count("unfinished"))
             attempts = sum(len(follower.progress.marks) for follower in mine)
             tokens = sum(follower.progress.n_tokens for follower in mine)

@@ -8,25 +8,20 @@ reference solves the problem is checked by `sdpo-solve check`, not here. The for
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
-import keyword
-import re
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sdpo_solve.config import fault_words
-from sdpo_solve.datasets._statements import starter_fault
-from sdpo_solve.datasets._strict_json import check_values, read_text, refuse, strict_json
+from sdpo_solve.datasets._mistakes import Mistake, error_of
+from sdpo_solve.datasets._problem_mistakes import kind_mistake, other_mistakes, value_mistakes
+from sdpo_solve.datasets._strict_json import read_json, read_text
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
-from sdpo_solve.grading.asserts import parse
-from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
@@ -145,7 +140,7 @@ def schema() -> dict[str, Any]:
 def load(path: Path) -> Problem:
     """The problem in the file `path`.
 
-    Raises ProblemError in one line: the file, the place in it, and the remedy.
+    Raises ProblemError: for each mistake the file, the place in it, and the remedy.
     """
     return parse_text(read_text(path), str(path), path.parent)
 
@@ -187,19 +182,25 @@ def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
 
     Raises ProblemError as `load` does.
     """
-    data = strict_json(text.removeprefix("\ufeff"), name)
-    if not isinstance(data, dict):
-        refuse(name, "top level", "a problem is one JSON object", 'start with {"id": ...}')
-    check_values(data, name)
-    kind = data.get("kind")
-    model = _KINDS.get(kind) if isinstance(kind, str) else None
-    if model is None:
-        given = f"kind is {middle_cut(repr(kind), 60)}" if "kind" in data else "kind is missing"
-        refuse(name, "kind", given, 'write "stdin", "function" or "asserts"')
-    try:
-        file = model.model_validate(data)
-    except ValidationError as exc:
-        _explain(exc, model, name)
+    read = read_json(text.removeprefix("\ufeff"))
+    mistakes, data = read.mistakes, read.data
+    if isinstance(data, dict):
+        data.pop("$schema", None)
+        kind, of_kind = kind_mistake(data, list(_KINDS))
+        mistakes += of_kind
+        data["kind"] = kind
+        try:
+            file = _KINDS[kind].model_validate(data)
+        except ValidationError as exc:
+            named = {mistake.place for mistake in mistakes}
+            found = value_mistakes(exc, _KINDS[kind], _KINDS, data)
+            mistakes += [mistake for mistake in found if mistake.place not in named]
+        mistakes += other_mistakes(data)
+    elif data is not None or not mistakes:
+        one = "a problem is one JSON object, and each has a file of its own"
+        mistakes.append(Mistake("top level", one, 'begin with {"id": ...}'))
+    if mistakes:
+        raise error_of(name, read.text, mistakes, read.offsets())
     return _problem(file, name, folder)
 
 
@@ -245,60 +246,10 @@ def _test_data(test: TestCase, kind: Kind) -> dict[str, Any]:
 # -- from data to a problem
 
 
-def _explain(exc: ValidationError, model: type[BaseModel], name: str) -> NoReturn:
-    """Raises ProblemError for the first fault, reworded where pydantic does not say the remedy."""
-    fault = exc.errors(include_url=False)[0]
-    steps = [step for step in fault["loc"] if step not in ("FloatChecker", "literal['exact']")]
-    steps = [step for step in steps if not str(step).startswith(("literal[", "constrained-", "list["))]
-    steps = steps[:-1] if steps[-1:] == ["str"] else steps
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
-    last = str(steps[-1]) if steps else ""
-    given = middle_cut(" ".join(repr(fault["input"]).split()), 80)
-    match fault["type"]:
-        case "extra_forbidden":
-            known = _known_keys(model, steps[:-1])
-            near = difflib.get_close_matches(last, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            refuse(name, place, "unknown key", f"{hint} (known: {', '.join(known)})")
-        case "missing":
-            refuse(name, place, "it is missing", "add it")
-    if steps and steps[0] == "checker":
-        of_stdin = '"exact", "tokens", {"tokens": {"case": "ignore"}}, {"program": "check.py"}'
-        checkers = of_stdin if model is StdinFile else '"exact"'
-        refuse(name, "checker", f"unknown checker {given}", f'write {checkers} or {{"float": 1e-6}}')
-    if last == "id":
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", str(fault["input"])).strip("-._")[:100] or "my-problem"
-        refuse(name, place, f"got {given}", f"use letters, digits, '.', '_' and '-', for example {slug!r}")
-    if last == "tests" and fault["type"] == "too_short":
-        refuse(name, place, "there are no tests", "add at least one")
-    if last == "entry_point":
-        refuse(name, place, f"got {given}", "write a function's name, or Class.method")
-    if fault["type"] == "string_type":
-        refuse(name, place, f"got {given}", f"write a text: {json.dumps(str(fault['input'])[:40])}")
-    refuse(name, place, f"got {given}", f"it {fault_words(fault)}")
-
-
-def _known_keys(model: type[BaseModel], steps: list[str | int]) -> list[str]:
-    """The keys of the object at `steps` of a file of kind `model`."""
-    holder = model
-    if steps and steps[0] == "tests":
-        holder = StdinTest if model is StdinFile else FunctionTest if model is FunctionFile else AssertTest
-    elif steps:
-        holder = LimitsModel if steps[0] == "limits" else FloatChecker
-    return [field.alias or key for key, field in holder.model_fields.items()]
-
-
 def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
     entry_point = starter_code = None
     if not isinstance(file, StdinFile):
         entry_point, starter_code = file.entry_point, file.starter_code
-        if any(keyword.iskeyword(part) for part in entry_point.split(".")):
-            refuse(name, "entry_point", f"{entry_point!r} is a Python keyword", "rename the function")
-        if isinstance(file, AssertsFile):
-            _check_asserts(file, name)
-        fault = starter_fault(starter_code or "")
-        if fault and any(getattr(test, "expected", True) is not None for test in file.tests):
-            refuse(name, "starter_code", fault, "state the problem over plain values, with a value returned")
     return Problem(
         id=file.id,
         statement=file.statement,
@@ -329,9 +280,9 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
                 )
             path = folder / program
             if path.suffix not in (".py", ".cpp") or not path.is_file():
-                refuse(
-                    name, "checker.program", f"no program {program!r}", "name a .py or .cpp file beside it"
-                )
+                what = f"no program {program!r}"
+                remedy = "name a .py or .cpp file beside it"
+                raise error_of(name, "", [Mistake("checker.program", what, remedy)])
             language = "cpp" if path.suffix == ".cpp" else "python"
             return Checker("program", program=read_text(path) + "\n", language=language)
     return Checker("tokens" if given == "tokens" else "exact")
@@ -343,11 +294,3 @@ def _checker_data(checker: Checker) -> object:
     if checker.ignore_case:
         return {"tokens": {"case": "ignore"}}
     return {"float": checker.tolerance} if checker.name == "float" else checker.name
-
-
-def _check_asserts(file: AssertsFile, name: str) -> None:
-    for number, test in enumerate(file.tests):
-        try:
-            parse(test.input, file.entry_point)
-        except ProblemError as exc:
-            raise ProblemError(f"{name}: tests[{number}].input: {exc}") from None

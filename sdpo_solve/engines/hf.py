@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 class Options(BaseOptions):
     """How the in-process engine samples."""
 
+    change_no_answer = frozenset({"batch_rows"})
+
     batch_rows: int = Field(
         16, ge=1, description="answers sampled at the same time at most; halved where memory runs out"
     )

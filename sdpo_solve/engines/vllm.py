@@ -39,6 +39,19 @@ _SHARE_UNSIZED = 0.45  # where there is an accelerator that torch does not know 
 class Options(BaseOptions):
     """How vLLM is started and used."""
 
+    change_no_answer = frozenset(
+        {
+            "batch_rows",
+            "memory_share",
+            "cpu_cache_gb",
+            "tensor_parallel",
+            "eager",
+            "max_lora_rank",
+            "sleep",
+            "probe_tolerance",
+        }
+    )
+
     batch_rows: int = Field(64, ge=1, description="answers sampled at the same time at most")
     memory_share: float | None = Field(
         None, gt=0, lt=1, description="share of the GPU's memory for vLLM; None: what the learner leaves"

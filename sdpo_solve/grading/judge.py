@@ -51,6 +51,8 @@ _TEXT_CHARS = 4000
 class Options(BaseOptions):
     """How programs are graded."""
 
+    change_no_answer = frozenset({"boxes", "retries"})
+
     boxes: int = Field(
         default=2, ge=1, le=256, description="programs graded at the same time, each in its own box"
     )

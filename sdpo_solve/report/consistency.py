@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdpo_solve import engines, sandboxes
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading import judge
+from sdpo_solve.registry import Registry
 from sdpo_solve.report.runs import RunRecord
 from sdpo_solve.run.records import RunStarted
 
@@ -26,18 +29,6 @@ _SHARED: Mapping[str, Callable[[RunStarted], Any]] = {
     "thinking": lambda header: header.options.get("thinking"),
     "extraction rule": lambda header: header.extract,
 }
-# Options that make a run quicker or smaller and leave answers and verdicts as they are, or that the grader's
-# identity holds. All others of these parts must agree, those of a later version too.
-FREE_OPTIONS: Mapping[str, frozenset[str]] = {
-    "engine": frozenset({
-        "batch_rows", "memory_share", "cpu_cache_gb", "tensor_parallel", "eager", "max_lora_rank", "sleep",
-        "probe_tolerance",
-    }),
-    "judge": frozenset({"boxes", "retries"}),
-    "sandbox": frozenset({
-        "boxes_ready", "parallel", "memory_mb", "language", "image", "runtime", "separate",
-    }),
-}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -71,8 +62,9 @@ class MixedRuns(ConfigError):
 
 def consistent_sets(runs: Sequence[RunRecord]) -> list[RunSet]:
     """The runs in sets that may be mixed, the largest first; one set where all agree."""
-    names = {(part, key) for run in runs for part in FREE_OPTIONS for key in run.header.parts.get(part) or {}}
-    keys = sorted((part, key) for part, key in names if key not in FREE_OPTIONS[part])
+    free = _free_options()
+    names = {(part, key) for run in runs for part in free for key in run.header.parts.get(part) or {}}
+    keys = sorted((part, key) for part, key in names if key not in free[part])
     sets: list[RunSet] = []
     for run in runs:
         facts = dict(_facts(run, keys))
@@ -84,6 +76,19 @@ def consistent_sets(runs: Sequence[RunRecord]) -> list[RunSet]:
         found.facts |= facts
         found.runs.append(run)
     return sorted(sets, key=lambda found: -len(found.runs))
+
+
+def _free_options() -> dict[str, frozenset[str]]:
+    """By part, the options that a plug-in says change no answer. All others must agree, those of
+    a later version too."""
+    registries: dict[str, Registry[Any]] = {"engine": engines.REGISTRY, "sandbox": sandboxes.REGISTRY}
+    free = {
+        part: frozenset().union(
+            *(registry.load(name).options_type.change_no_answer for name in registry.names())
+        )
+        for part, registry in registries.items()
+    }
+    return {**free, "judge": judge.Options.change_no_answer}
 
 
 def choose(sets: Sequence[RunSet], number: int | None) -> list[RunRecord]:

@@ -312,7 +312,7 @@ def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[st
     failed = sum(len(runs) for runs in cohort.failed.values())
     if failed:
         n = plural(failed, "run")
-        notices.append(f"{n} failed; in no rate, neither as solved nor as not solved.")
+        notices.append(f"{n} failed; in no rate, neither as solved nor as unsolved.")
     unfinished = sum(run.status is RunStatus.UNFINISHED for run in cohort.runs)
     if unfinished:
         notices.append(f"{plural(unfinished, 'run')} not finished; counted as far as they have come.")

@@ -47,7 +47,7 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
     written = locked(run.run_dir / FILE_NAME for run in found.runs)
     for run in found.runs:
         limit, n = run.header.attempts_limit, len(run.attempts)
-        status = Text(run.status.shown, style=_STATUS_STYLES.get(run.status, ""))
+        status = Text(run.status.value, style=_STATUS_STYLES.get(run.status, ""))
         if run.run_dir / FILE_NAME in (written or ()):
             status = Text("running", style="bold")
         elif run.first is not None:
@@ -128,7 +128,7 @@ def _program(attempt: AttemptEvent) -> RenderableType:
 def summary_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
     """Name and value of each line that sums a run up."""
     first = run.first
-    outcome = f"solved at attempt {first.index}, {CONFIRMED[run.confirmed]}" if first else run.status.shown
+    outcome = f"solved at attempt {first.index}, {CONFIRMED[run.confirmed]}" if first else run.status.value
     yield "outcome", f"{outcome}: {run.error}" if run.error else outcome
     yield "spent", f"{len(run.attempts)} attempts, {run.n_tokens} tokens, {clock(run.elapsed_s)}"
     yield "run", f"{run.problem} · {run.arm} · seed {run.seed} · {run.header.model or 'unknown model'}"

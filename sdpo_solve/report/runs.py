@@ -39,11 +39,6 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     """A part broke: left out of every rate."""
 
-    @property
-    def shown(self) -> str:
-        """The status in running text."""
-        return "not solved" if self is RunStatus.UNSOLVED else self.value
-
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:

@@ -341,7 +341,7 @@ class CensoredMean:
 
 
 def censored_mean(observations: Sequence[Observation]) -> CensoredMean:
-    """As in the paper's Table 10 (arXiv 2601.20802): a run that is not solved counts what it spent."""
+    """As in the paper's Table 10 (arXiv 2601.20802): an unsolved run counts what it spent."""
     times = [o.time for o in observations]
     n_censored = sum(not o.found for o in observations)
     return CensoredMean(sum(times) / len(times), n_censored, len(times))

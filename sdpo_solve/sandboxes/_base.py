@@ -33,6 +33,8 @@ _uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 class BoxOptions(Options):
     """Options that mean the same for every backend."""
 
+    change_no_answer = frozenset({"language", "boxes_ready", "parallel", "memory_mb"})
+
     language: str = "python"
     """Language whose boxes are started ahead of need."""
     boxes_ready: int = Field(default=8, ge=0)

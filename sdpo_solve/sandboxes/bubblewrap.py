@@ -40,6 +40,8 @@ _BUILD_MB = 64
 class Options(BoxOptions):
     """Options of `--sandbox bubblewrap`."""
 
+    change_no_answer = BoxOptions.change_no_answer | {"separate"}
+
     separate: Literal["auto", "uid", "namespace"] = "auto"
     """What keeps tests apart: user ids (needs root), namespaces, or `auto`: user ids where possible."""
 

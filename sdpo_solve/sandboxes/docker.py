@@ -59,6 +59,8 @@ _LIMITS = {
 class Options(BoxOptions):
     """Options of `--sandbox docker`."""
 
+    change_no_answer = BoxOptions.change_no_answer | {"image", "runtime"}
+
     image: str | None = None
     """Image to run in: a name, or `full` for the one of `sdpo-solve setup --image full`."""
     runtime: str | None = None

@@ -44,11 +44,8 @@ def disturb(folder: Path, groups: int, *signals: int) -> int:
 def test_a_batch_disturbed_in_every_way_ends_with_the_journals_of_an_undisturbed_one(folder: Path) -> None:
     assert disturb(folder, 2, signal.SIGKILL) == -signal.SIGKILL
     assert disturb(folder, 6, signal.SIGINT) == 130
-    said = (folder / "said").read_text()
-    assert "ending after the groups under way" in said
-    assert said.count("the same command goes on") == 1
-    assert disturb(folder, 11, signal.SIGINT, signal.SIGINT) == 130
-    assert "ended at once" in (folder / "said").read_text()
+    assert (folder / "said").read_text().count("the same command goes on") == 1
+    assert disturb(folder, 11, signal.SIGTERM) == 143
     assert start(folder, *FLAGS, "--out", "disturbed").wait(WAIT_S) == 0
     assert journals(folder / "disturbed") == journals(folder / "whole")
 
@@ -71,9 +68,9 @@ main()
 
 
 @pytest.mark.parametrize("flags", [("--measure", "--dry-run"), ()], ids=["measuring", "running"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_weights_are_loaded_ends_the_batch_at_once(
-    folder: Path, number: int, flags: tuple[str, ...]
+    folder: Path, number: int, code: int, flags: tuple[str, ...]
 ) -> None:
     process = start(
         folder, *FLAGS, *flags, "--out", "never", code=SLOW_LOAD, log=f"load-{number}-{len(flags)}"
@@ -82,7 +79,7 @@ def test_a_signal_while_weights_are_loaded_ends_the_batch_at_once(
     until(process, lambda: "loading" in log.read_text(), WAIT_S)
     process.send_signal(number)
     sent_s = time.monotonic()
-    assert process.wait(WAIT_S) == 130
+    assert process.wait(WAIT_S) == code
     assert time.monotonic() - sent_s < 5  # two on a quiet machine
     assert "the same command goes on" in log.read_text()
     assert not list(folder.glob(".sdpo-solve-measure-*"))

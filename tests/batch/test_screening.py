@@ -1,6 +1,7 @@
 """Screening without a model or a box: where samples go, that none is drawn twice, and what a stop leaves."""
 
 import re
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from sdpo_solve.batch.difficulty import Rule, Screened
 from sdpo_solve.batch.screening import ScreenSpec, _Pipeline
 from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
-from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
 from sdpo_solve.errors import EngineError
@@ -32,12 +32,15 @@ class Engine:
     def __init__(self, rates: list[float], taught: float = 0.0) -> None:
         self.rates, self.taught = rates, taught
         self.calls: list[list[tuple[str, int]]] = []
-        self.stop_after: tuple[int, StopSignal] | None = None
+        self.ends_at: int | None = None
         self.breaks_at: int | None = None
 
     def sample(self, prompts_G, seeds_G, policy, spec):
         if len(self.calls) == self.breaks_at:
             raise EngineError("out of memory")
+        if len(self.calls) == self.ends_at:
+            time.sleep(0.1)  # what was sampled before is judged by now
+            raise KeyboardInterrupt
         self.calls.append([])
         samples = []
         for prompt, seed in zip(prompts_G, seeds_G, strict=True):
@@ -48,12 +51,10 @@ class Engine:
             rate = self.taught if is_taught else self.rates[number]
             text = answer("right" if (seed % 10007) / 10007 < rate else "wrong")
             samples.append(Sample(prompt, (1,), (2, 3), (0.0, 0.0), text, Finish.STOP, policy))
-        if self.stop_after and len(self.calls) == self.stop_after[0]:
-            self.stop_after[1].set()
         return samples
 
 
-def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -> dict[str, Screened]:
+def screen(out: Path, engine: Engine, **asked) -> dict[str, Screened]:
     """Screen one problem for each rate of the engine, on from what `out` holds."""
     problems = {
         f"p{n}": replace(PROBLEM, id=f"p{n}", statement=f"Problem {n}. Add one.")
@@ -71,9 +72,7 @@ def screen(out: Path, engine: Engine, stop: StopSignal | None = None, **asked) -
         prompter=lambda options: Prompter(),
         plan=Plan(RunOptions(engine="scripted", max_tokens=8), {"feedback": feedback.Options()}),
     )
-    return _Pipeline(
-        ScreenSpec(spec, out, **options), shop, problems, before, view, stop or StopSignal()
-    ).run()
+    return _Pipeline(ScreenSpec(spec, out, **options), shop, problems, before, view).run()
 
 
 RATES = [0.0, 0.005, 0.05, 0.3, 0.6, 0.9, 1.0, 0.3, 0.6, 0.9]
@@ -95,11 +94,12 @@ def test_problems_share_the_engines_calls(tmp_path: Path) -> None:
     assert len({name for name, _ in engine.calls[0]}) == 8  # 32 samples, 4 of each problem
 
 
-def test_a_screening_that_was_stopped_goes_on_and_draws_no_sample_twice(tmp_path: Path) -> None:
-    stop, first, second = StopSignal(), Engine(RATES), Engine(RATES)
-    first.stop_after = (3, stop)
-    stopped = screen(tmp_path, first, stop)
-    n_stopped = sum(item.base.n for item in stopped.values())
+def test_a_screening_that_was_interrupted_goes_on_and_draws_no_sample_twice(tmp_path: Path) -> None:
+    first, second = Engine(RATES), Engine(RATES)
+    first.ends_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        screen(tmp_path, first)
+    n_stopped = sum(item.base.n for item in read_screening(tmp_path).problems.values())
     assert n_stopped == sum(len(call) for call in first.calls)  # what was sampled was counted
     found = screen(tmp_path, second)
     drawn = Counter(item for call in first.calls + second.calls for item in call)

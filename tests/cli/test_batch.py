@@ -69,7 +69,7 @@ def test_a_file_of_options_runs_and_goes_on_and_what_was_found_is_exported(folde
     )
     first = invoke("batch", "--file", "b.toml", "--group-size", "3")
     assert first.exit_code == 0
-    assert "1 solved · 1 not solved · 0 failed · 0 stopped of 2 runs" in first.stdout
+    assert "1 solved · 1 unsolved · 0 failed · 0 stopped of 2 runs" in first.stdout
     record = json.loads((folder / "runs" / "batch.json").read_text())
     assert (record["run"]["attempts"], record["run"]["group_size"]) == (9, 3)
     assert record["problems"] == ["say-0", "say-1"]

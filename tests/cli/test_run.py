@@ -43,7 +43,7 @@ def test_feedback_attempts_are_no_hint_where_feedback_share_is_set(folder: Path)
     flags = ("--attempts", "4", "--group-size", "2", "--set", "sdpo.feedback_share=0.5")
     result = run(folder, texts, *flags)
     assert result.exit_code == 1, result.output
-    assert "not solved" in result.output
+    assert "unsolved" in result.output
     assert "--attempts 8" in result.output
     assert "feedback_attempts" not in result.output
 

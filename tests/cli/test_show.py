@@ -203,4 +203,4 @@ def test_no_command_passes_on_what_steers_a_terminal(
 def test_following_finished_runs_ends_by_itself(place: Path) -> None:
     result = CliRunner().invoke(app, ["show", "runs", "--follow"])
     assert "inc/sdpo/seed-0: solved at attempt 6 (8/8 attempts, 80 tokens" in result.output
-    assert "inc/best-of-k/seed-0: not solved (8/8 attempts, 80 tokens" in result.output
+    assert "inc/best-of-k/seed-0: unsolved (8/8 attempts, 80 tokens" in result.output

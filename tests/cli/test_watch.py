@@ -114,7 +114,7 @@ def test_states_tell_running_from_stopped_failed_and_ended(tmp_path: Path) -> No
     seen = Watch(tmp_path, text_console())
     seen.poll()
     states = {f.progress.header.seed: seen.state(f) for f in seen.followers.values()}
-    assert states == {0: "solved", 1: "not solved", 2: "failed", 3: "stopped", 4: "running"}
+    assert states == {0: "solved", 1: "unsolved", 2: "failed", 3: "stopped", 4: "running"}
     assert seen.going_on
     going.close()
     seen.poll()

@@ -7,7 +7,6 @@ import pytest
 from sdpo_solve.engines import hf, vllm
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import judge
-from sdpo_solve.report import consistency
 from sdpo_solve.report.cohort import load_cohort
 from sdpo_solve.report.consistency import MixedRuns
 from tests.helpers.journals import Made, make
@@ -81,8 +80,8 @@ def test_every_engine_option_is_known_to_change_answers_or_not() -> None:
     """A new option is refused where it differs until someone says here that it changes no answer."""
     changing = {"stop", "quantization", "max_model_len"}
     for engine in (hf, vllm):
-        assert set(engine.Options.model_fields) - consistency.FREE_OPTIONS["engine"] <= changing
-    assert set(judge.Options.model_fields) <= consistency.FREE_OPTIONS["judge"]
+        assert set(engine.Options.model_fields) - engine.Options.change_no_answer <= changing
+    assert set(judge.Options.model_fields) <= judge.Options.change_no_answer
 
 
 def test_limits_of_the_sandbox_are_not_mixed(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_failed_runs_are_in_no_rate_and_are_counted(tmp_path: Path) -> None:
     found = report_of(tmp_path)
     assert [rate.y for rate in found.rates["sdpo"]][-1] == 1.0
     assert (found.arms[0].n_runs, found.arms[0].n_failed) == (1, 1)
-    assert "1 run failed; in no rate, neither as solved nor as not solved." in found.notices
+    assert "1 run failed; in no rate, neither as solved nor as unsolved." in found.notices
 
 
 def test_unfinished_runs_count_as_far_as_they_have_come(tmp_path: Path) -> None:

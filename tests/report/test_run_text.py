@@ -27,7 +27,7 @@ def test_the_list_names_every_run_and_what_became_of_it(tmp_path: Path) -> None:
     make(tmp_path, Made(method="best-of-k"))
     make(tmp_path, Made(method="multi-turn", fails_after=4))
     text = shown(list_runs(read_runs([tmp_path]), tmp_path))
-    assert set(text.splitlines()[0].rstrip().split(" · ")) == {"1 solved", "1 not solved", "1 failed"}
+    assert set(text.splitlines()[0].rstrip().split(" · ")) == {"1 solved", "1 unsolved", "1 failed"}
     rows = {line.split()[0]: line.split()[1:5] for line in text.splitlines()[2:]}
     assert rows["inc/sdpo/seed-0"] == ["solved", "at", "3", "4/8"]
     assert rows["inc/best-of-k/seed-0"][:3] == ["not", "solved", "8/8"]
