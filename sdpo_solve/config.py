@@ -148,6 +148,8 @@ class SamplingOptions(PartOptions):
     """How answers are sampled and judged. None: decided when a run is built, and recorded."""
 
     panel = "Sampling"
+    before_the_option: ClassVar[Mapping[str, Any]] = {"extract": "livecodebench"}
+    """What runs did before there was the option, where that is not its default."""
     engine: str = Field("hf", description="what samples: hf (in this process), vllm or scripted")
     model: str | None = Field(
         None, description="model name, hub id or directory; see 'sdpo-solve model list'"

@@ -111,7 +111,7 @@ def first_success(run: Run) -> Attempt | None:
 
 
 def ended(run: Run) -> bool:
-    """Whether the run is solved (where the first success stops it), or something of the budget is spent."""
+    """Whether the run is solved (where the first success stops it), or attempts, tokens or time are spent."""
     if not run.options.keep_going and first_success(run) is not None:
         return True
     return run.options.budget.is_spent(len(run.journal.history), tokens_spent(run), run.journal.elapsed_s)

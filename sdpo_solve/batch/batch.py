@@ -136,9 +136,7 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
 
 def _check_marks(marks: Screening, spec: BatchSpec, parts: build.Parts, problems: Sequence[Problem]) -> None:
     """Raises ConfigError for marks of a screening that sampled otherwise, or of problems as they were."""
-    options = RunOptions.model_validate(
-        {"feedback_mode": marks.feedback_mode, "seed": marks.config.get("seed", 0)}
-    )
+    options = RunOptions.model_validate({"feedback_mode": marks.feedback_mode, "seed": marks.seed})
     digests = {problem.id: problem_digest(build.problem_for(options, problem)) for problem in problems}
     feedback = None
     if spec.batch.only == TAUGHT:

@@ -22,7 +22,7 @@ from sdpo_solve.run.records import RawText
 
 FILE_NAME = "screening.jsonl"
 # What the samples of files were made with that do not say it.
-_OF_EARLY_FILES: Mapping[str, Any] = {"feedback_mode": "public"}
+_OF_EARLY_FILES: Mapping[str, Any] = {"feedback_mode": "public", "seed": 0}
 
 
 class ScreeningStarted(BaseModel):
@@ -59,6 +59,10 @@ class Screening:
     @property
     def feedback_mode(self) -> str:
         return str({**_OF_EARLY_FILES, **self.config}["feedback_mode"])
+
+    @property
+    def seed(self) -> int:
+        return int({**_OF_EARLY_FILES, **self.config}["seed"])
 
     def named(self, level: float) -> frozenset[str]:
         """The problems whose rate is surely below `level`, the undecided ones left out."""

@@ -30,8 +30,6 @@ from sdpo_solve.types import Checker, Problem, SamplingSpec
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
 _IN_HEADER = {"method", "seed", "engine", "sandbox", "feedback_mode", "language", "keep_going"}
 _OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode"}
-# What runs did before there was the option, where that is not its default.
-_BEFORE_THE_OPTION = {"extract": "livecodebench"}
 _BUDGET = ("attempts", "tokens", "wall_seconds")
 _NOT_NAMED_BY = {"method", "arm", "seed", *_BUDGET}
 # What earlier versions named a directory by, in the order that their digest depends on.
@@ -194,7 +192,7 @@ def _grew(key: str, old: Any, new: Any) -> bool:
 def _as_this_version(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """A stored configuration with the defaults of options that are newer, and with current names."""
     defaults = RunOptions().model_dump(mode="json", exclude={"settings"})
-    options = {**defaults, **_BEFORE_THE_OPTION, **config.get("options", {})}
+    options = {**defaults, **RunOptions.before_the_option, **config.get("options", {})}
     parts = dict(config.get("parts", {}))
     parts |= {name: part.complete(parts.get(name, {})) for name, part in plan.parts.items()}
     return {**config, "options": options, "parts": parts}

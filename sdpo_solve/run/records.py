@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, InstanceOf, model_validator
 
+from sdpo_solve.config import RunOptions
 from sdpo_solve.types import Finish, OutcomeStatus, Status
 
 Event = Mapping[str, Any]
@@ -88,7 +89,7 @@ class RunStarted(Record):
     @property
     def extract(self) -> str:
         """The rule that took programs out of answers; older journals do not say it."""
-        return str(self.options.get("extract", "livecodebench"))
+        return str({**RunOptions.before_the_option, **self.options}["extract"])
 
     @property
     def attempts_limit(self) -> int | None:
