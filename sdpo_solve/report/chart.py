@@ -14,7 +14,7 @@ from sdpo_solve.report.statistics import Floats
 from sdpo_solve.report.style import ArmStyle, arm_style
 
 _WIDTH, _HEIGHT = 720.0, 380.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 14.0, 12.0, 66.0  # room for the larger letters of a narrow screen
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 36.0, 12.0, 66.0  # room for the larger letters of a narrow screen
 _STEPS = (1, 2, 5)  # round values of a decade
 _N_MARKERS = 6
 
