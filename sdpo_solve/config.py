@@ -49,6 +49,11 @@ _FORMS = {
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
+ValueT = TypeVar("ValueT")
+_FREE = "changes no answer"
+Free = Annotated[ValueT, _FREE]
+"""The type of an option that leaves answers and verdicts as they are, or that the grader's identity holds:
+runs that differ in such options alone may be compared."""
 
 
 def as_names(value: Any) -> Any:
@@ -110,9 +115,6 @@ class Options(BaseModel):
     """Options by their names in files of earlier versions, which are still read: old -> new."""
     removed: ClassVar[Mapping[str, Any]] = {}
     """Options that are gone, with the value at which they did nothing: files may still hold that one."""
-    change_no_answer: ClassVar[frozenset[str]] = frozenset()
-    """Options that leave answers and verdicts as they are, or that the grader's identity holds: runs that
-    differ in them alone may be compared."""
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +124,11 @@ class Options(BaseModel):
             for name, value in given.items()
             if name not in cls.removed or value != cls.removed[name]
         }
+
+    @classmethod
+    def free(cls) -> frozenset[str]:
+        """The options that are `Free`."""
+        return frozenset(name for name, field in cls.model_fields.items() if _FREE in field.metadata)
 
     @classmethod
     def complete(cls, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from sdpo_solve.config import Free
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
 class Options(BaseOptions):
     """How the in-process engine samples."""
 
-    change_no_answer = frozenset({"batch_rows"})
-
-    batch_rows: int = Field(
+    batch_rows: Free[int] = Field(
         16, ge=1, description="answers sampled at the same time at most; halved where memory runs out"
     )
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from sdpo_solve.config import Free
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
@@ -39,31 +40,22 @@ _SHARE_UNSIZED = 0.45  # where there is an accelerator that torch does not know 
 class Options(BaseOptions):
     """How vLLM is started and used."""
 
-    change_no_answer = frozenset(
-        {
-            "batch_rows",
-            "memory_share",
-            "cpu_cache_gb",
-            "tensor_parallel",
-            "eager",
-            "max_lora_rank",
-            "sleep",
-            "probe_tolerance",
-        }
-    )
-
-    batch_rows: int = Field(64, ge=1, description="answers sampled at the same time at most")
-    memory_share: float | None = Field(
+    batch_rows: Free[int] = Field(64, ge=1, description="answers sampled at the same time at most")
+    memory_share: Free[float | None] = Field(
         None, gt=0, lt=1, description="share of the GPU's memory for vLLM; None: what the learner leaves"
     )
-    cpu_cache_gb: int = Field(2, ge=1, description="GiB for keys and values where vLLM runs on a CPU")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the model")
+    cpu_cache_gb: Free[int] = Field(2, ge=1, description="GiB for keys and values where vLLM runs on a CPU")
+    tensor_parallel: Free[int] = Field(1, ge=1, description="GPUs that share one copy of the model")
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
     quantization: str | None = Field(None, description="vLLM's quantisation of the sampling copy, e.g. fp8")
-    eager: bool | None = Field(None, description="no compilation; None for eager on a CPU, compiled on CUDA")
-    max_lora_rank: int = Field(32, ge=1, description="largest rank of an adapter, at least learner.lora_rank")
-    sleep: bool = Field(False, description="give the GPU's memory back between groups (CUDA only)")
-    probe_tolerance: float = Field(
+    eager: Free[bool | None] = Field(
+        None, description="no compilation; None for eager on a CPU, compiled on CUDA"
+    )
+    max_lora_rank: Free[int] = Field(
+        32, ge=1, description="largest rank of an adapter, at least learner.lora_rank"
+    )
+    sleep: Free[bool] = Field(False, description="give the GPU's memory back between groups (CUDA only)")
+    probe_tolerance: Free[float] = Field(
         0.03, gt=0, description="mean difference of log-probs to the learner's that a swap may show, in nats"
     )
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field
 
-from sdpo_solve.config import ExtractionRule, FeedbackMode
+from sdpo_solve.config import ExtractionRule, FeedbackMode, Free
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.errors import ConfigError, SandboxError
 from sdpo_solve.grading import difference
@@ -51,12 +51,10 @@ _TEXT_CHARS = 4000
 class Options(BaseOptions):
     """How programs are graded."""
 
-    change_no_answer = frozenset({"boxes", "retries"})
-
-    boxes: int = Field(
+    boxes: Free[int] = Field(
         default=2, ge=1, le=256, description="programs graded at the same time, each in its own box"
     )
-    retries: int = Field(
+    retries: Free[int] = Field(
         default=2, ge=0, le=10, description="fresh boxes tried for a program whose box broke"
     )
 

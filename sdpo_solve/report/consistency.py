@@ -79,16 +79,13 @@ def consistent_sets(runs: Sequence[RunRecord]) -> list[RunSet]:
 
 
 def _free_options() -> dict[str, frozenset[str]]:
-    """By part, the options that a plug-in says change no answer. All others must agree, those of
-    a later version too."""
+    """By part, the options that a plug-in says change no answer; all others must agree, a later version's too."""
     registries: dict[str, Registry[Any]] = {"engine": engines.REGISTRY, "sandbox": sandboxes.REGISTRY}
     free = {
-        part: frozenset().union(
-            *(registry.load(name).options_type.change_no_answer for name in registry.names())
-        )
+        part: frozenset().union(*(registry.load(name).options_type.free() for name in registry.names()))
         for part, registry in registries.items()
     }
-    return {**free, "judge": judge.Options.change_no_answer}
+    return {**free, "judge": judge.Options.free()}
 
 
 def choose(sets: Sequence[RunSet], number: int | None) -> list[RunRecord]:

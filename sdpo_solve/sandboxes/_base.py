@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from sdpo_solve.config import Options
+from sdpo_solve.config import Free, Options
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError, one_line
 from sdpo_solve.protocols import StopAfter
 from sdpo_solve.sandboxes import SandboxPlugin, languages
@@ -33,15 +33,13 @@ _uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 class BoxOptions(Options):
     """Options that mean the same for every backend."""
 
-    change_no_answer = frozenset({"language", "boxes_ready", "parallel", "memory_mb"})
-
-    language: str = "python"
+    language: Free[str] = "python"
     """Language whose boxes are started ahead of need."""
-    boxes_ready: int = Field(default=8, ge=0)
+    boxes_ready: Free[int] = Field(default=8, ge=0)
     """Boxes kept waiting."""
-    parallel: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=32)
+    parallel: Free[int] = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=32)
     """Tests of one attempt that run at a time; fewer where memory would not do."""
-    memory_mb: int = Field(default=2560, ge=256)
+    memory_mb: Free[int] = Field(default=2560, ge=256)
     """Memory of one box, MiB; more where a problem's limit asks for it."""
     scratch_mb: int = Field(default=16, ge=1)
     """Private directory of one test, in memory, MiB."""

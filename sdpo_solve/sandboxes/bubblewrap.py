@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from sdpo_solve.config import Free
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
@@ -40,9 +41,7 @@ _BUILD_MB = 64
 class Options(BoxOptions):
     """Options of `--sandbox bubblewrap`."""
 
-    change_no_answer = BoxOptions.change_no_answer | {"separate"}
-
-    separate: Literal["auto", "uid", "namespace"] = "auto"
+    separate: Free[Literal["auto", "uid", "namespace"]] = "auto"
     """What keeps tests apart: user ids (needs root), namespaces, or `auto`: user ids where possible."""
 
 

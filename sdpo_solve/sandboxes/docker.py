@@ -17,6 +17,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sdpo_solve.config import Free
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
@@ -59,11 +60,9 @@ _LIMITS = {
 class Options(BoxOptions):
     """Options of `--sandbox docker`."""
 
-    change_no_answer = BoxOptions.change_no_answer | {"image", "runtime"}
-
-    image: str | None = None
+    image: Free[str | None] = None
     """Image to run in: a name, or `full` for the one of `sdpo-solve setup --image full`."""
-    runtime: str | None = None
+    runtime: Free[str | None] = None
     """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
 
 
