@@ -48,11 +48,9 @@ class Options(BaseOptions):
     tensor_parallel: Free[int] = Field(1, ge=1, description="GPUs that share one copy of the model")
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
     quantization: str | None = Field(None, description="vLLM's quantisation of the sampling copy, e.g. fp8")
-    eager: Free[bool | None] = Field(
-        None, description="no compilation; None for eager on a CPU, compiled on CUDA"
-    )
+    eager: Free[bool | None] = Field(None, description="no compilation; None: on a CPU alone")
     max_lora_rank: Free[int] = Field(
-        32, ge=1, description="largest rank of an adapter, at least learner.lora_rank"
+        32, ge=1, description="an adapter's largest rank: learner.lora_rank or more"
     )
     sleep: Free[bool] = Field(False, description="give the GPU's memory back between groups (CUDA only)")
     probe_tolerance: Free[float] = Field(

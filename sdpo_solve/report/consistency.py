@@ -79,7 +79,7 @@ def consistent_sets(runs: Sequence[RunRecord]) -> list[RunSet]:
 
 
 def _free_options() -> dict[str, frozenset[str]]:
-    """By part, the options that a plug-in says change no answer; all others must agree, a later version's too."""
+    """By part, the options that a plug-in says change no answer; all others must agree, unknown ones too."""
     registries: dict[str, Registry[Any]] = {"engine": engines.REGISTRY, "sandbox": sandboxes.REGISTRY}
     free = {
         part: frozenset().union(*(registry.load(name).options_type.free() for name in registry.names()))
