@@ -49,9 +49,7 @@ class Options(BaseOptions):
     max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
     quantization: str | None = Field(None, description="vLLM's quantisation of the sampling copy, e.g. fp8")
     eager: Free[bool | None] = Field(None, description="no compilation; None: on a CPU alone")
-    max_lora_rank: Free[int] = Field(
-        32, ge=1, description="an adapter's largest rank: learner.lora_rank or more"
-    )
+    max_lora_rank: Free[int] = Field(32, ge=1, description="largest rank of an adapter, learner.lora_rank")
     sleep: Free[bool] = Field(False, description="give the GPU's memory back between groups (CUDA only)")
     probe_tolerance: Free[float] = Field(
         0.03, gt=0, description="mean difference of log-probs to the learner's that a swap may show, in nats"
