@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
@@ -77,7 +78,8 @@ def grade(given: GradeCommand) -> None:
     else:
         console = Console(highlight=False)
         print_verdict(console, problem, code, verdict)
-        console.print(Text(f"judged in {sandbox}", style="dim"), soft_wrap=True)
+        short = re.sub(r"(sha256:\w{12})\w+", r"\1", sandbox)
+        console.print(Text(f"\njudged in {short}", style="dim"), soft_wrap=True)
     raise typer.Exit(0 if verdict.solved else 1)
 
 

@@ -188,9 +188,6 @@ def other_mistakes(data: Mapping[str, Any]) -> list[Mistake]:
     found = _name_mistakes(data, numbered) if isinstance(data.get("entry_point"), str) else []
     if data["kind"] != "asserts" and not isinstance(data.get("checker"), dict):
         found += _contradictions(numbered)
-    reference = str(data.get("reference") or "")
-    if re.fullmatch(r"[\w./\\-]+\.(py|cpp|cc|txt)", reference.strip()):
-        found.append(Mistake("reference", "it names a file", "write the program itself, as one text"))
     return found
 
 

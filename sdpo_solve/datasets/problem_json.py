@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
@@ -26,6 +27,7 @@ from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_NAMES_PROGRAM = re.compile(r"[\w./\\ -]+\.(py|cpp)")
 _ENTRY_POINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
 
 
@@ -91,7 +93,11 @@ class _File(_Model):
     id: str = Field(pattern=_ID, description="names the problem and its directory of runs")
     statement: str = Field(min_length=1, pattern=r"\S", description="the question, as the model reads it")
     limits: LimitsModel = LimitsModel()
-    reference: str | None = Field(None, min_length=1, description="a program that solves the problem")
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        description="a program that solves the problem, or the name of a .py or .cpp file beside this one",
+    )
     meta: dict[str, Any] = Field(default_factory=dict, description="notes kept with the problem")
 
 
@@ -184,6 +190,9 @@ def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
     """
     read = read_json(text.removeprefix("\ufeff"))
     mistakes, data = read.mistakes, read.data
+    if data is None and mistakes and not re.match(r"\s*[\[{/#]", text):
+        remedy = "it begins with {; 'sdpo-solve new NAME' writes one to fill in"
+        mistakes = [Mistake("", "this is no problem file, which is JSON", remedy)]
     if isinstance(data, dict):
         data.pop("$schema", None)
         kind, of_kind = kind_mistake(data, list(_KINDS))
@@ -262,9 +271,27 @@ def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
         starter_code=starter_code,
         limits=Limits(file.limits.time_s, file.limits.memory_mb),
         checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker, name, folder),
-        reference=file.reference,
+        reference=_reference(file, name, folder),
         meta=file.meta,
     )
+
+
+def _reference(file: ProblemFile, name: str, folder: Path) -> str | None:
+    """The program, or that in the file beside the problem's which is named instead."""
+    if file.reference is None or not _NAMES_PROGRAM.fullmatch(file.reference.strip()):
+        return file.reference
+    return _program_beside(file.reference.strip(), name, folder, "reference")
+
+
+def _program_beside(given: str, name: str, folder: Path, place: str) -> str:
+    path = folder / given
+    if not _NAMES_PROGRAM.fullmatch(given) or not path.is_file():
+        what, remedy = (
+            f"no program {given!r}",
+            "name a .py or .cpp file beside it, or write the program itself",
+        )
+        raise error_of(name, "", [Mistake(place, what, remedy)])
+    return read_text(path) + "\n"
 
 
 def _checker(given: object, name: str, folder: Path) -> Checker:
@@ -278,13 +305,9 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
                 return Checker(
                     "program", program=program, language="cpp" if "#include" in program else "python"
                 )
-            path = folder / program
-            if path.suffix not in (".py", ".cpp") or not path.is_file():
-                what = f"no program {program!r}"
-                remedy = "name a .py or .cpp file beside it"
-                raise error_of(name, "", [Mistake("checker.program", what, remedy)])
-            language = "cpp" if path.suffix == ".cpp" else "python"
-            return Checker("program", program=read_text(path) + "\n", language=language)
+            source = _program_beside(program, name, folder, "checker.program")
+            language = "cpp" if program.endswith(".cpp") else "python"
+            return Checker("program", program=source, language=language)
     return Checker("tokens" if given == "tokens" else "exact")
 
 

@@ -120,7 +120,7 @@ OF_STDIN: dict[str, tuple[str, str, str, str]] = {
     "bytes for megabytes": ('"time_s": 2', '"memory_mb": 536870912', "limits.memory_mb", "at most"),
     "unknown checker": ('"kind"', '"checker": "fuzzy", "kind"', "checker", '"tokens"'),
     "checker that is not there": ('"kind"', '"checker": {"program": "c.py"}, "kind"', "checker", "c.py"),
-    "reference as a file": ('"kind"', '"reference": "answer.py", "kind"', "reference", "program itself"),
+    "reference as a file": ('"kind"', '"reference": "answer.py", "kind"', "reference", "beside it"),
     "contradiction": ('"5 5\\n"', '"1 2\\n"', "line 8, tests[1].expected", "tests[0]"),
 }  # fmt: skip
 OF_FUNCTION = {

@@ -184,3 +184,13 @@ def test_notes_state_what_a_problem_is_chosen_by(tmp_path: Path) -> None:
     dated, plain = problem_json.candidates(tmp_path)
     assert (dated.day, dated.difficulty, dated.platform) == (date(2025, 2, 1), "hard", "own")
     assert (plain.day, plain.difficulty, plain.platform) == (None, "", "")
+
+
+def test_the_reference_may_be_a_file_beside_the_problem(tmp_path: Path) -> None:
+    (tmp_path / "answer.py").write_text("print(3)")
+    (tmp_path / "p.json").write_text(json.dumps({**STDIN, "reference": "answer.py"}))
+    assert problem_json.load(tmp_path / "p.json").reference == "print(3)\n"
+
+
+def test_a_program_in_the_place_of_a_problem_is_told_as_such() -> None:
+    assert "no problem file" in fault("a, b = input().split()\nprint(a + b)\n")
