@@ -23,7 +23,7 @@ from sdpo_solve.sanitize import clean
 _SHOWN_DISCOVERIES = 5
 _SHOWN_FAILURES = 3
 _SHOWN_RUNS = 8
-_SHOWN_MARKS = 24
+_SHOWN_MARKS = 16
 
 
 @dataclass(slots=True)
@@ -151,11 +151,7 @@ def plain_line(record: Record, progress: BatchProgress) -> str | None:
 def frame(progress: BatchProgress) -> RenderableType:
     """The whole view, at most 80 columns wide where the terminal is narrow."""
     parts: list[RenderableType] = [_counts(progress), _arms(progress)]
-    under_way = [
-        Text(clean(f"{run}: {phase_line(one)}  "))
-        + strip([*one.marks, *one.group_marks.values()][-_SHOWN_MARKS:])
-        for run, one in [*progress.under_way.items()][:_SHOWN_RUNS]
-    ]
+    under_way = [_line(run, one) for run, one in [*progress.under_way.items()][:_SHOWN_RUNS]]
     lists = {
         "under way": under_way,
         "solved last": [Text(clean(line)) for line in progress.discoveries],
@@ -165,6 +161,14 @@ def frame(progress: BatchProgress) -> RenderableType:
     if progress.notice:
         parts.append(Text(clean(progress.notice), style="yellow"))
     return Group(*parts)
+
+
+def _line(run: str, progress: Progress) -> Text:
+    """A run under way: its latest verdicts, and how long it has been at what it does."""
+    marks = [*progress.marks, *progress.group_marks.values()]
+    taken = clock(time.monotonic() - progress.phase_started_s) if progress.phase_started_s else ""
+    line = Text(clean(f"{run}  ")) + strip(marks[-_SHOWN_MARKS:])
+    return line + Text(f"{'  ' * bool(marks)}{progress.phase} {taken}", style="dim")
 
 
 def _counts(progress: BatchProgress) -> Table:

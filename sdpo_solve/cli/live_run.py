@@ -126,8 +126,9 @@ def title(header: RunStarted) -> str:
 def _budget(progress: Progress) -> Table:
     total, done = progress.header.attempts_limit, len(progress.marks) + len(progress.group_marks)
     colour = "green" if progress.discovery else "yellow" if progress.finished else "cyan"
-    # Full where the problem is solved, however many attempts were left.
-    shown = bar(done, total, colour, is_full=progress.discovery is not None) if total else str(done)
+    # Full where the problem is solved, however many attempts were left; empty where it was not.
+    filled = 1.0 if progress.discovery else 0.0 if progress.finished else None
+    shown = bar(done, total, colour, filled=filled) if total else str(done)
     rows: list[tuple[str, RenderableType]] = [("attempts", shown)]
     spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     if not progress.finished:

@@ -104,12 +104,12 @@ class Waiting(View):
         return f"{self._what} · {clock(time.monotonic() - self._since_s)}"
 
 
-def bar(done: int, total: int, colour: str = "cyan", *, is_full: bool = False) -> Table:
-    """A bar and the two numbers behind it; `is_full` draws it to its end whatever they are."""
+def bar(done: int, total: int, colour: str = "cyan", *, filled: float | None = None) -> Table:
+    """A bar and the two numbers behind it; `filled`: the share of it that is drawn, whatever they are."""
     row = Table.grid(padding=(0, 2))
     drawn = ProgressBar(
         total=max(1, total),
-        completed=total if is_full else done,
+        completed=done if filled is None else filled * max(1, total),
         width=30,
         complete_style=colour,
         finished_style=colour,

@@ -43,7 +43,7 @@ def test_the_frame_fits_a_narrow_terminal() -> None:
         "3/4",
         "1 solved · 1 failed · 1 kept",
         "50 %",
-        "sampling 16",
+        "sampling 0:",
         "attempt 3",
         "sandbox is gone",
     ):
