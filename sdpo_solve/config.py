@@ -157,7 +157,9 @@ class SamplingOptions(PartOptions):
     panel = "Sampling"
     before_the_option: ClassVar[Mapping[str, Any]] = {"extract": "livecodebench"}
     """What runs did before there was the option, where that is not its default."""
-    engine: str = Field("hf", description="what samples: hf (in this process), vllm or scripted")
+    engine: str = Field(
+        "hf", description="what samples: hf (in this process), vllm, openai (a server) or scripted"
+    )
     model: str | None = Field(
         None, description="model name, hub id or directory; see 'sdpo-solve model list'"
     )

@@ -73,7 +73,9 @@ class Batch:
 
     def new_parts(self) -> build.Parts:
         """The parts that the runs share, not made yet: those of the first run's plan."""
-        return build.Parts(self.plan_for(self.keys[0]), replies=self.spec.batch.replies)
+        options = self.spec.batch
+        n_policies = options.in_flight if options.merge else 1
+        return build.Parts(self.plan_for(self.keys[0]), replies=options.replies, n_policies=n_policies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdpo_solve import engines
 from sdpo_solve.batch.batch import Batch, Executed
 from sdpo_solve.batch.locks import DeviceLocks, use_threads
 from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.batch.outage import Outage, RetryingEngine, probe
 from sdpo_solve.batch.runner import Runner, Sink, perform_all
-from sdpo_solve.batch.sandbox_outage import SandboxOutage, probe
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import Parts, Run, new_run
@@ -44,7 +44,8 @@ class LocalExecutor:
 
         def open_run(key: RunKey, listeners: Sequence[Listener]) -> Run:
             use_threads(batch.spec.run.threads)
-            return new_run(parts, batch.plan_for(key), batch.problem_for(key), batch.out, listeners)
+            run = new_run(parts, batch.plan_for(key), batch.problem_for(key), batch.out, listeners)
+            return replace(run, engine=RetryingEngine.of(run.engine, engine_outage))
 
         def close_run(run: Run) -> None:
             with locks.learning():  # an adapter leaves the model
@@ -53,14 +54,16 @@ class LocalExecutor:
         def notify(text: str) -> None:
             sink({"event": "notice", "text": text})
 
+        engine_outage = Outage("engine", stop, parts.engine.probe, notify)
+        shared_engine = RetryingEngine.of(parts.engine, engine_outage)
         return Runner(
             locks,
-            SandboxOutage(stop, lambda: probe(parts.sandbox), notify),
+            Outage("sandbox", stop, lambda: probe(parts.sandbox), notify),
             open_run,
             close_run,
             sink,
             options.tries,
-            MergingEngine(parts.engine, locks) if options.merge else None,
+            MergingEngine(shared_engine, locks) if options.merge else None,
         )
 
 

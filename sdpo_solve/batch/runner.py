@@ -18,7 +18,7 @@ from typing import Any
 from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.locks import DeviceLocks, LockedEngine, LockedMethod
 from sdpo_solve.batch.merged_sampling import MergingEngine
-from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage
+from sdpo_solve.batch.outage import Outage, RetryingGrader
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import Stopped
 from sdpo_solve.config import RunOptions
@@ -43,7 +43,7 @@ class Runner:
     """
 
     locks: DeviceLocks
-    outage: SandboxOutage
+    outage: Outage
     open_run: Callable[[RunKey, Sequence[Listener]], Run]
     close_run: Callable[[Run], None]
     sink: Sink

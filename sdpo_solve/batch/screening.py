@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from sdpo_solve.batch.difficulty import Rule, Screened, below, next_looks
 from sdpo_solve.batch.locks import Meter, use_threads
-from sdpo_solve.batch.sandbox_outage import RetryingGrader, SandboxOutage, probe
+from sdpo_solve.batch.outage import Outage, RetryingEngine, RetryingGrader, probe
 from sdpo_solve.batch.screening_file import (
     ScreenedGroup,
     Screening,
@@ -190,13 +190,15 @@ class _Pipeline:
         options = screen.spec.run
         self._screen, self._problems, self._view = screen, problems, view
         self._screened = dict(before)
-        self._engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
+        stop = StopSignal()  # never set: a signal ends the command
+        engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
+        self._engine = RetryingEngine.of(engine, Outage("engine", stop, engine.probe, view.on_notice))
         self._spec = build.sampling_spec(parts.plan)
         self._prompter = parts.prompter(options)
         feedback_options = parts.plan.parts["feedback"]
         assert isinstance(feedback_options, feedback.Options)
         self._feedback = feedback_options
-        outage = SandboxOutage(StopSignal(), lambda: probe(parts.sandbox), view.on_notice)
+        outage = Outage("sandbox", stop, lambda: probe(parts.sandbox), view.on_notice)
         self._judge = RetryingGrader(parts.judge(), outage, Meter())
         self._left = screen.total
         self._under_way: set[str] = set()

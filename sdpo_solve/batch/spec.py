@@ -37,7 +37,7 @@ from sdpo_solve.config import (
 from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.paths import file_errors
-from sdpo_solve.run.options import has_weights, is_of_learning
+from sdpo_solve.run.options import has_weights, is_of_learning, is_sampled
 from sdpo_solve.types import Problem
 
 # Options of one run that a batch sets itself, and what it calls them.
@@ -239,13 +239,15 @@ def _left_by_flags(from_file: Mapping[str, Any], flags: Mapping[str, Any], place
         if not chosen.samples_groups():
             kept.pop("group_size", None)
     sampled = {key: flags.get(key, from_file.get(key)) for key in ("engine", "model")}
-    if "engine" in flags and not has_weights(SamplingOptions.model_construct(**sampled)):
+    chosen_engine = SamplingOptions.model_construct(**sampled)
+    if "engine" in flags and not has_weights(chosen_engine):
         settings = _without_learning(settings)
         arms = {
             name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
             for name, arm in arms.items()
         }
-        kept = {key: value for key, value in kept.items() if key not in OF_SAMPLING}
+        if not is_sampled(chosen_engine):
+            kept = {key: value for key, value in kept.items() if key not in OF_SAMPLING}
     return {**kept, "arms": arms, "settings": settings}
 
 
@@ -289,7 +291,7 @@ def _check(spec: BatchSpec, *, arms_by_flag: bool) -> None:
     if batch.merge and engines.REGISTRY.load(run.engine).reads_replies:
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
     if run.threads is not None and not has_weights(run):
-        raise ConfigError("--threads: scripted replies need no model, so there is nothing to set")
+        raise ConfigError("--threads: no model runs in this process, so there is nothing to set")
     if batch.executor == "local" and (batch.workers or batch.address):
         raise ConfigError("--workers and --address are for --executor ray")
     idle = sorted(set(batch.arms) - set(batch.methods))

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from sdpo_solve.engines import hf
+from sdpo_solve.engines import EngineParts, hf
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
@@ -219,17 +219,17 @@ def _raw_vllm_arm(engine: Any, n_samples: int, spec: SamplingSpec) -> Arm:
     """`vllm.LLM.generate` on the same instance, with the settings that the engine uses."""
     from vllm import SamplingParams
 
-    from sdpo_solve.engines.vllm import Options, sampling_arguments
+    from sdpo_solve.engines._vllm_backend import sampling_arguments
 
     ids = encode_chat(engine.tokenizer, _QUESTION)
-    shared = sampling_arguments(Options(), spec, engine.eos)
+    shared = {**sampling_arguments(spec.temperature, engine.eos, None), "detokenize": False}
 
     def arm(seed: int) -> int:
         params = [
             SamplingParams(**shared, max_tokens=spec.max_tokens, seed=seed * n_samples + index)
             for index in range(n_samples)
         ]
-        outputs = engine.llm.generate([{"prompt_token_ids": ids}] * n_samples, params, use_tqdm=False)
+        outputs = engine.backend.llm.generate([{"prompt_token_ids": ids}] * n_samples, params, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
     return arm
@@ -242,7 +242,8 @@ def _vllm(model_dir: Path, size: Size, notify: Callable[[str], None]) -> Any:
     if not size.engines and importlib.util.find_spec("vllm") is None:
         notify("vLLM is not installed; left out")
         return None
-    from sdpo_solve.engines import vllm
+    from sdpo_solve.engines.vllm import VllmEngine
 
     notify("starting vLLM (about a minute)")
-    return vllm.VllmEngine(model_dir, vllm.Options(batch_rows=size.batch_rows))
+    parts = EngineParts(None, lambda: model_dir, None, 0, None)
+    return VllmEngine.build(VllmEngine.options_type(batch_rows=size.batch_rows), parts)

@@ -22,7 +22,7 @@ from sdpo_solve.batch.locks import busy_line
 from sdpo_solve.batch.measure import left_to_spend, measure, unmeasured
 from sdpo_solve.batch.spec import BatchFile, BatchSpec, make_spec, read_toml
 from sdpo_solve.batch.stop import StopSignal, stop_on_signals
-from sdpo_solve.cli.flags import WithFile, WithRuntime, file_command, split
+from sdpo_solve.cli.flags import WithFile, WithRuntime, WithServer, file_command, split
 from sdpo_solve.cli.live_batch import BatchView
 from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import Flag
@@ -53,7 +53,7 @@ class Shown(WithFile):
     )
 
 
-class BatchCommand(Shown, WithRuntime, BatchFile):
+class BatchCommand(Shown, WithRuntime, WithServer, BatchFile):
     """What `batch` takes."""
 
 

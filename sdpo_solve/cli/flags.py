@@ -53,6 +53,13 @@ class WithFile(Options):
     )
 
 
+class WithServer(Options):
+    panel = "Sampling"
+    server: Annotated[str | None, Flag(sets="engine.server")] = Field(
+        None, description="address of a running server, for --engine vllm or openai"
+    )
+
+
 class WithRuntime(Options):
     panel = "Grading"
     runtime: Annotated[str | None, Flag(sets="sandbox.runtime")] = Field(

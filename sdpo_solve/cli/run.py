@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli import live_run
-from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
+from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, WithServer, command
 from sdpo_solve.config import OUTPUT, REPLIES_HELP, SAMPLING, Flag, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
@@ -30,7 +30,7 @@ from sdpo_solve.solve import solve, write_solution
 from sdpo_solve.types import Attempt, Finish, OutcomeStatus, Status
 
 
-class RunCommand(WithJson, WithRuntime, RunOptions, Selection):
+class RunCommand(WithJson, WithRuntime, WithServer, RunOptions, Selection):
     """What `run` takes."""
 
     problem: Annotated[str, Flag(metavar="PROBLEM", is_argument=True)] = Field(description=PROBLEM_HELP)
@@ -87,7 +87,7 @@ def run(given: RunCommand) -> None:
             "solved": solved,
             **asdict(outcome),
             "method": options.method,
-            "model": view.progress.header.model if plan.has_weights else None,
+            "model": plan.model_name,
             "seed": options.seed,
             "out": str(run.journal.run_dir),
             "program": next(solving, None),

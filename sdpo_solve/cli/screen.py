@@ -15,7 +15,7 @@ from sdpo_solve.batch import screening
 from sdpo_solve.batch.difficulty import Rule, rate_of
 from sdpo_solve.batch.spec import ScreenedOptions, make_screen_spec, read_toml
 from sdpo_solve.cli import live_screening
-from sdpo_solve.cli.flags import WithFile, WithJson, WithRuntime, file_command, split
+from sdpo_solve.cli.flags import WithFile, WithJson, WithRuntime, WithServer, file_command, split
 from sdpo_solve.config import BUDGET, OUTPUT, SAMPLING, Flag
 
 
@@ -42,7 +42,7 @@ class ScreenOptions(WithFile, WithJson):
     seed: int = Field(0, ge=0, description="seed of the samples")
 
 
-class ScreenCommand(ScreenOptions, WithRuntime, ScreenedOptions):
+class ScreenCommand(ScreenOptions, WithRuntime, WithServer, ScreenedOptions):
     """What `screen` takes."""
 
     out: Annotated[Path | None, OUTPUT] = Field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.engines._scoring import forced_logprobs
-from sdpo_solve.errors import EngineError
+from sdpo_solve.errors import EngineError, one_line
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.protocols import PolicyHost
 from sdpo_solve.types import Message, Policy, Prompt
@@ -105,10 +105,9 @@ class SwapProbe:
             factor = min(_MOST_FACTOR, max(1.0, _ENLARGED_NATS / added))
             with _enlarged(model, factor):
                 learner_T = _differences(self.logprobs(model), off_T)
-        with tempfile.TemporaryDirectory(prefix="sdpo-solve-") as folder:
-            _write_enlarged(policy.adapter_dir, Path(folder), factor)
-            on_T, n = score(Path(folder)), self._n_answer
-            engine_T = _differences(on_T[-n:], score(None)[-n:])
+        with _enlarged_copy(policy.adapter_dir, factor) as folder:
+            on_T, n = score(folder), self._n_answer
+        engine_T = _differences(on_T[-n:], score(None)[-n:])
         off, added = (_root_mean_square(x) for x in (_differences(engine_T, learner_T), learner_T))
         if not off <= max(_SHARE_OFF * added, self._tolerance):
             raise EngineError(
@@ -132,15 +131,28 @@ def _enlarged(model: Any, factor: float) -> Iterator[None]:
             layer.scaling.update(scaling)
 
 
-def _write_enlarged(adapter_dir: Path, out: Path, factor: float) -> None:
-    """A PEFT directory like `adapter_dir`, with a product `factor` times as large."""
+@contextmanager
+def _enlarged_copy(adapter_dir: Path, factor: float) -> Iterator[Path]:
+    """A PEFT directory like `adapter_dir`, with a product `factor` times as large, removed at the end.
+
+    It lies beside the other, where a server can read it as well, under a name that the learner clears away.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
     name = "adapter_model.safetensors"
-    shutil.copy(adapter_dir / "adapter_config.json", out)
-    tensors = load_file(adapter_dir / name)
-    larger = {key: t * factor if key.endswith("lora_B.weight") else t for key, t in tensors.items()}
-    save_file(larger, out / name, {"format": "pt"})
+    copy = adapter_dir.with_name(f".writing-probe-{uuid.uuid4().hex[:8]}")
+    try:
+        copy.mkdir()
+        shutil.copyfile(adapter_dir / "adapter_config.json", copy / "adapter_config.json")
+        tensors = load_file(adapter_dir / name)
+        larger = {key: t * factor if key.endswith("lora_B.weight") else t for key, t in tensors.items()}
+        save_file(larger, copy / name, {"format": "pt"})
+        yield copy
+    except (OSError, SafetensorError) as exc:
+        raise EngineError(f"cannot copy the adapter {adapter_dir} for the probe: {one_line(exc)}") from None
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _differences(a_T: Sequence[float], b_T: Sequence[float]) -> list[float]:

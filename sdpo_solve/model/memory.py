@@ -77,6 +77,7 @@ class Sharing:
     sleeps: bool = False
     quantised: bool = False
     tensor_parallel: int = 1
+    n_adapters: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +157,13 @@ def learner_needs(size: ModelSize, load: Load) -> tuple[Need, ...]:
 
 
 def vllm_needs(size: ModelSize, load: Load, sharing: Sharing) -> tuple[Need, ...]:
-    """vLLM's own copy of the weights, one adapter, keys and values of all rows; on each of its GPUs."""
+    """vLLM's own copy of the weights, its adapters, keys and values of all rows; on each of its GPUs."""
     weights_mb = _mb(size.params * (1 if sharing.quantised else _HALF))
     adapter_mb = _mb(load.rank * size.adapter_numbers_per_rank * _HALF)
     n = sharing.tensor_parallel
     return (
         Need("vLLM: weights" + (", quantised" if sharing.quantised else ""), -(-weights_mb // n)),
-        Need("vLLM: one adapter", adapter_mb),
+        Need("vLLM: adapters", sharing.n_adapters * adapter_mb),
         Need(
             f"vLLM: keys and values, {load.cached_tokens} tokens", -(-size.cache_mb(load.cached_tokens) // n)
         ),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
+from sdpo_solve.engines import EnginePlugin
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods.prompts import Prompter
@@ -39,11 +40,17 @@ class Parts:
     """Sandbox, weights and engine of the runs of one process, each made when it is first used.
 
     `plan` decides which; plans that differ from it in method, seed and budget alone can use the same parts.
+    `n_policies`: policies that one call of the engine may sample from.
     A context manager; leaving it removes every box and frees the weights.
     """
 
     def __init__(
-        self, plan: Plan, *, replies: Path | None = None, progress: TokenProgress | None = None
+        self,
+        plan: Plan,
+        *,
+        replies: Path | None = None,
+        progress: TokenProgress | None = None,
+        n_policies: int = 1,
     ) -> None:
         self._engine_type = engines.REGISTRY.load(plan.run.engine)
         if self._engine_type.reads_replies and replies is None:
@@ -53,6 +60,7 @@ class Parts:
         self.plan = plan
         self._replies = replies
         self._progress = progress
+        self._n_policies = n_policies
 
     def __enter__(self) -> Parts:
         return self
@@ -116,6 +124,8 @@ class Parts:
     @property
     def model_identity(self) -> str:
         """The model, for the record. Raises as `model` does."""
+        if self._engine_type.remote:
+            return f"{self.plan.run.model} of a server"
         return self.model.identity if self.plan.has_weights else "scripted replies"
 
     @cached_property
@@ -125,11 +135,11 @@ class Parts:
         return loaded
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> EnginePlugin:
         """The engine that runs share. Raises as `EnginePlugin.build` does."""
         return self._new_engine(0)
 
-    def engine_for(self, n_attempts: int) -> Engine:
+    def engine_for(self, n_attempts: int) -> EnginePlugin:
         """The engine of a run with so many attempts: the shared one, or one that goes on in the replies."""
         return self._new_engine(n_attempts) if self._engine_type.reads_replies else self.engine
 
@@ -140,7 +150,7 @@ class Parts:
         tokenizer = self.weights.tokenizer
         return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _new_engine(self, n_replies_used: int) -> Engine:
+    def _new_engine(self, n_replies_used: int) -> EnginePlugin:
         parts = engines.EngineParts(
             host=(lambda: self.weights) if self.plan.has_weights else None,
             model_dir=lambda: self.model.path,
@@ -148,6 +158,8 @@ class Parts:
             consumed=n_replies_used,
             progress=self._progress,
             lora_rank=getattr(self.plan.parts.get("learner"), "lora_rank", 1),
+            n_policies=self._n_policies,
+            model_name=self.plan.model_name,
         )
         return self._engine_type.build(self.plan.parts["engine"], parts)
 
@@ -178,8 +190,9 @@ class Run:
 
 def sampling_spec(plan: Plan) -> SamplingSpec:
     """How the runs of a plan sample; the default length of an answer depends on the machine."""
-    on_cuda = plan.has_weights and names.default_name() == names.DEFAULT_CUDA
-    default = _MAX_TOKENS_CUDA if on_cuda else _MAX_TOKENS_CPU
+    is_remote = engines.REGISTRY.load(plan.run.engine).remote
+    is_fast = is_remote or (plan.has_weights and names.default_name() == names.DEFAULT_CUDA)
+    default = _MAX_TOKENS_CUDA if is_fast else _MAX_TOKENS_CPU
     return SamplingSpec(plan.run.max_tokens or default, plan.run.temperature)
 
 

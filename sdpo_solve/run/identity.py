@@ -21,13 +21,14 @@ from typing import Any
 
 from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
-from sdpo_solve.model import names
 from sdpo_solve.paths import file_errors
-from sdpo_solve.run.options import Plan, has_weights
+from sdpo_solve.run.options import Plan, model_name
 from sdpo_solve.types import Checker, Problem, SamplingSpec
 
+# How a server is reached.
+_REACHING = ("server", "key_variable", "timeout_s")
 # Recorded, and free to change: they decide no result.
-_DECIDE_NOTHING = ("versions.", "parts.judge.boxes")
+_DECIDE_NOTHING = ("versions.", "parts.judge.boxes", *(f"parts.engine.{name}" for name in _REACHING))
 _IN_HEADER = {"method", "seed", "engine", "sandbox", "feedback_mode", "language", "keep_going"}
 _OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode"}
 _BUDGET = ("attempts", "tokens", "wall_seconds")
@@ -58,7 +59,7 @@ def default_out(options: SharedOptions, prefix: str, sources: Sequence[str]) -> 
     given = {name: value for name, value in values.items() if name not in _NOT_NAMED_BY}
     defaults = type(options)().model_dump(mode="json")
     changed = {name: value for name, value in sorted(given.items()) if value != defaults[name]}
-    model = options.model or (names.default_name() if has_weights(options) else options.engine)
+    model = model_name(options) or options.engine
     more = [f"and-{len(sources) - 1}-more"] if len(sources) > 1 else []
     return Path("runs") / "-".join([_short_name(sources[0]), *more, Path(model).name, _digest(changed)])
 
@@ -141,7 +142,7 @@ def config_of(plan: Plan, spec: SamplingSpec, problem: Problem, model: str) -> d
 def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: str) -> dict[str, Any]:
     """The content of a journal's first event; `engine` is the engine's identity."""
     options = plan.run
-    model = options.model or (names.default_name() if plan.has_weights else options.engine)
+    model = plan.model_name or options.engine
     return {
         "problem": problem.id,
         "arm": options.arm_name,

@@ -16,12 +16,24 @@ from sdpo_solve.config import OF_SAMPLING, Options, RunOptions, SamplingOptions,
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods import MethodPlugin
+from sdpo_solve.model import names
 from sdpo_solve.sandboxes import languages
 
 
 def has_weights(options: SamplingOptions) -> bool:
-    """Whether a model is behind the answers; scripted replies have none, unless one is named."""
-    return options.model is not None or engines.REGISTRY.load(options.engine).needs_model
+    """Whether a model is in this process: no server's, and with scripted replies only where one is named."""
+    engine = engines.REGISTRY.load(options.engine)
+    return not engine.remote and (options.model is not None or engine.needs_model)
+
+
+def is_sampled(options: SamplingOptions) -> bool:
+    """Whether a model, here or at a server, writes the answers."""
+    return has_weights(options) or engines.REGISTRY.load(options.engine).remote
+
+
+def model_name(options: SamplingOptions) -> str | None:
+    """The model as its user calls it; None where there is none."""
+    return options.model or (names.default_name() if has_weights(options) else None)
 
 
 def is_of_learning(part: str, name: str) -> bool:
@@ -45,6 +57,11 @@ class Plan:
         """See `has_weights`."""
         return has_weights(self.run)
 
+    @property
+    def model_name(self) -> str | None:
+        """See `model_name`."""
+        return model_name(self.run)
+
 
 def make_plan(
     options: RunOptions, *, grading_only: bool = False, places: Mapping[str, str] | None = None
@@ -67,6 +84,8 @@ def make_plan(
         types["feedback"] = feedback.Options
         if method.learns:
             types["learner"] = import_module("sdpo_solve.learner.options").Options
+        if engine.remote:
+            _check_remote(options, method)
         for key in engine.refused_options & options.settings.get("engine", {}).keys():
             raise ConfigError(
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
@@ -109,17 +128,35 @@ def warnings_of(plan: Plan) -> list[str]:
     return warnings
 
 
+def _check_remote(options: RunOptions, method: type[MethodPlugin]) -> None:
+    """Raises ConfigError where the model is a server's and is needed here, or has no name."""
+    if method.learns:
+        raise ConfigError(
+            f"{options.method} learns, and --engine {options.engine} has no weights to train: the model is a "
+            "server's, which tells neither token ids nor log-probs. Take best-of-k or multi-turn, or "
+            "--engine vllm --server URL with the model here as well"
+        )
+    if options.model is None:
+        raise ConfigError(f"--engine {options.engine} needs --model NAME: what the server calls its model")
+
+
 def _refuse_what_needs_weights(options: RunOptions) -> None:
-    """Scripted replies were written, not sampled, and nothing learns from them."""
+    """Scripted replies were written, not sampled; nothing learns from them, nor from a server's answers."""
     given = [
         f"--set {part}.{name}"
         for part, values in options.settings.items()
         for name in values
         if is_of_learning(part, name)
     ]
-    for name in OF_SAMPLING:
+    sampled = is_sampled(options)
+    for name in ("thinking",) if sampled else OF_SAMPLING:
         if getattr(options, name) != RunOptions.model_fields[name].default:
             given.append(as_flag(RunOptions, name))
+    if given and sampled:
+        raise ConfigError(
+            f"{given[0]} would do nothing with --engine {options.engine}: model and chat template are the "
+            "server's; leave it out"
+        )
     if given:
         raise ConfigError(
             f"{given[0]} would do nothing: scripted replies have no model behind them that samples and "

@@ -53,6 +53,9 @@ class Engine:
             samples.append(Sample(prompt, (1,), (2, 3), (0.0, 0.0), text, Finish.STOP, policy))
         return samples
 
+    def probe(self) -> None:
+        return
+
 
 def screen(out: Path, engine: Engine, **asked) -> dict[str, Screened]:
     """Screen one problem for each rate of the engine, on from what `out` holds."""

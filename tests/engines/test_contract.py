@@ -7,7 +7,8 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from sdpo_solve.engines import EngineParts, hf, scripted
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import EngineError
 from sdpo_solve.model.adapted import AdaptedModel
+from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.types import Finish, Message, Policy, Prompt, Sample, SamplingSpec
 from tests.helpers.hosts import SMALL_CACHE, save_adapter
 from tests.helpers.tiny_model import save_tiny_model
+from tests.helpers.vllm_server import VllmServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
 
@@ -75,12 +78,14 @@ class Subject:
         return mean <= self.mean_off and largest <= self.off
 
 
-def make_subject(name: str, folder: Path) -> Subject:
+def make_subject(name: str, folder: Path, closing: ExitStack) -> Subject:
     model_dir = save_tiny_model(folder / "model", hidden=256)
     policies = [
         Policy("run", n, save_adapter(model_dir, folder / "policies" / f"{n:04}", seed=n)) for n in (1, 2)
     ]
-    dtype = None if name == "vllm" else torch.float32  # vLLM takes the machine's own, like the learner
+    dtype = (
+        None if name.startswith("vllm") else torch.float32
+    )  # vLLM takes the machine's own, like the learner
     host = AdaptedModel.load(model_dir, dtype=dtype)
     replies = folder / "replies.jsonl"
     replies.write_text("".join(json.dumps({"text": f"reply {n} é"}) + "\n" for n in range(200)))
@@ -91,18 +96,24 @@ def make_subject(name: str, folder: Path) -> Subject:
         replies=replies,
         consumed=0,
         progress=seen,
+        n_policies=2,
     )
     if name == "hf":
         engine: Any = hf.HfEngine.build(hf.Options(batch_rows=4), parts)
         return Subject(engine, host, *policies, seen, 1e-5, 1e-4)
     if name == "scripted":
-        gaps = {"limits": WRITTEN, "seeds": WRITTEN, "too long": "no context of its own", "length": WRITTEN}
+        gaps = {"limits": WRITTEN, "seeds": WRITTEN, "too long": "no context of its own", "length": WRITTEN,
+                "mixed": WRITTEN}  # fmt: skip
         return Subject(
             scripted.ScriptedEngine.build(scripted.Options(), parts), host, *policies, seen, 1e-6, 1e-6, gaps
         )
     from sdpo_solve.engines import vllm
 
     options = vllm.Options(batch_rows=8, probe_tolerance=0.1, **SMALL_CACHE)
+    if name == "vllm-server":
+        server = VllmServer(model_dir, folder / "server.log", cpu_dtype()).start()
+        closing.callback(server.kill)
+        options = vllm.Options(batch_rows=8, probe_tolerance=0.1, server=server.url)
     off = (0.1, 0.6) if host.dtype == torch.bfloat16 else (1e-3, 1e-2)
     return Subject(vllm.VllmEngine.build(options, parts), host, *policies, seen, *off)
 
@@ -112,14 +123,18 @@ def make_subject(name: str, folder: Path) -> Subject:
     params=[
         "hf",
         "scripted",
-        pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]),
+        *(
+            pytest.param(name, marks=[pytest.mark.vllm, pytest.mark.filterwarnings("ignore")])
+            for name in ("vllm", "vllm-server")
+        ),
     ],
 )
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    made = make_subject(request.param, tmp_path_factory.mktemp(request.param))
-    yield made
-    made.engine.close()
-    made.engine.close()  # safe to call twice
+    with ExitStack() as closing:
+        made = make_subject(request.param, tmp_path_factory.mktemp(request.param), closing)
+        yield made
+        made.engine.close()
+        made.engine.close()  # safe to call twice
 
 
 def needs(subject: Subject, what: str) -> None:
@@ -147,9 +162,23 @@ def test_the_policy_asked_for_is_the_one_used(subject: Subject) -> None:
         samples = subject.sample([ask("ab")] * 4, policy)
         assert subject.agrees(samples), subject.offs(samples)
         for other in {BASE, subject.first, subject.second} - {policy}:
-            moved = [Sample(s.prompt, s.prompt_ids, s.token_ids_T, s.logprobs_T, s.text, s.finish, other)
-                     for s in samples]  # fmt: skip
+            moved = [replace(s, policy=other) for s in samples]
             assert not subject.agrees(moved), f"{policy.key} cannot be told from {other.key}"
+
+
+def test_rows_of_several_policies_share_a_call(subject: Subject) -> None:
+    """More policies than the engine holds at a time; each answer fits its own policy and no other."""
+    needs(subject, "mixed")
+    third = Policy("other", 1, subject.first.adapter_dir)
+    policies = [BASE, subject.first, subject.second, third, subject.second, BASE]
+    prompts = [ask("ab" * (n + 1)) for n in range(6)]
+    samples = subject.engine.sample_mixed(prompts, list(range(6)), policies, SamplingSpec(16))
+    assert [s.policy for s in samples] == policies
+    assert [s.prompt for s in samples] == prompts
+    assert subject.agrees(samples), subject.offs(samples)
+    for other in (BASE, subject.first, subject.second):
+        moved = [replace(s, policy=other) for s in samples if s.policy.adapter_dir != other.adapter_dir]
+        assert not subject.agrees(moved), f"some rows fit {other.key} as well"
 
 
 def test_ids_decode_to_the_text(subject: Subject) -> None:

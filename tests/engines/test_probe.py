@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._probe import SwapProbe
-from sdpo_solve.engines.vllm import Options, VllmEngine, lora_rank
+from sdpo_solve.engines._vllm_backend import Options, lora_rank
+from sdpo_solve.engines.vllm import VllmEngine
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape, peft_config
 from sdpo_solve.types import Policy
@@ -120,11 +122,10 @@ def test_ranks_are_rounded_up_to_those_that_vllm_knows(rank: int, want: int) -> 
 def test_the_rank_of_the_learner_is_what_vllm_is_started_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sdpo_solve.engines import EngineParts
-
     ranks = []
+    monkeypatch.setattr(VllmEngine, "__init__", lambda self, *_: None)
     monkeypatch.setattr(
-        VllmEngine, "__init__", lambda self, path, options, *_: ranks.append(options.max_lora_rank)
+        "sdpo_solve.engines.vllm.Process", lambda path, options, **_: ranks.append(options.max_lora_rank)
     )
     for rank in (16, 64, 600):
         parts = EngineParts(None, lambda: tmp_path, None, 0, None, lora_rank=rank)

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from sdpo_solve.engines import EngineParts
 from sdpo_solve.engines._probe import SwapProbe
-from sdpo_solve.engines._reaper import Reaper, marked_pids
+from sdpo_solve.engines._reaper import Reaper, family
 from sdpo_solve.engines._scoring import forced_logprobs
-from sdpo_solve.engines.vllm import Options, llm_arguments, require_honoured
+from sdpo_solve.engines._vllm_backend import Options
+from sdpo_solve.engines._vllm_process import llm_arguments, require_honoured
+from sdpo_solve.engines.vllm import VllmEngine
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
@@ -67,6 +70,22 @@ def test_the_reaper_ends_what_was_started_inside_and_nothing_else() -> None:
     finally:
         outside.kill()
         outside.wait()
+
+
+def test_what_writes_over_its_environment_is_found_and_its_children_too() -> None:
+    """As a process does that sets its title."""
+    reaper = Reaper()
+    with reaper.marking():
+        inside = subprocess.Popen(["sh", "-c", "sleep 1; exec env -i sh -c 'sleep 300; true'"])
+        until = time.monotonic() + 10
+        while b"SDPO" in Path(f"/proc/{inside.pid}/environ").read_bytes() and time.monotonic() < until:
+            time.sleep(0.05)
+    pids = reaper.pids()
+    assert inside.pid in pids
+    assert len(pids) == 2, "the shell and its sleep"
+    reaper.close()
+    inside.wait()
+    assert gone(pids)
 
 
 def test_what_multiprocessing_starts_inside_is_out_of_reach_of_ctrl_c() -> None:
@@ -126,7 +145,7 @@ def test_the_reaper_acts_when_we_are_killed() -> None:
     ) as parent:
         assert parent.stdout is not None
         mark = parent.stdout.readline().strip()
-        pids = marked_pids(mark)
+        pids = list(family(mark, {}))
         assert len(pids) == 1
         parent.send_signal(signal.SIGKILL)
         parent.wait()
@@ -221,18 +240,16 @@ class Started:
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    from sdpo_solve.engines.vllm import VllmEngine
-
     folder = tmp_path_factory.mktemp("vllm")
     model_dir = save_tiny_model(folder / "model", hidden=256)
     host = AdaptedModel.load(model_dir)
     dirs = [save_adapter(model_dir, folder / str(n), seed=n) for n in range(2)]
     first, second = (Policy("run", n + 1, adapter_dir) for n, adapter_dir in enumerate(dirs))
     options = Options(batch_rows=4, probe_tolerance=0.1, **SMALL_CACHE)
-    engine = VllmEngine(model_dir, options, lambda: host)
+    engine = VllmEngine.build(options, EngineParts(lambda: host, lambda: model_dir, None, 0, None))
     yield Started(engine, host, first, second)
     engine.close()
-    assert gone(engine._reaper.pids(), 1)
+    assert gone(engine.backend.reaper.pids(), 1)
 
 
 @pytest.mark.vllm
@@ -242,12 +259,12 @@ def test_a_wrong_adapter_stops_the_run(started: Started) -> None:
     with started.host.policy_active(started.first):  # the learner files `first`'s weights under this key
         pass
     swapped = Policy(started.first.run, started.first.version, started.second.adapter_dir)
-    with pytest.raises(EngineError, match="does not hold the weights"):
+    with pytest.raises(EngineError, match="does not hold the whole adapter"):
         started.engine.sample([ASK], [0], swapped, SamplingSpec(4))
 
 
 def listen_to_the_probe(engine: Any, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_checked", None)  # as after its start
+    engine._forget()  # as after its start
     check = engine._probe.check
     monkeypatch.setattr(engine._probe, "check", lambda *args: (calls.append("probe"), check(*args)))
 
@@ -258,7 +275,6 @@ def test_every_swap_is_followed_by_the_probe(started: Started, monkeypatch: pyte
     """The base too: at first, and when a batch goes on to its next problem; what has not changed is not
     asked again. The probe's own token is nobody's progress."""
     engine, calls = started.engine, []
-    engine._swap("swapper", None)
     listen_to_the_probe(engine, calls, monkeypatch)
     monkeypatch.setattr(engine, "_progress", lambda n_tokens, n_done: calls.append("sample"))
     adapted = Policy("swapper", 1, started.first.adapter_dir)
@@ -277,8 +293,7 @@ def test_another_base_than_the_learners_stops_the_run(
 ) -> None:
     """Before any update, and again after the next call: what failed its proof is not taken as proven."""
     engine, host = started.engine, started.host
-    engine._swap("other", None)
-    monkeypatch.setattr(engine, "_checked", None)
+    engine._forget()
     head = host.model.get_output_embeddings().weight
     original = head.clone()
     try:
@@ -296,16 +311,17 @@ def test_another_base_than_the_learners_stops_the_run(
 def test_every_sleep_is_followed_by_the_probe(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real vLLM, but for the two calls that only a GPU has: also the base is looked at again."""
     engine, calls = started.engine, []
-    monkeypatch.setattr(engine, "_options", engine._options.model_copy(update={"sleep": True}))
-    monkeypatch.setattr(engine.llm, "sleep", lambda level: calls.append("sleep"))
-    monkeypatch.setattr(engine.llm, "wake_up", lambda: calls.append("wake"))
+    process = engine.backend
+    monkeypatch.setattr(process, "_options", process._options.model_copy(update={"sleep": True}))
+    monkeypatch.setattr(process.llm, "sleep", lambda level: calls.append("sleep"))
+    monkeypatch.setattr(process.llm, "wake_up", lambda: calls.append("wake"))
     listen_to_the_probe(engine, calls, monkeypatch)
     adapted = Policy("sleeper", 1, started.first.adapter_dir)
     for policy in (Policy("sleeper", 0), Policy("sleeper", 0), adapted, adapted):
         assert len(engine.sample([ASK], [0], policy, SamplingSpec(2))) == 1
         calls.append("|")
     assert " ".join(calls) == "probe sleep | wake probe sleep | wake probe sleep | wake probe sleep |"
-    engine._asleep = False  # it never slept
+    process._asleep = False  # it never slept
 
 
 @pytest.mark.vllm
@@ -316,22 +332,24 @@ def test_its_processes_die_with_ours(tmp_path: Path) -> None:
     code = f"""
         import time
         from pathlib import Path
+        from sdpo_solve.engines import EngineParts
         from sdpo_solve.engines.vllm import Options, VllmEngine
         if __name__ == "__main__":
-            engine = VllmEngine(Path({str(model_dir)!r}), Options(batch_rows=4, **{SMALL_CACHE}))
-            print("MARK", engine._reaper._mark, flush=True)
+            parts = EngineParts(None, lambda: Path({str(model_dir)!r}), None, 0, None)
+            engine = VllmEngine.build(Options(batch_rows=4, **{SMALL_CACHE}), parts)
+            print("PIDS", *engine.backend.reaper.pids(), flush=True)
             time.sleep(300)
     """
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(code))
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        mark = next(line.split()[1] for line in parent.stdout if line.startswith("MARK"))
-        pids = marked_pids(mark)
-        assert len(pids) >= 2, "an engine and its worker"
-        assert os.getpgid(parent.pid) not in {os.getpgid(pid) for pid in pids}, "Ctrl-C is for the parent"
+        pids = next([int(x) for x in line.split()[1:]] for line in parent.stdout if line.startswith("PIDS"))
+        groups = {os.getpgid(pid) for pid in pids}
         parent.send_signal(signal.SIGKILL)
         parent.wait()
+    assert pids, "vLLM has its engine in a process of its own"
+    assert os.getpgid(0) not in groups, "Ctrl-C is for the parent"
     assert gone(pids)
 
 
@@ -344,7 +362,7 @@ def test_two_hundred_swaps_leave_memory_flat(started: Started) -> None:
     for n in range(1, 201):
         engine.sample([ASK], [n], Policy("swaps", n, dirs[n % 2]), SamplingSpec(2))
         if n in (20, 110, 200):
-            sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine._reaper.pids())))
+            sizes_mb[n] = sum(map(resident_mb, (os.getpid(), *engine.backend.reaper.pids())))
     print("resident MB after swaps:", sizes_mb)
     assert sizes_mb[200] - sizes_mb[20] < 60
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.locks import DeviceLocks
 from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.batch.outage import Outage
 from sdpo_solve.batch.runner import Runner, perform_all
-from sdpo_solve.batch.sandbox_outage import SandboxOutage
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import SandboxError
@@ -33,7 +33,7 @@ class SmallRuns:
         locks = DeviceLocks.make(shared_weights=True, stop=self.stop)
         self.sandbox_is_well = threading.Event()
         self.sandbox_is_well.set()
-        outage = SandboxOutage(self.stop, self.probe, self.notify, pause_s=0.01)
+        outage = Outage("sandbox", self.stop, self.probe, self.notify, pause_s=0.01)
         self.notices: list[str] = []
         self.out = out
         merging = MergingEngine(self.engine, locks) if merge else None

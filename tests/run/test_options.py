@@ -14,8 +14,9 @@ import pytest
 
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
-from sdpo_solve.engines import scripted, vllm
+from sdpo_solve.engines import _vllm_process, scripted, vllm
 from sdpo_solve.engines._scoring import forced_logprobs
+from sdpo_solve.engines._vllm_backend import Options, sampling_arguments
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
 from sdpo_solve.methods.prompts import Prompter
@@ -121,19 +122,15 @@ def test_programs_are_kept_on_request_before_their_feedback() -> None:
 
 
 def start_arguments(**options: Any) -> object:
-    return vllm.llm_arguments(Path("/model"), vllm.Options(**options), 0.4)
-
-
-def sampling_arguments(**options: Any) -> object:
-    return vllm.sampling_arguments(vllm.Options(**options), SamplingSpec(8), {3, 1})
+    return _vllm_process.llm_arguments(Path("/model"), Options(**options), 0.4)
 
 
 def share(model_dir: Path, **options: Any) -> float:
-    return vllm._share(model_dir, vllm.Options(**options), learner=True)
+    return _vllm_process._share(model_dir, Options(**options), learner=True, n_adapters=1)
 
 
 def cache_variable(**options: Any) -> str:
-    with vllm._environment(vllm.Options(**options)):
+    with _vllm_process._environment(Options(**options)):
         return os.environ["VLLM_CPU_KVCACHE_SPACE"]
 
 
@@ -141,7 +138,9 @@ START = {
     "batch_rows": 7, "tensor_parallel": 2, "max_model_len": 512, "quantization": "fp8", "eager": True,
     "max_lora_rank": 64, "sleep": True,
 }  # fmt: skip
-VLLM = {*START, "memory_share", "cpu_cache_gb", "probe_tolerance", "stop"}
+# `tests/engines/test_vllm_server.py` and `test_openai.py` have cases for these.
+SERVER = {"server", "key_variable", "timeout_s", "batch_rows"}
+VLLM = {*START, *SERVER, "memory_share", "cpu_cache_gb", "probe_tolerance", "stop"}
 
 
 @pytest.mark.parametrize("name", START)
@@ -150,10 +149,9 @@ def test_vllm_is_started_with(name: str) -> None:
 
 
 def test_a_text_that_ends_an_answer_reaches_vllms_sampling() -> None:
-    assert sampling_arguments()["stop"] is None
-    assert sampling_arguments(stop="e")["stop"] == "e"
-    assert sampling_arguments(stop="e")["detokenize"], "vLLM looks for it in text"
-    assert sampling_arguments()["stop_token_ids"] == [1, 3]
+    assert sampling_arguments(1.0, {3, 1}, None)["stop"] is None
+    assert sampling_arguments(1.0, {3, 1}, "e")["stop"] == "e"
+    assert sampling_arguments(1.0, {3, 1}, None)["stop_token_ids"] == [1, 3]
 
 
 def test_the_share_asked_for_wins_over_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,20 +168,17 @@ def test_the_cache_of_a_cpu_is_a_variable_that_vllm_reads(monkeypatch: pytest.Mo
     assert (cache_variable(), cache_variable(cpu_cache_gb=5)) == ("2", "5")
 
 
-def test_the_tolerance_is_the_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tolerance_is_the_probes(tmp_path: Path) -> None:
     """The engine as it is built, vLLM itself aside: 0.05 nats are too much by default, and not for 0.1."""
     model_dir = save_tiny_model(tmp_path)
     host = PlainHost(model_dir)
-    monkeypatch.setattr(vllm, "_start", lambda *args, **kwargs: None)
 
     def check(**options: Any) -> None:
-        engine = vllm.VllmEngine(model_dir, vllm.Options(**options), lambda: host)
-        try:
-            ids = engine._probe.ids
-            readings = forced_logprobs(host.model, ids[:1], ids[1:], 1.0)
-            engine._probe.check("run@1", [x - 0.05 for x in readings], host.model)
-        finally:
-            engine.close()
+        no_backend: Any = None
+        engine = vllm.VllmEngine(model_dir, Options(**options), no_backend, lambda: host)
+        ids = engine._probe.ids
+        readings = forced_logprobs(host.model, ids[:1], ids[1:], 1.0)
+        engine._probe.check("run@1", [x - 0.05 for x in readings], host.model)
 
     with pytest.raises(EngineError, match=r"0\.050 nats on average, more than 0\.03"):
         check()
@@ -316,6 +311,7 @@ TABLES: dict[tuple[str, str], set[str]] = {
     ("methods", "best-of-k"): set(BEST_OF_K),
     ("methods", "multi-turn"): set(MULTI_TURN),
     ("engines", "vllm"): VLLM,
+    ("engines", "openai"): SERVER,
     ("engines", "scripted"): set(),
     ("sandboxes", "docker"): {*BOX, *POOL, *OWN["docker"]},
     ("sandboxes", "bubblewrap"): {*BOX, *POOL, *OWN["bubblewrap"]},

@@ -1,4 +1,4 @@
-"""A sandbox that goes away under a batch: the batch waits, with a limit, and no run fails."""
+"""A sandbox or a server that goes away under a batch: it waits, with a limit, and no run fails."""
 
 import contextlib
 import json
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sdpo_solve.batch.sandbox_outage import SandboxOutage
+from sdpo_solve.batch.outage import Outage, RetryingEngine
 from sdpo_solve.batch.stop import Stopped, StopSignal
-from sdpo_solve.errors import PrerequisiteError, SandboxError
+from sdpo_solve.errors import EngineError, PrerequisiteError, SandboxError
+from sdpo_solve.protocols import MixingEngine
+from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 from tests.helpers.batches import COMMAND, make_problems, until
-from tests.helpers.parts import ReadGrader, answer
+from tests.helpers.parts import ReadGrader, SayEngine, answer
 from tests.helpers.small_runs import SmallRuns, reply
 
 WAIT_S = 240
@@ -67,13 +69,73 @@ def test_waiting_for_a_sandbox_ends_with_the_batch(tmp_path: Path) -> None:
         gone_after_it_worked(stop, pause_s=5).wait(0)
 
 
-def gone_after_it_worked(
-    stop: StopSignal, notices: list[str] | None = None, **limits: float
-) -> SandboxOutage:
+class GoneEngine(SayEngine):
+    """Its server is gone under some calls, and back after two probes."""
+
+    def __init__(self, gone_at: set[int], *, comes_back: bool = True) -> None:
+        super().__init__(lambda *_: "x")
+        self.n = self.n_probes = 0
+        self.gone_at, self.comes_back, self.is_gone = gone_at, comes_back, False
+
+    def sample(self, prompts_G, seeds_G, policy, spec):
+        self.n += 1
+        self.is_gone |= self.n in self.gone_at
+        if self.is_gone:
+            raise EngineError("connection refused")
+        return super().sample(prompts_G, seeds_G, policy, spec)
+
+    def probe(self) -> None:
+        self.n_probes += 1
+        if self.is_gone and not (self.comes_back and self.n_probes % 3 == 0):
+            raise EngineError("connection refused")
+        self.is_gone = False
+
+
+class MixedGoneEngine(GoneEngine):
+    def sample_mixed(self, prompts_G, seeds_G, policies_G, spec):
+        return self.sample(prompts_G, seeds_G, policies_G[0], spec)
+
+
+@pytest.mark.parametrize("kind", [GoneEngine, MixedGoneEngine])
+def test_a_server_that_is_gone_is_waited_for(kind: type[GoneEngine]) -> None:
+    engine, notices = kind({2, 4}), []
+    outage = Outage("engine", StopSignal(), engine.probe, notices.append, pause_s=0.01)
+    retrying = RetryingEngine.of(engine, outage)
+    assert isinstance(retrying, MixingEngine) == (kind is MixedGoneEngine)
+    prompt, policy = Prompt((Message("user", "x"),)), Policy("run", 0)
+    for _ in range(3):
+        assert len(retrying.sample([prompt], [0], policy, SamplingSpec(3))) == 1
+    if isinstance(retrying, MixingEngine):
+        assert len(retrying.sample_mixed([prompt], [0], [policy], SamplingSpec(3))) == 1
+    assert len(notices) == 4
+    assert "the engine is gone" in notices[0]
+
+
+def test_a_call_that_fails_at_a_server_that_is_there_fails_its_run() -> None:
+    class Refusing(GoneEngine):
+        def sample(self, prompts_G, seeds_G, policy, spec):
+            raise EngineError("400: too long")
+
+    engine = Refusing(set())
+    retrying = RetryingEngine.of(engine, Outage("engine", StopSignal(), engine.probe, pytest.fail))
+    with pytest.raises(EngineError, match="too long"):
+        retrying.sample([], [], Policy("run", 0), SamplingSpec(3))
+
+
+def test_a_server_that_stays_away_ends_the_batch() -> None:
+    engine = GoneEngine({2}, comes_back=False)
+    outage = Outage("engine", StopSignal(), engine.probe, lambda _: None, pause_s=0.01, max_wait_s=0.05)
+    retrying = RetryingEngine.of(engine, outage)
+    retrying.sample([], [], Policy("run", 0), SamplingSpec(3))
+    with pytest.raises(PrerequisiteError, match="the engine is gone since"):
+        retrying.sample([], [], Policy("run", 0), SamplingSpec(3))
+
+
+def gone_after_it_worked(stop: StopSignal, notices: list[str] | None = None, **limits: float) -> Outage:
     def gone() -> None:
         raise SandboxError("no engine answers")
 
-    outage = SandboxOutage(stop, gone, (notices if notices is not None else []).append, **limits)
+    outage = Outage("sandbox", stop, gone, (notices if notices is not None else []).append, **limits)
     outage.has_worked = True
     return outage
 
