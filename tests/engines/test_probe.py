@@ -15,6 +15,7 @@ from sdpo_solve.engines.vllm import VllmEngine
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.adapted import TARGETS, AdaptedModel, AdapterShape, peft_config
 from sdpo_solve.types import Policy
+from tests.helpers.damages import DAMAGES
 from tests.helpers.tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
@@ -63,31 +64,6 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Sides:
     return Sides(tmp_path_factory.mktemp("sides"))
 
 
-def of(tensors: dict, projection: str) -> list[str]:
-    return [name for name in tensors if f"{projection}.lora_B" in name]
-
-
-def zero(tensors: dict) -> None:
-    for name in of(tensors, "up_proj"):
-        tensors[name].zero_()
-
-
-def copy_gate(tensors: dict) -> None:
-    for part in ("A", "B"):
-        for name in [name for name in tensors if f"up_proj.lora_{part}" in name]:
-            tensors[name] = tensors[name.replace("up_proj", "gate_proj")].clone()
-
-
-def halve(tensors: dict) -> None:
-    for name in of(tensors, "up_proj"):
-        tensors[name] *= 0.5
-
-
-def negate(tensors: dict) -> None:
-    for name in of(tensors, "up_proj"):
-        tensors[name] *= -1
-
-
 def test_a_whole_adapter_passes_at_the_size_of_an_early_update(sides: Sides) -> None:
     probe = sides.probe
     with sides.learner.base_active() as model:
@@ -100,7 +76,7 @@ def test_a_whole_adapter_passes_at_the_size_of_an_early_update(sides: Sides) -> 
         assert probe.logprobs(model) == on, "the learner's adapter is as it was"
 
 
-@pytest.mark.parametrize("damage", [zero, copy_gate, halve, negate])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_projection_that_is_damaged_stops_the_run(sides: Sides, damage: Callable[[dict], None]) -> None:
     with pytest.raises(EngineError, match="does not hold the whole adapter of policy run@1"):
         sides.check(damage)
