@@ -10,6 +10,7 @@ from sdpo_solve.batch.spec import RunKey, list_runs, make_screen_spec, make_spec
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.run.options import make_plan
 from tests.helpers.parts import PROBLEM
+from tests.helpers.readmes import ROOT, blocks
 
 OLD = replace(PROBLEM, id="old", meta={"difficulty": "easy", "contest_date": "2025-01-04T00:00:00"})
 NEW = replace(PROBLEM, id="new", meta={"difficulty": "hard", "contest_date": "2025-03-01T00:00:00"})
@@ -233,3 +234,10 @@ def test_the_experiments_file_can_be_run_in_stages() -> None:
     for arm in whole.batch.methods:
         make_plan(whole.options_for(RunKey(0, "inc", arm)))  # raises for an option that is wrong
     assert make_spec(read_toml(path), {"sources": "x", "methods": "sdpo,best-of-k"}).run.attempts == 128
+
+
+def test_the_file_of_the_readme_is_read(tmp_path: Path) -> None:
+    (file,) = blocks((ROOT / "sdpo_solve/batch/README.md").read_text("utf-8"), "toml")
+    (tmp_path / "batch.toml").write_text(file)
+    slow = make_spec(read_toml(tmp_path / "batch.toml"), {}).options_for(RunKey(0, "p", "sdpo-slow"))
+    assert (slow.method, slow.settings["learner"]) == ("sdpo", {"lr": 1e-5})
