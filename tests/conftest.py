@@ -1,10 +1,12 @@
 """Fixtures for all tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sdpo_solve.run.journal import Journal
+from tests.helpers.disks import Disk, small_disks
 
 pytest.register_assert_rewrite("tests.helpers.behaviours")
 
@@ -23,3 +25,10 @@ def close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for journal in opened:
         journal.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """Makes a real small file system with mount options, and takes it away again."""
+    with small_disks(tmp_path) as make:
+        yield make
