@@ -172,26 +172,38 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(name):
-        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=_SUBFOLDERS))
+        chosen = {"allow_patterns": list(patterns), "ignore_patterns": _SUBFOLDERS}
+        return Path(snapshot_download(name, etag_timeout=_HUB_TIMEOUT_S, **chosen))
+
+
+def _require_answer(name: str, endpoint: str) -> None:
+    """Raises what the client's HTTP library does where none comes soon: the client would try for minutes.
+
+    Raises PrerequisiteError for the page of somebody else. A refusal is left to the client.
+    """
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    place = f"{endpoint}/api/models/{name}"
+    answer = get_session().get(place, headers=build_hf_headers(), timeout=_HUB_TIMEOUT_S)
+    try:
+        if answer.status_code == 200:
+            answer.json()
+    except ValueError:
+        raise PrerequisiteError(
+            f"{endpoint} answers with a page that is not the hub's: a login page of this network? Log in, or "
+            "set HF_ENDPOINT to a mirror that can be reached"
+        ) from None
 
 
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
     """Translates whatever the hub's client raises within; first sees whether the hub answers at all."""
-    import urllib.error
-    import urllib.request
-
     from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         with disk_errors(name, Path(constants.HF_HUB_CACHE), "HF_HOME"):
-            try:
-                # Without an answer the client itself would try for minutes.
-                with urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S) as answer:
-                    answer.read(1)
-            except urllib.error.HTTPError:
-                pass  # it answers, though it has no such page
+            _require_answer(name, constants.ENDPOINT)
             yield
     except SdpoSolveError:
         raise
@@ -204,7 +216,8 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"the hub has no model {name} (or it is private and needs: hf auth login)"
         ) from None
     except Exception as exc:  # noqa: BLE001 -- which HTTP library raises differs between the client's versions
+        cause = one_line(exc).rstrip(".")
         raise PrerequisiteError(
-            f"cannot download {name} from the hub: {one_line(exc)}. Check the network, then run: "
+            f"cannot download {name} from the hub: {cause}. Check the network, then run: "
             f"sdpo-solve model pull {name}; or choose an embedded model: sdpo-solve model list"
         ) from None

@@ -287,11 +287,10 @@ def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str
 
 
 def _import(client: APIClient, folder: str, name: str) -> None:
-    repository, tag = name.split(":")
     skip = [f"--exclude=./{path}/*" for path in ("proc", "sys", "dev", "var/cache/apt", "var/lib/apt/lists")]
     with subprocess.Popen(["tar", "-C", folder, *skip, "-c", "."], stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None
-        client.import_image_from_stream(tar.stdout, repository=repository, tag=tag)
+        client.import_image_from_stream(tar.stdout, repository=name)
     if tar.returncode != 0:
         client.remove_image(name)
         raise PrerequisiteError(f"the base image cannot be packed: tar exits with {tar.returncode}")

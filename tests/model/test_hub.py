@@ -1,16 +1,17 @@
 """Pulling from the hub: only what is loaded is fetched, and whatever its client raises is one line."""
 
 import errno
-import io
 import json
 import shutil
-import urllib.error
-import urllib.request
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,13 @@ class Hub:
         self.fault: Exception | None = None
 
     def download(
-        self, name: str, *, allow_patterns: list[str], ignore_patterns: str, local_files_only: bool = False
+        self,
+        name: str,
+        *,
+        allow_patterns: list[str],
+        ignore_patterns: str,
+        local_files_only: bool = False,
+        etag_timeout: float = 0,
     ) -> str:
         if local_files_only:
             if not self.snapshot.exists():
@@ -46,11 +53,36 @@ class Hub:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     made = Hub(save_tiny_model(tmp_path / "repository"), tmp_path / "abc123")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.download)
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"hub"))
-    return made
+    with hub_server(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}") as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        yield made
+
+
+@contextmanager
+def hub_server(answer: bytes | None) -> Iterator[str]:
+    """The address of a server that gives this answer to every request; None: never any."""
+    open_ones: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                open_ones.append(client)
+                client.recv(1 << 16)
+                if answer:
+                    client.sendall(answer)
+                elif answer is not None:
+                    client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        for client in open_ones:
+            client.close()
 
 
 def test_other_forms_of_the_weights_stay_where_they_are(hub: Hub) -> None:
@@ -108,12 +140,23 @@ def test_whatever_the_client_raises_is_one_line_with_what_to_do(
     assert names.config_dir("owner/model") is None
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(*_: Any, timeout: float) -> None:
-        assert timeout <= 10
-        raise urllib.error.URLError("timed out")
-
-    monkeypatch.setattr(urllib.request, "urlopen", silent)
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (None, "timed out"),
+        (b"", "disconnected|closed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "timed out"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<p>login<", "a login page of this network"),
+    ],
+    ids=["silent", "closes", "headers-alone", "login-page"],
+)
+def test_a_hub_that_does_not_answer_is_not_waited_for(
+    hub: Hub, answer: bytes | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.fault = AssertionError("the client was called")
-    with pytest.raises(PrerequisiteError, match="timed out"):
-        names.pull("owner/model", lambda _: None)
+    monkeypatch.setattr(names, "_HUB_TIMEOUT_S", 0.5)
+    with hub_server(answer) as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        with pytest.raises(PrerequisiteError, match=words) as caught:
+            names.pull("owner/model", lambda _: None)
+    assert "\n" not in str(caught.value)
