@@ -19,6 +19,9 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
+_LOOK_ALIKES = str.maketrans(
+    {"✓": "+", "✗": "x", "×": "x", "–": "-", "·": "-", "…": "...", "≥": ">=", "≤": "<=", "∞": "inf"}
+)
 # Turn marks of the common chat formats: <|im_end|>, <s>, <start_of_turn>, [INST], <<SYS>>, <think>.
 _CHAT_TOKENS = re.compile(
     r"<\|(?=[^\s<>|]{1,64}\|>)|<(?=/?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|start_of_turn|end_of_turn)>)"
@@ -31,6 +34,14 @@ def clean(text: str) -> str:
     """`text` without escape sequences, control characters (but tab and newline) and lone surrogates."""
     unified = text.replace("\r\n", "\n").replace("\r", "\n")
     return _INVISIBLE.sub("", _ESCAPES.sub("", unified))
+
+
+def look_alike(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of `codecs`: what an encoding lacks is shown by what looks like it, else by `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    shown = error.object[error.start : error.end].translate(_LOOK_ALIKES)
+    return "".join(letter if letter.isascii() else "?" for letter in shown), error.end
 
 
 def break_chat_tokens(text: str, special_tokens: Iterable[str] = ()) -> str:

@@ -25,7 +25,7 @@ from sdpo_solve.model.chat import notes_of
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
-from sdpo_solve.sandboxes import install
+from sdpo_solve.sandboxes import install, languages
 from sdpo_solve.sanitize import clean
 
 # -- setup ---------------------------------------------------------------------------------------------------
@@ -49,8 +49,9 @@ class SetupCommand(Options):
 def setup(given: SetupCommand) -> None:
     """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
     print_line = _printer(Console(highlight=False))
-    full = ("python-full",) if given.image == "full" else ()
-    install.ensure_sandbox(print_line, dict.fromkeys(("python", *full, *given.language)))
+    default = languages.DEFAULT
+    more = () if given.image == "default" else (f"{default}-{given.image}",)
+    install.ensure_sandbox(print_line, dict.fromkeys((default, *more, *given.language)))
     if not given.no_model:
         model = names.pull(given.model or names.default_name(), print_line)
         print_line(f"model {model.name} is at {model.path}")

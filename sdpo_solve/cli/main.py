@@ -7,6 +7,7 @@ its traceback), 130 interrupted, 141 nobody reads its output any more, 143 ended
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -43,7 +44,7 @@ from sdpo_solve.errors import (
     UserError,
 )
 from sdpo_solve.model.cpu import share_freed_memory
-from sdpo_solve.sanitize import clean
+from sdpo_solve.sanitize import clean, look_alike
 
 _EXAMPLES = (
     "setup",
@@ -114,7 +115,8 @@ def main() -> None:
     end_on_signals(_print_interrupted)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a locale without UTF-8 lacks × and –
+            codecs.register_error("look-alike", look_alike)  # a locale without UTF-8 lacks ✓ and ✗
+            stream.reconfigure(errors="look-alike")
     try:
         code = app(standalone_mode=False) or 0
         if sys.stdout is not None:

@@ -125,7 +125,7 @@ class PooledSandbox(SandboxPlugin):
         language = languages.get(program.language)
         if program.entry_point and not language.makes_calls:
             raise ConfigError(
-                f"{language.name} programs read standard input; problems with calls need python"
+                f"{language.name} programs read standard input; problems with calls need {languages.DEFAULT}"
             )
         if not inputs:
             return []

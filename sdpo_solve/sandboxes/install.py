@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdpo_solve.errors import PrerequisiteError, one_line
-from sdpo_solve.sandboxes import bubblewrap, docker
+from sdpo_solve.sandboxes import bubblewrap, docker, languages
 from sdpo_solve.sandboxes._base import PooledSandbox
 from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, is_root
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
@@ -64,7 +64,7 @@ def check_engine() -> Check:
         return Check(name, False, detail, remedy)
 
 
-def check_image(language: str = "python") -> Check:
+def check_image(language: str = languages.DEFAULT) -> Check:
     """Whether the language's image is there, as its Dockerfile now stands."""
     name, tag = f"sandbox image ({language})", image_tag(language)
     try:
@@ -195,11 +195,11 @@ def ensure_sandbox(notify: Notify, images: Iterable[str]) -> None:
 # -- images --------------------------------------------------------------------------------------------------
 
 
-def ensure_images(notify: Notify, languages: Iterable[str] = ("python",)) -> None:
+def ensure_images(notify: Notify, names: Iterable[str] = (languages.DEFAULT,)) -> None:
     """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
-    folders = {language: image_folder(language) for language in languages}
-    for language in folders:
-        ensure_image(language, notify)
+    folders = {name: image_folder(name) for name in names}
+    for name in folders:
+        ensure_image(name, notify)
 
 
 def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:

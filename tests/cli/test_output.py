@@ -21,9 +21,24 @@ def test_a_full_output_is_one_line_and_exit_code_2(arguments: tuple[str, ...]) -
     assert done.stderr == "sdpo-solve: cannot write the output: No space left on device\n"
 
 
-def test_an_output_without_utf_8_loses_signs_and_nothing_else() -> None:
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, env=environment, check=False)
-    assert done.returncode == 0
-    assert b"sdpo-solve" in done.stdout
-    done.stdout.decode("ascii")
+def test_an_output_without_utf_8_shows_signs_by_what_looks_like_them(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(
+        '{"id": "p", "statement": "∑ of two × three", "kind": "stdin", "tests": []}'
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    options = {"capture_output": True, "env": environment, "check": False, "cwd": tmp_path}
+    done = subprocess.run([*COMMAND, "options", "learner"], **options)
+    assert (done.returncode, b">= 1" in done.stdout) == (0, True), done.stdout
+    done = subprocess.run([*COMMAND, "check", "p.json"], **options)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    for text in (done.stdout, done.stderr):
+        text.decode("ascii")
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_an_output_that_is_closed_is_no_traceback(closed: str) -> None:
+    """As `sdpo-solve ... >&-`: the file itself is closed, where a pipe would have lost its reader."""
+    command = ["sh", "-c", f'exec {closed}>&-; exec "$@"', "sh", *COMMAND, "model", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
