@@ -172,8 +172,13 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(name):
-        chosen = {"allow_patterns": list(patterns), "ignore_patterns": _SUBFOLDERS}
-        return Path(snapshot_download(name, etag_timeout=_HUB_TIMEOUT_S, **chosen))
+        path = snapshot_download(
+            name,
+            etag_timeout=_HUB_TIMEOUT_S,
+            allow_patterns=list(patterns),
+            ignore_patterns=_SUBFOLDERS,
+        )
+    return Path(path)
 
 
 def _require_answer(name: str, endpoint: str) -> None:
@@ -181,7 +186,8 @@ def _require_answer(name: str, endpoint: str) -> None:
 
     Raises PrerequisiteError for the page of somebody else. A refusal is left to the client.
     """
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     place = f"{endpoint}/api/models/{name}"
     answer = get_session().get(place, headers=build_hf_headers(), timeout=_HUB_TIMEOUT_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.sandboxes import install
+from sdpo_solve.sandboxes import _engine, install
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
 
 
@@ -68,7 +68,7 @@ def test_a_user_without_rights_is_told_what_to_run(monkeypatch: pytest.MonkeyPat
 
 
 def _absent() -> None:
-    raise PrerequisiteError("no Docker engine answers (no such file); run: sdpo-solve setup")
+    raise PrerequisiteError(f"no Docker engine answers (no such file); {_engine.engine_remedy()}")
 
 
 def test_a_failing_command_is_quoted_with_its_last_words() -> None:
