@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdpo_solve.errors import SdpoSolveError, UserError
+from sdpo_solve.errors import PrerequisiteError, SdpoSolveError, UserError
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What the kernel answers to `flock` where a file system has none."""
 
 
 def cache_dir() -> Path:
-    """Where this program keeps files of its own: $SDPO_SOLVE_CACHE, else the user's cache directory."""
+    """Where this program keeps files of its own: $SDPO_SOLVE_CACHE, else the user's cache directory.
+
+    Raises PrerequisiteError for a user without a home, as in a container that runs under any number.
+    """
     own = os.environ.get("SDPO_SOLVE_CACHE")
     if own:
         return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "sdpo-solve"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "sdpo-solve"
+    try:
+        return Path.home() / ".cache" / "sdpo-solve"
+    except RuntimeError:
+        raise PrerequisiteError(
+            "this user has no home directory; set SDPO_SOLVE_CACHE to a directory"
+        ) from None
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.model.files import is_whole
-from sdpo_solve.paths import cache_dir
+from sdpo_solve.paths import WITHOUT_LOCKS, cache_dir
 
 Notify = Callable[[str], None]
 """Called with one line for the user at each step of a long call."""
@@ -128,6 +128,10 @@ def _locked(path: Path, name: str, notify: Notify) -> Iterator[None]:
     except Timeout:
         notify(f"another pull of {name} is running; waiting for it")
         lock.acquire()
+    except OSError as exc:
+        if exc.errno not in WITHOUT_LOCKS:
+            raise
+        notify(f"{path.parent} has no locks: see to it that no second command pulls {name}")
     try:
         yield
     finally:

