@@ -137,9 +137,7 @@ def engine_remedy() -> str:
     if shutil.which("dockerd") is None:
         if shutil.which("podman") and not is_root():
             place = f"unix://{own}/podman/podman.sock"
-            return (
-                f"Podman serves too; run: systemctl --user start podman.socket && export DOCKER_HOST={place}"
-            )
+            return f"Podman is here, run: systemctl --user start podman.socket && export DOCKER_HOST={place}"
         if sys.platform == "darwin":
             return "start Docker Desktop, or install it: https://docs.docker.com/desktop"
         return (

@@ -60,7 +60,7 @@ def check_engine() -> Check:
         with closing(connect()) as client:
             return Check(name, True, f"version {client.version()['Version']}")
     except PrerequisiteError as exc:
-        detail, _, remedy = str(exc).rpartition("; ")
+        detail, _, remedy = str(exc).partition("; ")
         return Check(name, False, detail, remedy)
 
 
@@ -91,7 +91,7 @@ def _check_boxes(name: str, build: Callable[[], PooledSandbox]) -> Check:
         with closing(build()) as sandbox:
             return Check(name, True, sandbox.identity())
     except PrerequisiteError as exc:
-        detail, _, remedy = str(exc).rpartition("; ")
+        detail, _, remedy = str(exc).partition("; ")
         return Check(name, False, detail, remedy)
 
 
