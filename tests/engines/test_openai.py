@@ -134,7 +134,7 @@ def test_a_fault_is_one_line(
 def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with (
-        ChatServer(lambda _: says("x"), models=Reply({"error": "who are you"}, 401)) as server,
+        ChatServer(lambda _: says("x"), models=lambda: Reply({"error": "who are you"}, 401)) as server,
         pytest.raises(PrerequisiteError, match="OPENAI_API_KEY is not set"),
     ):
         engine_at(server.url)
@@ -192,7 +192,7 @@ def test_the_newer_name_of_the_limit_is_taken_where_the_older_is_refused() -> No
 
 
 def test_a_server_without_a_list_of_models_will_do() -> None:
-    with ChatServer(lambda _: says("x"), models=Reply("not here", 404)) as server:
+    with ChatServer(lambda _: says("x"), models=lambda: Reply("not here", 404)) as server:
         assert len(sample(engine_at(server.url), [ask()])) == 1
 
 

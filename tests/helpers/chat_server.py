@@ -31,7 +31,9 @@ def says(text: str | None, *, finish: str = "stop", n_tokens: int = 7) -> Reply:
 class ChatServer:
     """Serves in threads of this process. `reply` receives the JSON of each POST; `seen` keeps it with headers."""
 
-    def __init__(self, reply: Callable[[dict[str, Any]], Reply], models: Reply | None = None) -> None:
+    def __init__(
+        self, reply: Callable[[dict[str, Any]], Reply], models: Callable[[], Reply] | None = None
+    ) -> None:
         self.seen: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.most_at_once = self._at_once = 0
         server = self
@@ -39,7 +41,7 @@ class ChatServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(models or Reply({"data": [{"id": "tiny"}, {"id": "big"}]}))
+                self._send(models() if models else Reply({"data": [{"id": "tiny"}, {"id": "big"}]}))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
