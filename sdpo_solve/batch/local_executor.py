@@ -27,7 +27,11 @@ class LocalExecutor:
 
     def __call__(self, batch: Batch, keys: Sequence[RunKey], sink: Sink, stop: StopSignal) -> Executed:
         runner = self.make_runner(batch, sink, stop)
-        ends = perform_all(runner.perform, keys, batch.spec.batch.in_flight)
+        try:
+            ends = perform_all(runner.perform, keys, batch.spec.batch.in_flight)
+        except BaseException:
+            stop.set()  # the parts are closed now: what that raises in other threads is no run's failure
+            raise
         return Executed(tuple(ends), runner.locks.meter.shares())
 
     def make_runner(self, batch: Batch, sink: Sink, stop: StopSignal) -> Runner:

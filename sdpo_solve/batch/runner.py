@@ -88,7 +88,7 @@ class Runner:
         except (UserError, PrerequisiteError):
             raise
         except Exception as exc:  # noqa: BLE001 -- one run's fault must not end the others
-            if self.locks.stop.is_set and isinstance(exc, RunError):  # its boxes were removed at the end
+            if self.locks.stop.is_set:  # its parts were closed at the end
                 return RunEnded.of(key, "stopped", outcome(run))
             error = self._as_run_error(key, exc)
             with suppress(JournalError):  # a full disk does not take this line either

@@ -24,7 +24,7 @@ _SHOW_CURSOR = b"\x1b[?25h"
 def end_on_signals(on_end: Callable[[int], None]) -> None:
     """Install the handlers; `on_end` is called with the exit code just before the process is ended at once.
 
-    Where other handlers are installed later (a batch ends after its groups), the second signal counts.
+    Where other handlers are installed later (a batch on Ray ends after its groups), the second signal counts.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     signal.signal(signal.SIGTERM, _exit)

@@ -96,6 +96,16 @@ def test_the_stop_signal_ends_runs_after_the_group_under_way(tmp_path: Path) -> 
     assert {s.status for s in whole} == {"finished"}
 
 
+def test_what_breaks_once_the_batch_has_ended_is_no_failure_of_a_run(tmp_path: Path) -> None:
+    def closed(seed: int, policy: Policy, n: int) -> str:
+        bench.stop.set()
+        raise AttributeError("the engine is closed")
+
+    bench = SmallRuns(tmp_path, closed)
+    assert {end.status for end in bench.perform(threads=1)} == {"stopped"}
+    assert "run_failed" not in [event["event"] for event in journal(tmp_path, KEYS[0])]
+
+
 def test_a_fault_of_one_run_ends_that_run_with_its_traceback(tmp_path: Path) -> None:
     bench = SmallRuns(tmp_path, fails(1, AttributeError("no attribute 'shape'")), tries=1)
     ended = bench.perform()
