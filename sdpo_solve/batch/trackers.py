@@ -116,7 +116,7 @@ class Tracking:
             yield
         except PrerequisiteError:
             raise
-        except Exception as exc:  # noqa: BLE001 -- other people's services
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 -- other people's services, some of which exit
             self._trackers.pop(name, None)
             cause = " ".join(f"{type(exc).__name__}: {exc}".split())
             self._notify(f"the tracker {name} has failed and is left out, the batch goes on: {cause}")

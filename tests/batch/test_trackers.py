@@ -92,15 +92,15 @@ class Failing:
 
     def log(self, figures: object) -> None:
         self.n += 1
-        if self.at == "log" and self.n == 2:
-            raise RuntimeError("401")
+        if self.n == 2 and self.at in ("log", "exit"):
+            raise RuntimeError("401") if self.at == "log" else SystemExit(1)
 
     def finish(self) -> None:
         if self.at == "finish":
             raise TimeoutError("upload")
 
 
-@pytest.mark.parametrize(("at", "n_points"), [("start", 0), ("log", 2), ("finish", 3)])
+@pytest.mark.parametrize(("at", "n_points"), [("start", 0), ("log", 2), ("exit", 2), ("finish", 3)])
 def test_a_tracker_that_fails_is_left_out_with_a_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, n_points: int
 ) -> None:

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import sdpo_solve
 from sdpo_solve.errors import PrerequisiteError
@@ -311,6 +313,22 @@ def test_what_forbids_namespaces_is_named(
     monkeypatch.setattr(bubblewrap, "_in_container", lambda: container)
     sandbox = object.__new__(bubblewrap.BubblewrapSandbox)
     assert remedy in sandbox.remedy(EPERM)
+
+
+@pytest.mark.parametrize("room", ["sandboxes", "batch"])
+def test_a_manifest_lets_bubblewrap_make_namespaces(room: str) -> None:
+    text = (Path(sdpo_solve.__file__).parent / room / "README.md").read_text()
+    (manifest,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    spec = manifest["spec"]
+    cluster = spec.get("rayClusterSpec")
+    pods = [spec] if cluster is None else [cluster["headGroupSpec"]["template"]["spec"]]
+    pods += [] if cluster is None else [group["template"]["spec"] for group in cluster["workerGroupSpecs"]]
+    for pod in pods:
+        assert pod["hostUsers"] is False
+        for container in pod["containers"]:
+            allowed = container["securityContext"]
+            assert allowed["seccompProfile"] == allowed["appArmorProfile"] == {"type": "Unconfined"}
+            assert allowed["procMount"] == "Unmasked"
 
 
 INSIDE = """
