@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,6 +202,15 @@ def _require_answer(name: str, endpoint: str) -> None:
         ) from None
 
 
+def _absent_certificates() -> str:
+    """Which variable names certificates that are not there, of which HTTP libraries say no more than that."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        place = os.environ.get(variable)
+        if place and not os.path.exists(place):
+            return f"{variable} is {place}, which is not there"
+    return ""
+
+
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
     """Translates whatever the hub's client raises within; first sees whether the hub answers at all."""
@@ -222,7 +232,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"the hub has no model {name} (or it is private and needs: hf auth login)"
         ) from None
     except Exception as exc:  # noqa: BLE001 -- which HTTP library raises differs between the client's versions
-        cause = one_line(exc).rstrip(".")
+        cause = _absent_certificates() or one_line(exc).rstrip(".")
         raise PrerequisiteError(
             f"cannot download {name} from the hub: {cause}. Check the network, then run: "
             f"sdpo-solve model pull {name}; or choose an embedded model: sdpo-solve model list"

@@ -149,7 +149,9 @@ def disk_errors(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> I
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(name, where, variable) from None
-        if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        place = Path(exc.filename or "")
+        of_ours = exc.filename is not None and (place.is_relative_to(where) or where.is_relative_to(place))
+        if of_ours or exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise PrerequisiteError(
                 f"cannot write to {where}: {exc.strerror}; set {variable} to a directory that is yours"
             ) from None

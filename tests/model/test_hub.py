@@ -116,6 +116,15 @@ def test_what_is_not_supported_is_refused_before_its_weights_are_pulled(hub: Hub
     assert list(hub.snapshot.glob("*.safetensors")) == []
 
 
+def test_certificates_that_are_not_there_are_named_with_their_variable(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    hub.fault = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    with pytest.raises(PrerequisiteError, match=r"SSL_CERT_FILE is /nowhere/ca\.pem"):
+        names.pull("owner/model", lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

@@ -177,6 +177,16 @@ def test_a_disk_without_locks_is_said_and_pulled_to(spec: Embedded, monkeypatch:
     assert files.is_whole(spec.directory)
 
 
+def test_a_cache_that_cannot_be_made_names_its_variable(
+    spec: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for place in ("/proc/nowhere", str(tmp_path / "file"), "/dev/null/x"):
+        monkeypatch.setenv("SDPO_SOLVE_CACHE", place)
+        with pytest.raises(PrerequisiteError, match=f"cannot write to {place}.* set SDPO_SOLVE_CACHE"):
+            wheels.pull(spec, lambda _: None)
+
+
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SDPO_SOLVE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
