@@ -47,6 +47,8 @@ def connect() -> APIClient:
 
     if sys.platform == "win32":
         raise PrerequisiteError(f"programs run on Linux and macOS only; {engine_remedy()}")
+    if not _context_is_there():
+        raise PrerequisiteError("the current Docker context is not there; run: docker context ls")
     client = None
     try:
         host = engine_host()
@@ -115,6 +117,17 @@ def engine_host() -> str:
     with contextlib.suppress(Exception):  # docker-py raises that one for a file it cannot read
         host = host or ContextAPI.kwargs_from_context().get("base_url")
     return host or f"unix://{_SOCKET}"
+
+
+def _context_is_there() -> bool:
+    """Whether the context that the Docker command would use exists; docker-py would take another engine."""
+    from docker.context import ContextAPI
+
+    if os.environ.get("DOCKER_HOST"):
+        return True
+    with contextlib.suppress(Exception):  # docker-py raises that one for a file it cannot read
+        return ContextAPI.get_context(os.environ.get("DOCKER_CONTEXT")) is not None
+    return True
 
 
 def engine_is_elsewhere() -> bool:

@@ -194,6 +194,20 @@ def test_the_current_context_names_the_engine(tmp_path: Path, monkeypatch: pytes
     assert requests
 
 
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_a_context_that_is_not_there_is_no_other_engine(
+    by_variable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    if by_variable:
+        monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
+    else:
+        (tmp_path / "config.json").write_text('{"currentContext": "elsewhere"}')
+    with pytest.raises(PrerequisiteError, match="docker context ls"):
+        _engine.connect()
+
+
 def test_an_absent_engine_of_a_context_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
