@@ -1,12 +1,12 @@
-"""The commands about this machine: `setup`, `doctor`, `model list`, `model pull`."""
+"""The commands about this machine: `doctor`, `model list`, `model pull`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic import Field
@@ -25,42 +25,8 @@ from sdpo_solve.model.chat import notes_of
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
-from sdpo_solve.sandboxes import install, languages
+from sdpo_solve.sandboxes import install
 from sdpo_solve.sanitize import clean
-
-# -- setup ---------------------------------------------------------------------------------------------------
-
-
-class SetupCommand(Options):
-    model: str | None = Field(
-        None, description="model to fetch (default: the small embedded one; with CUDA Qwen/Qwen3-8B)"
-    )
-    no_model: bool = Field(False, description="leave the model out")
-    language: tuple[str, ...] = Field(
-        (), description="also make the sandbox image of this language: cpp (repeatable)"
-    )
-    image: Literal["default", "full"] = Field(
-        "default",
-        description="full: also the Python image with scipy, networkx, sympy, more-itertools, bitarray",
-    )
-
-
-@command(SetupCommand, "setup", "setup --no-model", "setup --language cpp", "setup --image full")
-def setup(given: SetupCommand) -> None:
-    """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat."""
-    print_line = _printer(Console(highlight=False))
-    default = languages.DEFAULT
-    more = () if given.image == "default" else (f"{default}-{given.image}",)
-    install.ensure_sandbox(print_line, dict.fromkeys((default, *more, *given.language)))
-    if not given.no_model:
-        model = names.pull(given.model or names.default_name(), print_line)
-        print_line(f"model {model.name} is at {model.path}")
-    print_line("ready")
-
-
-def _printer(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(Text(clean(text)), soft_wrap=True)
-
 
 # -- doctor --------------------------------------------------------------------------------------------------
 
@@ -273,5 +239,6 @@ def list_models(given: ListCommand) -> None:
 @command(PullCommand, "model pull qwen2.5-coder-0.5b", name="pull")
 def pull_model(given: PullCommand) -> None:
     """Fetch the weights of a model, checked against their pinned hash. Does nothing where they are here."""
-    model = names.pull(given.model, _printer(Console(stderr=True, highlight=False)))
+    console = Console(stderr=True, highlight=False)
+    model = names.pull(given.model, lambda line: console.print(Text(clean(line)), soft_wrap=True))
     typer.echo(str(model.path))

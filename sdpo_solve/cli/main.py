@@ -30,6 +30,7 @@ from sdpo_solve.cli import (
     report,
     run,
     screen,
+    setup,
     show,
 )
 from sdpo_solve.cli.clean import clean as clean_command
@@ -53,7 +54,7 @@ _EXAMPLES = (
     "report runs/first",
 )
 _COMMANDS = (
-    *(run.run, grade.grade, grade.check, grade.schema, new.new, machine.setup, machine.doctor, clean_command),
+    *(run.run, grade.grade, grade.check, grade.schema, new.new, setup.setup, machine.doctor, clean_command),
     *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export, options.options),
 )
 _BELOW = {

@@ -27,7 +27,7 @@ from sdpo_solve.engines import EngineParts, EnginePlugin
 from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_tokens
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.capability import context_tokens
-from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.model.cpu import is_out_of_memory, threads_by_load
 from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
@@ -225,16 +225,18 @@ class HfEngine(EnginePlugin):
         waiting, is_end = deque(own), self._is_end(self._eos)
         n_tokens = sum(len(row.token_ids) for row in rows)
         n_done = sum(row.finish is not None for row in rows)
-        while waiting or batch.rows:
-            n_free = n_rows - len(batch.rows) if batch.refills or not batch.rows else 0
-            batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
-            n_tokens += len(batch.rows)
-            batch.step()
-            for row in batch.rows:
-                row.finish = _finish_of(row, is_end)
-            batch.drop_finished()
-            if self._progress is not None:
-                self._progress(n_tokens, n_done + len(own) - len(waiting) - len(batch.rows))
+        with threads_by_load() as look:
+            while waiting or batch.rows:
+                n_free = n_rows - len(batch.rows) if batch.refills or not batch.rows else 0
+                batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
+                n_tokens += len(batch.rows)
+                batch.step()
+                for row in batch.rows:
+                    row.finish = _finish_of(row, is_end)
+                batch.drop_finished()
+                if self._progress is not None:
+                    self._progress(n_tokens, n_done + len(own) - len(waiting) - len(batch.rows))
+                look()
 
     def _is_end(self, eos: frozenset[int]) -> Callable[[Row], bool]:
         """Whether the row's newest token ends its answer."""

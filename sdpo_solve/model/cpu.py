@@ -1,4 +1,4 @@
-"""Settings of this machine's processor: the precision it multiplies fast, what malloc keeps, out of memory.
+"""Settings of this machine: fast precision, threads beside other load, what malloc keeps, out of memory.
 
 Knows no model and no engine. Imports torch late.
 """
@@ -6,8 +6,15 @@ Knows no model and no engine. Imports torch late.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
+
+_LOOK_S = 0.5
 
 
 def cpu_dtype() -> Literal["bfloat16", "float32"]:
@@ -16,6 +23,54 @@ def cpu_dtype() -> Literal["bfloat16", "float32"]:
 
     can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
+
+
+@contextmanager
+def threads_by_load() -> Iterator[Callable[[], None]]:
+    """Gives a function to call between steps: torch gets as many threads as other processes leave cores.
+
+    OpenMP's threads wait for each other by spinning: where another process has displaced one of them, the
+    others burn the time in which it could have come back. Afterwards torch has the threads it had before.
+    """
+    import torch
+
+    n_most, last = torch.get_num_threads(), _Times.now()
+
+    def look() -> None:
+        nonlocal last
+        if n_most == 1 or time.monotonic() - last.at_s < _LOOK_S:
+            return
+        now = _Times.now()
+        n_free = now.n_cores - (now.others_s - last.others_s) / (now.at_s - last.at_s)
+        n, last = max(1, min(n_most, round(n_free))), now
+        if n != torch.get_num_threads():
+            torch.set_num_threads(n)
+
+    try:
+        yield look
+    finally:
+        torch.set_num_threads(n_most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """The cores that this process may use, and the seconds that others have kept them busy."""
+
+    at_s: float
+    n_cores: int
+    others_s: float
+
+    @classmethod
+    def now(cls) -> _Times:
+        import psutil
+
+        cores = psutil.cpu_times(percpu=True)
+        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(cores))
+        used = [core for number, core in enumerate(cores) if number in own]
+        busy_s = sum(sum(core) - core.idle - getattr(core, "iowait", 0.0) for core in used)
+        # Linux counts the time of guests a second time.
+        busy_s -= sum(getattr(core, "guest", 0.0) + getattr(core, "guest_nice", 0.0) for core in used)
+        return cls(time.monotonic(), len(used), busy_s - time.process_time())
 
 
 # From glibc's malloc.h. Elsewhere there is no such switch, and the functions below do nothing.

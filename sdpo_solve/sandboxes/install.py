@@ -37,6 +37,8 @@ _ENGINE_ENDED_S = 2
 _REGISTRY_S = 20
 _DEBIAN_ARCHIVE = "http://deb.debian.org/debian"
 _DEBIAN_RELEASE = "trixie"
+_BASE_PACKAGES = ("mmdebstrap", "debian-archive-keyring")
+_NOT_READ = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:
     """Build the language's image unless it is there; gives its name.
 
     The base is `base` where given, else what the Dockerfile names where a registry has it, else a Debian made
-    here by debootstrap (root only). Raises PrerequisiteError.
+    here by mmdebstrap (root only). Raises PrerequisiteError.
     """
     name = image_tag(language)
     try:
@@ -215,7 +217,7 @@ def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:
                 notify(f"The sandbox image {name} is there.")
                 return name
             if base is None and not _registry_has(client, _default_base(language)):
-                notify("No registry answers for the base image; making a Debian base with debootstrap.")
+                notify("No registry answers for the base image; making a Debian base with mmdebstrap.")
                 base = _ensure_debian_base(client, language, notify)
             notify(f"Building the sandbox image {name} on {base or _default_base(language)}.")
             _build(client, image_folder(language), name, {"BASE": base} if base else {})
@@ -265,6 +267,7 @@ def _build(client: APIClient, folder: Path, name: str, arguments: dict[str, str]
 
 
 def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str:
+    """Debian's essential packages and those of the language, without what no program reads."""
     packages = (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
     # Podman would look for a name without a host in a registry.
     name = f"localhost/sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
@@ -274,26 +277,18 @@ def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str
         raise PrerequisiteError(
             "no registry answers, and making a base image needs root: run sdpo-solve setup as root once"
         )
-    if shutil.which("debootstrap") is None:
-        notify("Installing debootstrap: apt-get install debootstrap")
-        _apt_install(["debootstrap"])
+    if shutil.which("mmdebstrap") is None:
+        notify(f"Installing mmdebstrap: apt-get install {' '.join(_BASE_PACKAGES)}")
+        _apt_install(_BASE_PACKAGES)
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-base-") as folder:
-        archive = _debian_archive()
-        notify(f"Running debootstrap {_DEBIAN_RELEASE} from {archive} (about a minute).")
-        include = f"--include={','.join(packages)}"
-        _run(["debootstrap", "--variant=minbase", include, _DEBIAN_RELEASE, folder, archive])
-        _import(client, folder, name)
+        archive, base = _debian_archive(), f"{folder}/base.tar"
+        notify(f"Running mmdebstrap {_DEBIAN_RELEASE} from {archive} (half a minute).")
+        # The folder is deleted whatever happens, so that nothing need be forced to the disk.
+        options = ["--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude={x}/*" for x in _NOT_READ)]
+        options += ["--mode=root", "--variant=essential", f"--include={','.join(packages)}"]
+        _run(["mmdebstrap", *options, _DEBIAN_RELEASE, base, archive], TMPDIR=folder)
+        client.import_image_from_file(base, repository=name)
     return name
-
-
-def _import(client: APIClient, folder: str, name: str) -> None:
-    skip = [f"--exclude=./{path}/*" for path in ("proc", "sys", "dev", "var/cache/apt", "var/lib/apt/lists")]
-    with subprocess.Popen(["tar", "-C", folder, *skip, "-c", "."], stdout=subprocess.PIPE) as tar:
-        assert tar.stdout is not None
-        client.import_image_from_stream(tar.stdout, repository=name)
-    if tar.returncode != 0:
-        client.remove_image(name)
-        raise PrerequisiteError(f"the base image cannot be packed: tar exits with {tar.returncode}")
 
 
 def _debian_archive() -> str:
@@ -317,9 +312,9 @@ def _apt_install(packages: Sequence[str]) -> None:
     _run(["apt-get", "install", "-y", "--no-install-recommends", *packages])
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], **variables: str) -> str:
     """Standard output. Raises PrerequisiteError with the command and its last lines."""
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", **variables}
     done = subprocess.run(
         command,
         env=quiet,

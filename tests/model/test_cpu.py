@@ -1,0 +1,52 @@
+"""Threads follow what other processes leave: fewer beside a busy one, all again afterwards."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sdpo_solve.model import cpu
+from sdpo_solve.model.cpu import threads_by_load
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("others", "threads"), [(0.0, 4), (0.3, 4), (0.67, 3), (1.0, 3), (2.2, 2), (3.9, 1), (9.0, 1), (-0.1, 4)]
+)
+def test_threads_by_what_others_leave(monkeypatch: pytest.MonkeyPatch, others: float, threads: int) -> None:
+    """`others`: cores that other processes keep busy, of four."""
+    times = cpu._Times(100.0, 4, 50.0)
+    monkeypatch.setattr(cpu._Times, "now", lambda: times)
+    monkeypatch.setattr(cpu.time, "monotonic", lambda: times.at_s)
+    with threads_by_load() as look:
+        times = replace(times, at_s=101.0, others_s=50 + others)
+        look()
+        assert torch.get_num_threads() == threads
+        times = replace(times, at_s=102.0)
+        look()
+        assert torch.get_num_threads() == 4  # they are idle again
+        times = replace(times, at_s=102.1, others_s=times.others_s + 4)
+        look()
+        assert torch.get_num_threads() == 4  # too short to tell
+        times = replace(times, at_s=103.0)
+        look()
+    assert torch.get_num_threads() == 4
+
+
+def test_this_process_is_no_other() -> None:
+    """A busy second of our own is not counted; what others do can only add."""
+    before, ends = cpu._Times.now(), cpu.time.process_time() + 1
+    while cpu.time.process_time() < ends:
+        pass
+    now = cpu._Times.now()
+    assert now.others_s - before.others_s < (now.at_s - before.at_s) * now.n_cores - 0.8
+    assert now.n_cores >= 1
