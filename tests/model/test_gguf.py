@@ -44,6 +44,7 @@ def write_gguf(path: Path, model: Any, architecture: str) -> dict[str, np.ndarra
     writer.add_rope_freq_base(5000.0)
     tokenizer = make_tokenizer()
     tokens = [tokenizer.convert_ids_to_tokens(i) or f"[PAD{i}]" for i in range(config.vocab_size)]
+    tokens[-1] = "ab"
     special = [gguf.TokenType.CONTROL if token in SPECIAL else gguf.TokenType.NORMAL for token in tokens]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
