@@ -16,14 +16,14 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.types import Budget
+from sdpo_solve.types import Budget, Quantization
 
 FeedbackMode = Literal["public", "paper", "all"]
 ExtractionRule = Literal["program", "livecodebench"]
 
 
 # Options of a run that only a model reads: how it samples, and how its chat template is filled.
-OF_SAMPLING = ("max_tokens", "temperature", "thinking")
+OF_SAMPLING = ("max_tokens", "temperature", "thinking", "quantization")
 # Faults as pydantic calls them, or as their names begin, in words that follow "must be".
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
@@ -162,6 +162,10 @@ class SamplingOptions(PartOptions):
     )
     model: str | None = Field(
         None, description="model name, hub id or directory; see 'sdpo-solve model list'"
+    )
+    quantization: Quantization | None = Field(
+        None,
+        description="4bit: the base weights in a quarter of the memory (bitsandbytes NF4); for --engine hf",
     )
     max_tokens: int | None = Field(
         None, ge=1, description="tokens of one answer at most (default: 512, with CUDA 8192)"

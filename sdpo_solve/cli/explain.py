@@ -126,10 +126,11 @@ def _signal(run: RunRecord, index: int) -> Signal:
     identity = run.header.model_identity
     if identity == "scripted replies":
         raise ConfigError("scripted replies have no weights behind them; use --no-model")
-    model = names.resolve(str(run.header.model))
+    quantization = run.header.config["options"].get("quantization")
+    model = names.resolve(str(run.header.model)).held_as(quantization)
     if model.identity != identity:
         raise ConfigError(f"{run.header.model} here is {model.identity}, the run used {identity}")
     from sdpo_solve.model.adapted import AdaptedModel
     from sdpo_solve.report.explain.score import score
 
-    return score(run.run_dir, index, AdaptedModel.load(model.path))
+    return score(run.run_dir, index, AdaptedModel.load(model.path, quantization=model.quantization))

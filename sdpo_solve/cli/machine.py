@@ -123,6 +123,7 @@ def _print_memory(name: str, path: Path, console: Console) -> list[memory.Estima
     here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
     estimates = [
         memory.in_process(size, held, here_mb, on_cpu=gpu_mb is None),
+        memory.quantised(size, held, here_mb, on_cpu=gpu_mb is None),
         memory.shared_gpu(size, load, gpu_mb),
     ]
     console.print(f"\n{name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration")

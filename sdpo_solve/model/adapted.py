@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdpo_solve.errors import ConfigError, EngineError, LearnerError, one_line
+from sdpo_solve.errors import ConfigError, EngineError, LearnerError, PrerequisiteError, one_line
 from sdpo_solve.model import lora_mix
 from sdpo_solve.model.capability import (
     auto_class,
@@ -32,7 +32,7 @@ from sdpo_solve.model.capability import (
 )
 from sdpo_solve.model.cpu import cpu_dtype, is_out_of_memory, keep_freed_memory
 from sdpo_solve.protocols import PolicyMix
-from sdpo_solve.types import Policy
+from sdpo_solve.types import Policy, Quantization
 
 Slot = Literal["policy", "teacher"]
 
@@ -82,13 +82,18 @@ class AdaptedModel:
 
     @classmethod
     def load(
-        cls, model_dir: Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        cls,
+        model_dir: Path,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        quantization: Quantization | None = None,
     ) -> AdaptedModel:
         """Weights and tokenizer from a Hugging Face directory.
 
         `device` None: CUDA where there is one. `dtype` None: bfloat16, or float32 on a CPU that has no
-        matrix instructions for bfloat16. Raises ConfigError where the directory is not a causal LM, or holds
-        not all of its weights.
+        matrix instructions for bfloat16. `quantization`: of linear layers but the head; their products are
+        taken in `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of its
+        weights, and PrerequisiteError without the package that quantises.
         """
         from safetensors import SafetensorError
         from transformers import AutoTokenizer
@@ -97,15 +102,18 @@ class AdaptedModel:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         logging.disable_progress_bar()
         keep_freed_memory()
+        dtype = dtype or _fast_dtype(device)
+        quantised = {} if quantization is None else _quantised(device, dtype)
         config = read_config(model_dir)
         if (refusal := refusal_of(config)) is not None:
             raise ConfigError(f"{model_dir} is not supported: {refusal}")
         try:
             model, report = auto_class(config).from_pretrained(
                 model_dir,
-                dtype=dtype or _fast_dtype(device),
+                dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
+                **quantised,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
             if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
@@ -118,7 +126,7 @@ class AdaptedModel:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ConfigError(f"the tokenizer of {model_dir} cannot be read: {one_line(exc)}") from None
-        return cls(model.to(device), tokenizer)
+        return cls(model if quantised else model.to(device), tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -346,6 +354,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What makes transformers hold linear layers in NF4 (QLoRA, arXiv 2305.14314).
+
+    Raises PrerequisiteError without bitsandbytes.
+    """
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise PrerequisiteError(
+            "--quantization 4bit needs bitsandbytes; run: pip install 'sdpo-solve[quantization]'"
+        )
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -30,6 +30,8 @@ class LeanLinear(Linear):
             return result
         if self.disable_adapters:
             return result
+        if result._is_view():  # as a 4-bit layer with a bias gives it; autograd refuses to write into one
+            result = result.clone()
         (name,) = self.active_adapters
         if name not in self.lora_A:  # a slot of another shape had this module among its targets
             return result

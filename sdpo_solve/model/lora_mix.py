@@ -96,12 +96,11 @@ def _in_layer(
 ) -> LayerAdapters:
     if name not in layers:
         raise LearnerError(f"adapter weights do not fit this model: it has no layer {name}")
-    weight = layers[name].weight
+    uses, n_in, n_out = choice.uses_BR, layers[name].in_features, layers[name].out_features
 
     def joined(parts: Iterable[Tensor], dim: int) -> Tensor:
-        return torch.cat([part.to(weight.device) for part in parts], dim).to(weight.dtype)
+        return torch.cat([part.to(uses.device) for part in parts], dim).to(uses.dtype)
 
-    n_out, n_in = weight.shape
     downs = [x.downs.get(name, torch.zeros(x.rank, n_in)) for x in adapters_K]
     ups = [x.ups[name] * x.scaling if name in x.ups else torch.zeros(n_out, x.rank) for x in adapters_K]
     if any(down.shape[1] != n_in or up.shape[0] != n_out for down, up in zip(downs, ups, strict=True)):

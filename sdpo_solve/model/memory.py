@@ -7,6 +7,7 @@ the estimates, and the engine vllm takes its share of a GPU from them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from sdpo_solve.model.capability import context_tokens, empty_model, expert_para
 
 _MB = 1 << 20
 _HALF = 2  # bytes of a number in bfloat16
+_NF4_BYTES = 0.516  # of a number, its share of doubly quantised block sizes included (arXiv 2305.14314, 3)
 _ADAPTER_BYTES = 24  # weights, gradients and two moments in float32, two slots of the adapter
 _TEACHER_RANKS = 4  # an averaged teacher holds its product at this many times the adapter's rank
 _HEAD_COPIES = (
@@ -58,6 +60,8 @@ class Load:
     chunk_positions: int = 256
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of weights, activations, keys and values in the learner's process."""
+    quantised: bool = False
+    """Whether linear layers but the head are in 4 bits there (`--quantization 4bit`)."""
 
     @property
     def number_bytes(self) -> int:
@@ -149,8 +153,11 @@ def _number(text: Any, name: str, default: int) -> int:
 
 def learner_needs(size: ModelSize, load: Load) -> tuple[Need, ...]:
     """Weights, adapter and working memory of an update, in the learner's process."""
+    quantised = size.linear_params - size.hidden * size.vocabulary if load.quantised else 0
+    weight_bytes = (size.params - quantised) * load.number_bytes + quantised * _NF4_BYTES
+    form = "4 bits" if load.quantised else load.dtype
     return (
-        Need(f"learner: weights ({load.dtype})", _mb(size.params * load.number_bytes)),
+        Need(f"learner: weights ({form})", _mb(weight_bytes)),
         Need("learner: adapter, teacher, optimizer", _adapter_mb(size, load)),
         Need(f"learner: an update, {load.microbatch_tokens} tokens a pass", _update_mb(size, load)),
     )
@@ -189,8 +196,8 @@ def full_length(size: ModelSize, load: Load, context_tokens: int | None = None) 
 
 def in_process(size: ModelSize, load: Load, available_mb: int | None, *, on_cpu: bool) -> Estimate:
     """The engine hf, which samples from the learner's own weights."""
-    packed_mb = _mb(size.linear_params * load.number_bytes)
-    copies = (Need("hf: weights laid out for the processor", packed_mb),) if on_cpu else ()
+    packed_mb = 0 if load.quantised else _mb(size.linear_params * load.number_bytes)
+    copies = (Need("hf: weights laid out for the processor", packed_mb),) if on_cpu and packed_mb else ()
     cache_mb = _mb(2 * load.cached_tokens * size.kv_numbers_per_token * load.number_bytes)
     needs = (
         *learner_needs(size, load),
@@ -198,8 +205,20 @@ def in_process(size: ModelSize, load: Load, available_mb: int | None, *, on_cpu:
         Need(f"hf: keys and values, {load.rows} answers", cache_mb),
         Need("libraries" if on_cpu else "CUDA", _CONTEXT_MB),
     )
-    return Estimate(
-        "this machine's memory, engine hf" if on_cpu else "one GPU, engine hf", needs, available_mb
+    title = "this machine's memory, engine hf" if on_cpu else "one GPU, engine hf"
+    return Estimate(title, needs, available_mb)
+
+
+def quantised(size: ModelSize, load: Load, available_mb: int | None, *, on_cpu: bool) -> Estimate:
+    """The engine hf with 4-bit base weights, and what else makes a model of 8B fit into 24 GB."""
+    small = replace(
+        load, quantised=True, rows=4, answer_tokens=min(load.answer_tokens, 2048), microbatch_tokens=1024
+    )
+    found = in_process(size, small, available_mb, on_cpu=on_cpu)
+    return replace(
+        found,
+        title=f"{found.title}, --quantization 4bit, --max-tokens {small.answer_tokens}, "
+        f"--set engine.batch_rows={small.rows}, --set learner.microbatch_tokens={small.microbatch_tokens}",
     )
 
 
@@ -261,5 +280,5 @@ def _update_mb(size: ModelSize, load: Load) -> int:
     return _mb(load.microbatch_tokens * token_bytes + head_bytes)
 
 
-def _mb(n_bytes: int) -> int:
-    return -(-n_bytes // _MB)
+def _mb(n_bytes: float) -> int:
+    return math.ceil(n_bytes / _MB)

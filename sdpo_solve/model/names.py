@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError, one_line
@@ -17,6 +17,7 @@ from sdpo_solve.model import wheels
 from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, is_whole, weight_files
 from sdpo_solve.model.wheels import Notify, disk_errors
+from sdpo_solve.types import Quantization
 
 DEFAULT_CPU = "qwen2.5-coder-0.5b"
 DEFAULT_CUDA = "Qwen/Qwen3-8B"
@@ -28,11 +29,21 @@ _SUBFOLDERS = "*/*"  # original/, onnx/: other forms of the same weights
 
 @dataclass(frozen=True, slots=True)
 class ModelDir:
-    """Weights on disk. `identity` names the weights for the record: equal identities, equal weights."""
+    """Weights on disk. `identity` names the weights for the record: equal identities, equal weights.
+
+    `quantization`: how they are held in memory; None: as they are.
+    """
 
     name: str
     path: Path
     identity: str
+    quantization: Quantization | None = None
+
+    def held_as(self, quantization: Quantization | None) -> ModelDir:
+        """The same files, held in memory in another way: other weights for the record."""
+        if quantization is None:
+            return self
+        return replace(self, identity=f"{self.identity}+{quantization}", quantization=quantization)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,8 @@ class Parts:
 
         Raises PrerequisiteError where it is not there, ConfigError for an unknown name.
         """
-        return names.resolve(self.plan.run.model or names.default_name())
+        options = self.plan.run
+        return names.resolve(options.model or names.default_name()).held_as(options.quantization)
 
     @property
     def model_identity(self) -> str:
@@ -131,7 +132,9 @@ class Parts:
     @cached_property
     def weights(self) -> PolicyHost:
         """The base model in this process, for learner and engine. Raises as `model` does."""
-        loaded: PolicyHost = _module("sdpo_solve.model.adapted").AdaptedModel.load(self.model.path)
+        loaded: PolicyHost = _module("sdpo_solve.model.adapted").AdaptedModel.load(
+            self.model.path, quantization=self.model.quantization
+        )
         return loaded
 
     @cached_property

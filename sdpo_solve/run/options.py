@@ -91,6 +91,11 @@ def make_plan(
                 f"--set engine.{key}: samples are drawn from the whole distribution, at --temperature; the "
                 "log-probs of a cut one would make importance weights and distillation wrong"
             )
+        if options.quantization is not None and not engine.shares_weights:
+            raise ConfigError(
+                f"--quantization {options.quantization}: --engine {options.engine} has weights of its own, "
+                "which would not be those that are learned; take --engine hf"
+            )
     if not grading_only and not has_weights(options):
         _refuse_what_needs_weights(options)
     places = places or {}

@@ -57,6 +57,14 @@ def test_weights_and_cache_of_a_known_model() -> None:
     assert EIGHT.cache_mb(40_960) == 5760
 
 
+def test_in_4_bits_eight_billion_fit_into_24_gb() -> None:
+    """6.95 billion numbers of 0.516 bytes and 1.24 of two; the rest is bounded from above."""
+    found = memory.quantised(EIGHT, Load(answer_tokens=8192), 24_000, on_cpu=False)
+    assert found.needs[0].mb == pytest.approx((6_945_767_424 * 0.516 + 1_244_967_936 * 2) / 2**20, abs=1)
+    assert found.fits
+    assert not memory.in_process(EIGHT, Load(answer_tokens=8192), 24_000, on_cpu=False).fits
+
+
 def test_a_processor_that_computes_in_float32_needs_twice_the_numbers() -> None:
     """Weights, those laid out for the processor, keys and values; the adapter is float32 in any case."""
     half, whole = (
