@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from sdpo_solve.engines._cache import selected, stacked
 from sdpo_solve.engines._scoring import cache_argument, last_logits
+from sdpo_solve.model.device import float64_device
 from sdpo_solve.types import Finish
 
 _BLOCK = 512
@@ -73,6 +74,7 @@ class Decoder:
         self.model, self.device, self.temperature, self.choose = model, device, temperature, choose
         self._cache_argument = cache_argument(model)
         self._last_only = last_logits(model, 1)
+        self.draws_on = float64_device(device)
 
     def choose_for(self, rows: Sequence[Row]) -> None:
         """Let each row of the next pass use its own policy."""
@@ -92,7 +94,9 @@ class Decoder:
         return self.model(input_ids=ids_1L, use_cache=True, **self._last_only)[self._cache_argument]
 
     def draw(self, logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
-        """[2, B] in float64: a token id for each row, and its log-prob. Makes no copy to the host."""
+        """[2, B] in float64: a token id for each row, and its log-prob. Makes no copy to the host where the
+        device has float64."""
+        logits_BV = logits_BV.to(self.draws_on)
         logprobs_BV = torch.log_softmax(logits_BV.float() / self.temperature, dim=-1)
         ids_B = drawn_ids(logprobs_BV, uniforms_B)
         return torch.stack([ids_B.double(), logprobs_BV.gather(-1, ids_B[:, None])[:, 0].double()])
@@ -142,7 +146,7 @@ class RowBatch(ABC):
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
         """Draw the next token of each row."""
         uniforms = [row.uniforms[len(row.token_ids)] for row in rows]
-        uniforms_B = torch.tensor(uniforms, dtype=torch.float64, device=self._device)
+        uniforms_B = torch.tensor(uniforms, dtype=torch.float64, device=self._decoder.draws_on)
         drawn = self._decoder.draw(logits_BV, uniforms_B).tolist()
         for row, token_id, logprob in zip(rows, *drawn, strict=True):
             self._append(row, token_id, logprob)

@@ -189,7 +189,7 @@ class HfEngine(EnginePlugin):
 
         After that, each `n_rows` rows get a batch of their own, which keeps no prompts of those before.
         """
-        import torch
+        from sdpo_solve.model.device import release_memory
 
         left = [row for row in rows if row.finish is None]
         is_tight = n_rows < min(self._options.batch_rows, len(rows))
@@ -203,8 +203,7 @@ class HfEngine(EnginePlugin):
                 raise
         else:
             return True
-        if decoder.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory()
         return False
 
     def _fewer(self, n_rows: int, rows: Sequence[Row]) -> int:

@@ -29,9 +29,9 @@ from sdpo_solve.learner.packing import (
     PackedPasses,
     PromptCompletion,
     question_fits,
-    release_memory,
     token_ids,
 )
+from sdpo_solve.model.device import release_memory
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.attention import KeysValues, Pass, attend
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.model.device import release_memory
 
 _ATTENTION = "sdpo_packed"
 
@@ -222,9 +223,3 @@ def question_fits() -> Iterator[None]:
         if not is_out_of_memory(exc):
             raise
         raise LearnerError("out of memory in the pass over the question itself") from None
-
-
-def release_memory() -> None:
-    """Hand what torch keeps for later back to the accelerator, so that smaller pieces find room."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -19,6 +19,7 @@ from sdpo_solve.learner.head import Mixture
 from sdpo_solve.learner.options import TRUST_RATE, Options
 from sdpo_solve.learner.packing import PackedPasses, PromptCompletion
 from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
+from sdpo_solve.model.device import float64_device
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
@@ -99,14 +100,16 @@ def averaged(
     Also the largest relative error (Frobenius) that keeping to that rank brought into one product.
     """
     result: dict[str, Tensor] = {}
-    worst = 0.0
+    worst, where = 0.0, float64_device(next(iter(weights.values())).device)
     for name in average:
         if not name.endswith(A):
             continue
         module = name.removesuffix(A)
         n_experts = len(average[name]) // rank
-        old = by_expert(average[name], average[module + B], n_experts)
-        new = by_expert(weights[name], weights[module + B], n_experts)
+        old, new = (
+            by_expert(factors[name].to(where), factors[module + B].to(where), n_experts)
+            for factors in (average, weights)
+        )
         down_Eri, up_Eor, error = average_product(old, new, rate)
         result[name] = down_Eri.flatten(0, 1)
         result[module + B] = up_Eor.permute(1, 2, 0).flatten(1).contiguous()

@@ -30,7 +30,8 @@ from sdpo_solve.model.capability import (
     read_config,
     refusal_of,
 )
-from sdpo_solve.model.cpu import cpu_dtype, is_out_of_memory, keep_freed_memory
+from sdpo_solve.model.cpu import is_out_of_memory, keep_freed_memory
+from sdpo_solve.model.device import best_device, fast_dtype
 from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy, Quantization
 
@@ -90,19 +91,19 @@ class AdaptedModel:
     ) -> AdaptedModel:
         """Weights and tokenizer from a Hugging Face directory.
 
-        `device` None: CUDA where there is one. `dtype` None: bfloat16, or float32 on a CPU that has no
-        matrix instructions for bfloat16. `quantization`: of linear layers but the head; their products are
-        taken in `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of its
-        weights, and PrerequisiteError without the package that quantises.
+        `device` None: an accelerator where there is one. `dtype` None: bfloat16, or float32 where the device
+        has no matrix instructions for bfloat16. `quantization`: of linear layers but the head; their products
+        are taken in `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of
+        its weights, and PrerequisiteError without the package that quantises.
         """
         from safetensors import SafetensorError
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device or best_device())
         logging.disable_progress_bar()
         keep_freed_memory()
-        dtype = dtype or _fast_dtype(device)
+        dtype = dtype or fast_dtype(device)
         quantised = {} if quantization is None else _quantised(device, dtype)
         config = read_config(model_dir)
         if (refusal := refusal_of(config)) is not None:
@@ -376,9 +377,3 @@ def _quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    name = cpu_dtype() if device.type == "cpu" else "bfloat16"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype

@@ -103,8 +103,8 @@ def _set_malloc(what: int, value: int) -> None:
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:
-    """Whether memory ran out. CUDA has a type for it; the CPU's allocator and cuBLAS only a message."""
+    """Whether memory ran out. CUDA has a type for it; the others, and cuBLAS, only a message."""
     import torch
 
-    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "MPS backend out of memory")
     return isinstance(exc, torch.OutOfMemoryError) or any(sign in str(exc) for sign in signs)

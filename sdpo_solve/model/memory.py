@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.model.capability import context_tokens, empty_model, expert_parameters, read_config
+from sdpo_solve.model.device import best_device
 
 _MB = 1 << 20
 _HALF = 2  # bytes of a number in bfloat16
@@ -250,12 +251,15 @@ def free_memory_mb() -> int:
 
 
 def gpu_memory_mb() -> int | None:
-    """All memory of the current GPU; None without one."""
+    """All memory of the current accelerator; None without one."""
     import torch
 
-    if not torch.cuda.is_available():
+    device = best_device()
+    if device.type == "cpu":
         return None
-    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory) // _MB
+    if device.type == "mps":  # a part of the machine's own
+        return int(torch.mps.recommended_max_memory()) // _MB
+    return int(torch.accelerator.get_memory_info(device)[1]) // _MB
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------
