@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from sdpo_solve.engines.hf import HfEngine
 from sdpo_solve.engines.hf import Options as EngineOptions
+from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.examples import TokenizedExample, tokenize
 from sdpo_solve.learner.learner import LoraLearner
 from sdpo_solve.learner.loss import distillation_loss
@@ -113,3 +114,10 @@ def test_what_is_sampled_is_what_is_learned(name: str, tmp_path: Path) -> None:
     again.learn(group, SPEC)
     resumed = load_file(tmp_path / "policies" / "0002" / "adapter_model.safetensors")
     assert all(torch.equal(whole[x], resumed[x]) for x in whole)
+
+
+def test_an_adapter_on_too_few_of_the_weights_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    """DeepSeek's dense layer and shared experts are called as its experts are, so that PEFT cannot reach them."""
+    host = AdaptedModel.load(save_architecture(tmp_path, config_of("deepseek-v3")), "cpu", torch.float32)
+    with pytest.raises(ConfigError, match=r"reaches 58% .* learner\.min_lora_share"):
+        LoraLearner(host, Options(min_lora_share=0.6))

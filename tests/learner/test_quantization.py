@@ -83,4 +83,4 @@ def test_a_run_goes_to_its_end_and_goes_on_in_4_bits_only(tmp_path: Path) -> Non
     assert len(list((run_dir / "policies").glob("0*"))) >= 2
     other = place(*command)
     assert other.returncode == 2
-    assert "quantization" in other.stderr
+    assert "+4bit" in other.stderr
