@@ -370,7 +370,7 @@ def _quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         raise PrerequisiteError(
             "--quantization 4bit needs bitsandbytes; run: pip install 'sdpo-solve[quantization]'"
         )
-    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
