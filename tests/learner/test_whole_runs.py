@@ -16,6 +16,7 @@ RUNS = [
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "preset"), RUNS)
 def test_a_run_learns_what_it_sampled_to_its_end(name: str, preset: str, tmp_path: Path) -> None:
     """Three groups, an update after each but the last; samples of random weights are never right."""
