@@ -16,10 +16,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.types import Budget, Quantization
+from sdpo_solve.types import Budget
 
 FeedbackMode = Literal["public", "paper", "all"]
 ExtractionRule = Literal["program", "livecodebench"]
+Quantization = Literal["4bit"]
+"""How base weights may be held in memory besides as they are."""
 
 
 # Options of a run that only a model reads: how it samples, and how its chat template is filled.

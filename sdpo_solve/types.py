@@ -11,9 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-Quantization = Literal["4bit"]
-"""How base weights may be held in memory besides as they are."""
-
 
 class Kind(StrEnum):
     """How a problem talks to a program."""

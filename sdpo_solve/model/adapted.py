@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sdpo_solve.config import Quantization
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError, PrerequisiteError, one_line
 from sdpo_solve.model import lora_mix
 from sdpo_solve.model.capability import (
@@ -33,7 +34,7 @@ from sdpo_solve.model.capability import (
 from sdpo_solve.model.cpu import is_out_of_memory, keep_freed_memory
 from sdpo_solve.model.device import best_device, fast_dtype
 from sdpo_solve.protocols import PolicyMix
-from sdpo_solve.types import Policy, Quantization
+from sdpo_solve.types import Policy
 
 Slot = Literal["policy", "teacher"]
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sdpo_solve.config import Quantization
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError, one_line
 from sdpo_solve.model import wheels
 from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, is_whole, weight_files
 from sdpo_solve.model.wheels import Notify, disk_errors
-from sdpo_solve.types import Quantization
 
 DEFAULT_CPU = "qwen2.5-coder-0.5b"
 DEFAULT_CUDA = "Qwen/Qwen3-8B"
