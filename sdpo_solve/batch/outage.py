@@ -143,6 +143,7 @@ class RetryingEngine:
 
     def __init__(self, engine: Engine, outage: Outage) -> None:
         self._engine, self._outage = engine, outage
+        outage.has_worked = True  # it was built, and has looked at what it samples with
 
     @staticmethod
     def of(engine: Engine, outage: Outage) -> RetryingEngine:
@@ -166,13 +167,10 @@ class RetryingEngine:
         while True:
             n_over = self._outage.n_over
             try:
-                samples_G = call()
+                return call()
             except EngineError:
                 if not self._outage.wait(n_over):
                     raise
-            else:
-                self._outage.has_worked = True
-                return samples_G
 
 
 class RetryingMixingEngine(RetryingEngine):

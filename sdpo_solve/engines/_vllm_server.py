@@ -77,7 +77,7 @@ class Server:
         self._loaded: set[str] = set()
         self._temperatures: dict[float, bool] = {1.0: True}
         try:
-            self._base = self._find_base()
+            self._base = self._base_of(self._models())
         except EngineError as exc:
             raise PrerequisiteError(f"{exc}. Start one: {self._command()}") from None
         self.context_tokens = self._base.max_model_len or 0
@@ -138,10 +138,10 @@ class Server:
 
     def held(self) -> set[str]:
         """As `Backend.held`. Raises EngineError where another base model is served now."""
-        base = self._find_base()
+        models = self._models()
+        base = self._base_of(models)
         if (base.id, base.root) != (self._base.id, self._base.root):
             raise EngineError(f"{self._url} serves {base.root or base.id} now, not {self._base.root}")
-        models = self._models()
         return {model.id for model in models if model.parent is not None}
 
     def wake(self) -> bool:
@@ -156,8 +156,8 @@ class Server:
 
     def close(self) -> None:
         """Leave the server without our adapters. Safe to call twice."""
-        for name in sorted(self._loaded):
-            with suppress(EngineError, PrerequisiteError):  # it may be gone
+        with suppress(EngineError, PrerequisiteError):  # the server may be gone
+            for name in sorted(self._loaded):
                 self._unload(name)
         self._loaded.clear()
 
@@ -166,9 +166,9 @@ class Server:
     def _models(self) -> list[_Model]:
         return read_as(_Models, self._client.get(_MODELS), self._url).data
 
-    def _find_base(self) -> _Model:
-        """The base model that is served. Raises EngineError where it is not one, or has another name."""
-        bases = [model for model in self._models() if model.parent is None]
+    def _base_of(self, models: Sequence[_Model]) -> _Model:
+        """The base model among those served. Raises EngineError where none has the learner's name."""
+        bases = [model for model in models if model.parent is None]
         for model in bases:
             if self._names & {PurePath(name).name for name in (model.id, model.root or "")}:
                 return model

@@ -217,8 +217,8 @@ class VllmEngine(EnginePlugin):
 
     def _forget(self) -> None:
         """Hold no policy, so that each is loaded and compared again."""
-        for adapter in self._held.values():
-            with suppress(EngineError):  # it may be gone
+        with suppress(EngineError):  # vLLM may be gone
+            for adapter in self._held.values():
                 self.backend.unload(adapter)
         self._held.clear()
         self._base_checked = False

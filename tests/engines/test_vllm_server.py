@@ -15,6 +15,7 @@ from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.types import Finish
 from tests.helpers.batches import journals, make_problems, start, until
 from tests.helpers.chat_server import ChatServer, Reply
+from tests.helpers.command import Place
 from tests.helpers.tiny_model import save_tiny_model
 from tests.helpers.vllm_server import VllmServer
 
@@ -190,6 +191,35 @@ def test_the_key_of_the_server(fake: FakeVllm, monkeypatch: pytest.MonkeyPatch) 
 # -- a real one ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """A vLLM on a tiny model called `tiny`, in the learner's number format."""
+    folder = tmp_path_factory.mktemp("real")
+    model_dir = save_tiny_model(folder / "tiny", hidden=256)
+    server = VllmServer(model_dir, folder / "server.log", cpu_dtype(), "--served-model-name", "tiny").start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.vllm
+@pytest.mark.docker
+@pytest.mark.filterwarnings("ignore")
+def test_its_chat_completions_serve_what_does_not_learn(real: VllmServer, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    at = ("--engine", "openai", "--server", real.url, "--model", "tiny", "--max-tokens", "12")
+    for method, more in (("best-of-k", ("--group-size", "2")), ("multi-turn", ())):
+        done = place("run", "inc.json", *at, "--method", method, "--attempts", "3", *more, "--out", "out")
+        assert done.returncode == 1, done.stderr
+        events = place.events(method)
+        attempts = [event for event in events if event["event"] == "attempt"]
+        assert len(attempts) == 3
+        assert all(0 < len(event["token_ids"]) <= 12 for event in attempts)
+        assert len({event["text"] for event in attempts}) == 3, "each has a seed of its own"
+    screened = place("screen", "inc.json", *at, "--attempts", "4", "--out", "screen", "--json")
+    assert screened.returncode == 0, screened.stderr
+    assert json.loads(screened.stdout)["problems"][0]["samples"] == 4
+
+
 def has_event(out: Path, holds: Callable[[dict[str, Any]], bool]) -> bool:
     lines = [line for path in out.glob("*/*/*/journal.jsonl") for line in path.read_text().splitlines()]
     return any(holds(json.loads(line)) for line in lines if line.endswith("}"))
@@ -198,27 +228,25 @@ def has_event(out: Path, holds: Callable[[dict[str, Any]], bool]) -> bool:
 @pytest.mark.vllm
 @pytest.mark.docker
 @pytest.mark.filterwarnings("ignore")
-def test_a_batch_outlives_its_server(tmp_path: Path) -> None:
+def test_a_batch_outlives_its_server(real: VllmServer, tmp_path: Path) -> None:
     """Killed after an update and started again: no run fails, and adapters are loaded anew."""
-    save_tiny_model(tmp_path / "tiny", hidden=256)
+    (tmp_path / "tiny").symlink_to(real.model_dir)
     make_problems(tmp_path / "problems", 2)
-    server = VllmServer(tmp_path / "tiny", tmp_path / "server.log", cpu_dtype()).start()
     settings = ("--set", "engine.probe_tolerance=0.1", "--set", "learner.on_collapse=ignore")
     batch = start(
         *(tmp_path, "--methods", "sdpo", "--attempts", "24", "--merge", "--tries", "1", "--out", "out"),
-        *("--engine", "vllm", "--server", server.url, *settings),
+        *("--engine", "vllm", "--server", real.url, *settings),
     )
     said = tmp_path / "said"
     try:
         until(batch, lambda: has_event(tmp_path / "out", lambda event: event["event"] == "update"))
-        server.kill()
+        real.kill()
         until(batch, lambda: "the engine is gone" in said.read_text())
-        server.start()
+        real.start()
         assert batch.wait(400) == 0, said.read_text()
     finally:
         batch.kill()
         batch.wait()
-        server.kill()
     assert "the engine is back" in said.read_text()
     runs = journals(tmp_path / "out")
     assert len(runs) == 2

@@ -17,7 +17,7 @@ class VllmServer:
     """One on a free port of this machine; `start` again after `kill` takes the same port."""
 
     def __init__(self, model_dir: Path, log: Path, dtype: str, *arguments: str) -> None:
-        self.port = free_port()
+        self.model_dir, self.port = model_dir, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         self._command = [
