@@ -92,6 +92,16 @@ class Checker:
     def is_program(self) -> bool:
         return self.name == "program"
 
+    @property
+    def has_file_form(self) -> bool:
+        """A problem file can state it; the others are rules of benchmarks."""
+        return self.name in ("exact", "tokens", "float", "program")
+
+    @property
+    def compares_presence(self) -> bool:
+        """Only whether a value is None counts."""
+        return self.name == "not-none"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -115,7 +125,7 @@ class TestCase:
     visible: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Problem:
     """One problem, whatever file it came from. `limits` are for one test."""
 

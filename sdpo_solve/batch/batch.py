@@ -22,6 +22,7 @@ from sdpo_solve.batch.spec import BatchSpec, RunKey, list_runs
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
+from sdpo_solve.datasets.selection import Problems
 from sdpo_solve.errors import UserError
 from sdpo_solve.paths import file_errors
 from sdpo_solve.run import build
@@ -53,10 +54,12 @@ class Batch:
 
     spec: BatchSpec
     out: Path
-    problems: Mapping[str, Problem]
+    problems: Problems
     keys: tuple[RunKey, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Problems known to be bad that the filters would have taken: id -> why."""
+    """Bad problems that the filters would have taken: id -> why."""
+    broken: tuple[str, ...] = ()
+    """Those of them that are no sound problems."""
     on_disk: RunsOnDisk = RunsOnDisk()
 
     @property
@@ -69,7 +72,7 @@ class Batch:
 
     def problem_for(self, key: RunKey) -> Problem:
         """The problem as that run has it: feedback may quote other tests under another seed."""
-        return build.problem_for(self.spec.options_for(key), self.problems[key.problem])
+        return build.problem_for(self.spec.options_for(key), self.problems.named(key.problem))
 
     def new_parts(self) -> build.Parts:
         """The parts that the runs share, not made yet: those of the first run's plan."""
@@ -123,23 +126,44 @@ def prepare(spec: BatchSpec, out: Path) -> Batch:
     with build.Parts(plan, replies=spec.batch.replies) as parts:
         for method in spec.batch.methods:
             _make_plan(spec, RunKey(0, "", method))  # raises for an option that is wrong
-        taken = load.load(spec.batch.sources, spec.batch, lambda: parts.sandbox, among=marked)
-        problems = {problem.id: problem for problem in taken.problems}
-        batch = Batch(spec, out, problems, tuple(list_runs(spec, taken.problems)), taken.left_out)
-        for problem in problems.values():
+        digests: dict[str, str] = {}
+
+        def look_at(problem: Problem) -> None:
             build.problem_for(plan.run, problem)  # raises where the two do not go together
+            if marks:
+                digests[problem.id] = problem_digest(build.problem_for(_options_of(marks), problem))
+
+        taken = load.load(
+            spec.batch.sources, spec.batch, lambda: parts.sandbox, among=marked, on_made=look_at
+        )
+        keys = tuple(list_runs(spec, taken.problems.ids))
+        batch = Batch(spec, out, taken.problems, keys, taken.left_out, taken.broken)
         if marks:
-            _check_marks(marks, spec, parts, taken.problems)
-        for key in batch.keys:
-            if (out / key.name / "config.json").exists():
-                build.check_run(parts, batch.plan_for(key), batch.problem_for(key), out)
+            _check_marks(marks, spec, parts, digests)
+        begun = [key for key in keys if (out / key.name / "config.json").exists()]
+        for name in taken.problems.ids:
+            _check_runs(batch, parts, [key for key in begun if key.problem == name])
     return replace(batch, on_disk=_read_runs(batch))
 
 
-def _check_marks(marks: Screening, spec: BatchSpec, parts: build.Parts, problems: Sequence[Problem]) -> None:
-    """Raises ConfigError for marks of a screening that sampled otherwise, or of problems as they were."""
-    options = RunOptions.model_validate({"feedback_mode": marks.feedback_mode, "seed": marks.seed})
-    digests = {problem.id: problem_digest(build.problem_for(options, problem)) for problem in problems}
+def _check_runs(batch: Batch, parts: build.Parts, keys: Sequence[RunKey]) -> None:
+    """Raises ConfigError where a run on disk, of one problem, has other options."""
+    problem = batch.problems.named(keys[0].problem) if keys else None  # held: it is made once for all of them
+    for key in keys:
+        build.check_run(parts, batch.plan_for(key), batch.problem_for(key), batch.out)
+    del problem
+
+
+def _options_of(marks: Screening) -> RunOptions:
+    """What decides how a screening had its problems."""
+    return RunOptions.model_validate({"feedback_mode": marks.feedback_mode, "seed": marks.seed})
+
+
+def _check_marks(marks: Screening, spec: BatchSpec, parts: build.Parts, digests: Mapping[str, str]) -> None:
+    """Raises ConfigError for marks of a screening that sampled otherwise, or of problems as they were.
+
+    `digests`: of the problems as the screening had them.
+    """
     feedback = None
     if spec.batch.only == TAUGHT:
         feedback = {"feedback": parts.plan.parts["feedback"].model_dump(mode="json")}
@@ -179,7 +203,7 @@ def write_record(batch: Batch) -> None:
 
     Raises UserError where the directory cannot be written.
     """
-    record = {**batch.spec.record(), "problems": sorted(batch.problems), "versions": versions()}
+    record = {**batch.spec.record(), "problems": sorted(batch.problems.ids), "versions": versions()}
     with file_errors(UserError, f"write {batch.out}", "choose another --out"):
         batch.out.mkdir(parents=True, exist_ok=True)
         (batch.out / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n")

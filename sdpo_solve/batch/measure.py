@@ -40,7 +40,7 @@ def measure(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> di
         prefix=".sdpo-solve-measure-", dir=place, ignore_cleanup_errors=True
     ) as folder:
         short = _short(batch, Path(folder))
-        keys = [RunKey(0, next(iter(batch.problems)), arm) for arm in arms]
+        keys = [RunKey(0, batch.problems.ids[0], arm) for arm in arms]
         sink({"event": "batch_started", "runs": len(keys), "methods": arms, "out": folder})
         sink(
             {

@@ -23,7 +23,8 @@ from sdpo_solve.batch.local_executor import LocalExecutor
 from sdpo_solve.batch.runner import Runner, Sink
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
-from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, RunError
+from sdpo_solve.types import Problem
 
 # Texts and tokens stay in the journals; the driver passes on what its display, log and trackers show.
 _FORWARDED = (
@@ -51,9 +52,10 @@ class Worker:
         """
         self._runner = LocalExecutor(self._parts).make_runner(self._batch, self._keep, self._stop)
 
-    def perform(self, key: RunKey) -> RunEnded:
-        """See `Runner.perform`."""
+    def perform(self, key: RunKey, problem: Problem) -> RunEnded:
+        """See `Runner.perform`. `problem`: of the run; its file need not be on this machine."""
         assert self._runner is not None
+        self._batch.problems.lend(problem)
         return self._runner.perform(key)
 
     def events(self) -> list[Mapping[str, Any]]:
@@ -164,7 +166,12 @@ class _Driver:
             if load[id(worker)] >= self.batch.spec.batch.in_flight:
                 return
             key = self.waiting.popleft()
-            self.under_way[worker.perform.remote(key)] = (worker, key)
+            try:
+                problem = self.batch.problems.named(key.problem)
+            except RunError as exc:
+                self._end(RunEnded.of(key, "failed", error=str(exc)))
+                continue
+            self.under_way[worker.perform.remote(key, problem)] = (worker, key)
 
     def _poll(self) -> None:
         """Pass on what the workers report while they work."""

@@ -29,6 +29,7 @@ from sdpo_solve.batch.screening_file import (
 from sdpo_solve.batch.spec import BatchSpec, RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.datasets import load
+from sdpo_solve.datasets.selection import Problems, Selected
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods import PLAIN_SAMPLING
@@ -66,13 +67,15 @@ class ScreenResult:
 
     screening: Screening
     problems: Mapping[str, Screened]
+    has_broken: bool
+    """Broken problems were left out."""
 
 
 class ScreenView(Protocol):
     """Receives what happens in a screening. `on_tokens` and `on_notice` are called from other threads too."""
 
-    def on_start(self, screened: Mapping[str, Screened], left_out: Mapping[str, str]) -> None:
-        """The counts so far of each problem; problems left out as bad, with the reason."""
+    def on_start(self, screened: Mapping[str, Screened], selected: Selected) -> None:
+        """The counts so far of each problem; which problems were taken and left out."""
 
     def on_sampling(self, n_samples: int, n_problems: int) -> None:
         """A call of the engine begins."""
@@ -101,16 +104,20 @@ def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
     plan = make_plan(screen.spec.options_for(key), places=screen.spec.places_for(key.arm))
     with build.Parts(plan, replies=screen.spec.batch.replies, progress=view.on_tokens) as parts:
         taken = load.load(screen.spec.batch.sources, screen.spec.batch, lambda: parts.sandbox)
-        problems = {problem.id: build.problem_for(plan.run, problem) for problem in taken.problems}
-        found = _read(screen, parts, problems)
-        before = {name: found.problems[name] for name in problems}
-        view.on_start(before, taken.left_out)
-        screened = _Pipeline(screen, parts, problems, before, view).run()
+        found = _read(screen, parts, taken.problems)
+        before = {name: found.problems[name] for name in taken.problems.ids}
+        view.on_start(before, taken)
+        screened = _Pipeline(screen, parts, taken.problems, before, view).run()
     found = replace(found, problems={**found.problems, **screened})
-    return ScreenResult(found, screened)
+    return ScreenResult(found, screened, has_broken=bool(taken.broken))
 
 
-def _read(screen: ScreenSpec, parts: build.Parts, problems: Mapping[str, Problem]) -> Screening:
+def _problem(parts: build.Parts, problems: Problems, name: str) -> Problem:
+    """A problem as the screening has it."""
+    return build.problem_for(parts.plan.run, problems.named(name))
+
+
+def _read(screen: ScreenSpec, parts: build.Parts, problems: Problems) -> Screening:
     """What the file holds of these problems; its first line states what the samples were made with."""
     config = _config(screen, parts)
     before = read_screening(screen.out)
@@ -125,9 +132,9 @@ def _read(screen: ScreenSpec, parts: build.Parts, problems: Mapping[str, Problem
                 f"{screen.out} was screened with {name} = {value!r}, now it is {config.get(name)!r}; "
                 "rates must not mix: choose another --out"
             )
-    known = {name: before.problems.get(name, Screened(name)) for name in problems}
+    known = {name: before.problems.get(name, Screened(name)) for name in problems.ids}
     for name, item in known.items():
-        if item.digest not in ("", problem_digest(problems[name])):
+        if item.digest and item.digest != problem_digest(_problem(parts, problems, name)):
             raise ConfigError(
                 f"{screen.out} holds samples of {name} as it was before its text or tests changed; "
                 "rates must not mix: choose another --out"
@@ -183,12 +190,12 @@ class _Pipeline:
         self,
         screen: ScreenSpec,
         parts: build.Parts,
-        problems: Mapping[str, Problem],
+        problems: Problems,
         before: Mapping[str, Screened],
         view: ScreenView,
     ) -> None:
         options = screen.spec.run
-        self._screen, self._problems, self._view = screen, problems, view
+        self._screen, self._parts, self._problems, self._view = screen, parts, problems, view
         self._screened = dict(before)
         stop = StopSignal()  # never set: a signal ends the command
         engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
@@ -237,7 +244,8 @@ class _Pipeline:
         room = self._screen.round_size - sum(len(look.prompts_G) for look in looks)
         room = room if self._left is None else min(room, self._left)
         for next_look in next_looks(list(self._screened.values()), self._under_way, self._screen.rule, room):
-            problem, first = self._problems[next_look.problem], self._screened[next_look.problem].base.n
+            problem = _problem(self._parts, self._problems, next_look.problem)
+            first = self._screened[next_look.problem].base.n
             looks.append(_Look(problem, first, [self._prompter.student(problem)] * next_look.n))
             self._under_way.add(problem.id)
             if self._left is not None:

@@ -38,7 +38,6 @@ from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.paths import file_errors
 from sdpo_solve.run.options import has_weights, is_of_learning, is_sampled
-from sdpo_solve.types import Problem
 
 # Options of one run that a batch sets itself, and what it calls them.
 _BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
@@ -303,11 +302,11 @@ def _check(spec: BatchSpec, *, arms_by_flag: bool) -> None:
         raise ConfigError("settings of the learner: none of these methods learns")
 
 
-def list_runs(spec: BatchSpec, problems: Sequence[Problem]) -> list[RunKey]:
+def list_runs(spec: BatchSpec, problem_ids: Sequence[str]) -> list[RunKey]:
     """Every run, whole seeds first, so that a batch broken off early still holds pairs to compare."""
     return [
-        RunKey(seed, problem.id, arm)
+        RunKey(seed, problem_id, arm)
         for seed in range(spec.batch.seeds)
-        for problem in problems
+        for problem_id in problem_ids
         for arm in spec.batch.methods
     ]

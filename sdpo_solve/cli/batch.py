@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SHOWN_FAILED = 20
 SOME_FAILED = 4
+SOME_BROKEN = 2
 
 
 class Shown(WithFile):
@@ -67,7 +68,7 @@ def batch(flags: Mapping[str, Any]) -> None:
     """Problems x methods x seeds: plan, measure, run. The same command again goes on where it stopped.
 
     Ctrl-C ends it at once; journals hold every group that was judged (with Ray, the groups under way are
-    finished first). Exit code 0: every run ended, 4: some failed.
+    finished first). Exit code 0: every run ended, 4: some failed, 2: broken problems were left out.
 
     A file may describe arms of its own, which methods then names: a table arms.NAME with method, and settings
     that go over the batch's, such as arms.NAME.settings.learner. 'sdpo-solve options' lists what can be set.
@@ -99,7 +100,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
                 costs = measure(batch, _for_measuring(executor, spec), view.on_event, stop)
             console.print(labelled(_cost_rows(left_to_spend(batch, costs), batch), 9))
         if shown.dry_run:
-            return 0
+            return SOME_BROKEN if batch.broken else 0
         view = stack.enter_context(BatchView(console))
         errors: list[Exception | SystemExit] = []
 
@@ -125,7 +126,7 @@ def _run(spec: BatchSpec, shown: Shown, console: Console) -> int:
     print_result(console, result, batch)
     if result.stopped:
         raise KeyboardInterrupt
-    return SOME_FAILED if result.failed else 0
+    return SOME_FAILED if result.failed else SOME_BROKEN if batch.broken else 0
 
 
 def _as_output_error(exc: Exception | SystemExit) -> Exception | SystemExit:
@@ -179,9 +180,9 @@ def print_plan(console: Console, batch: Batch) -> None:
         visible = _module("report.statistics").visible_speed_up(pairs)
         least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
         rows.append(("", f"{least} with 80 % power, if all are solved"))
-    rows.append(("problems", _few(list(batch.problems))))
+    rows.append(("problems", _few(list(batch.problems.ids))))
     if batch.left_out:
-        rows.append(("", describe_left_out(batch.left_out)))
+        rows.append(("", describe_left_out(batch.left_out, batch.broken)))
     rows.append(("budget", _budget(spec)))
     rows.append(("model", f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
     rows += [("warning", warning) for warning in _warnings(batch)]

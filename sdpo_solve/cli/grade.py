@@ -133,17 +133,24 @@ def check(given: CheckCommand) -> None:
     console = Console(stderr=given.as_json, highlight=False)
     right: dict[str, bool] = {}
     unreadable: list[ProblemError] = []
+    unproven = 0
 
     def complain(exc: ProblemError) -> None:
         for mistake in exc.mistakes:
             console.print(Text(f"✗ {clean(mistake)}", style="red"), soft_wrap=True)
         unreadable.append(exc)
 
+    def count_unproven(problem: Problem) -> None:
+        nonlocal unproven
+        unproven += problem.reference is None
+
     with given.new_parts() as parts:
-        taken = load.load(given.problems, given, lambda: parts.sandbox, on_broken=complain)
-        for problem in taken.problems:
-            right[problem.id] = _check_one(problem, parts, console, in_full=len(taken.problems) == 1)
-    unproven = sum(problem.reference is None for problem in taken.problems)
+        taken = load.load(
+            given.problems, given, lambda: parts.sandbox, on_made=count_unproven, on_broken=complain
+        )
+        for name in taken.problems.ids:
+            alone = len(taken.problems) == 1
+            right[name] = _check_one(taken.problems.named(name), parts, console, in_full=alone)
     note = f", {unproven} without a reference" if unproven else ""
     n_right, n_problems = sum(right.values()), len(right) + len(unreadable)
     console.print(Text(f"{n_right} of {n_problems} problems are right{note}"))

@@ -24,7 +24,7 @@ from sdpo_solve.batch.difficulty import (
 )
 from sdpo_solve.batch.screening_file import Screening
 from sdpo_solve.cli.live_view import View, bar
-from sdpo_solve.datasets.selection import describe_left_out
+from sdpo_solve.datasets.selection import Selected, describe_left_out
 from sdpo_solve.report.table import AlignedTable, clock, labelled
 from sdpo_solve.sanitize import clean
 
@@ -49,11 +49,12 @@ class ScreenView(View):
         self.phase, self.notice, self._last_line = "starting", "", ""
         self._started_s = time.monotonic()
 
-    def on_start(self, screened: Mapping[str, Screened], left_out: Mapping[str, str]) -> None:
-        """The counts so far of each problem; problems left out as bad, with the reason."""
+    def on_start(self, screened: Mapping[str, Screened], selected: Selected) -> None:
+        """The counts so far of each problem; which problems were taken and left out."""
         self.screened, self._started_s = dict(screened), time.monotonic()
-        if left_out:
-            self.console.print(Text(clean(describe_left_out(left_out)), style="dim"), soft_wrap=True)
+        if selected.left_out:
+            line = describe_left_out(selected.left_out, selected.broken)
+            self.console.print(Text(clean(line), style="dim"), soft_wrap=True)
 
     def on_tokens(self, n_tokens: int, n_ended: int) -> None:
         """The engine's own count within its call."""

@@ -24,6 +24,7 @@ from sdpo_solve.cli import (
     explain,
     export,
     grade,
+    listen,
     machine,
     new,
     options,
@@ -54,7 +55,8 @@ _EXAMPLES = (
     "report runs/first",
 )
 _COMMANDS = (
-    *(run.run, grade.grade, grade.check, grade.schema, new.new, setup.setup, machine.doctor, clean_command),
+    *(run.run, grade.grade, grade.check, grade.schema, new.new, listen.listen),
+    *(setup.setup, machine.doctor, clean_command),
     *(batch.batch, screen.screen, report.report, show.show, explain.explain, export.export, options.options),
 )
 _BELOW = {

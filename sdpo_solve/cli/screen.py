@@ -18,6 +18,8 @@ from sdpo_solve.cli import live_screening
 from sdpo_solve.cli.flags import WithFile, WithJson, WithRuntime, WithServer, file_command, split
 from sdpo_solve.config import BUDGET, OUTPUT, SAMPLING, Flag
 
+SOME_BROKEN = 2
+
 
 class ScreenOptions(WithFile, WithJson):
     """What is sampled of each problem, besides the options that a batch has too."""
@@ -60,7 +62,7 @@ def screen(flags: Mapping[str, Any]) -> None:
     """How often the base model solves each problem, with intervals; marks hard and very hard ones.
 
     The same command again goes on where it stopped. `batch --only hard` reads the result, and needs the same
-    model and sampling. The samples serve no comparison.
+    model and sampling. The samples serve no comparison. Exit code 2: broken problems were left out.
     """
     own, others = split(ScreenOptions, flags)
     spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))
@@ -74,3 +76,5 @@ def screen(flags: Mapping[str, Any]) -> None:
     live_screening.print_table(console, ended.problems, screen_spec.out)
     if own.as_json:
         typer.echo(json.dumps(live_screening.as_record(ended.screening)))
+    if ended.has_broken:
+        raise typer.Exit(SOME_BROKEN)

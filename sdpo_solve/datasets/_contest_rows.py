@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.datasets._rows import FileRow, read_rows
+from sdpo_solve.datasets._rows import FileRow, row_candidates
 from sdpo_solve.datasets._statements import granted_error, starter_fault, statement_fault
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
@@ -32,16 +32,19 @@ def candidates(
     source: str, facts: Callable[[FileRow, int], Facts], make: Callable[[FileRow, Facts], Problem]
 ) -> Iterator[Candidate]:
     """The rows of a file; `facts` gets a row and its 1-based number."""
-    for number, row in enumerate(read_rows(Path(source)), 1):
+
+    def candidate(row: FileRow, number: int) -> Candidate:
         known = facts(row, number)
         fault = known.fault or statement_fault(known.statement)
-        yield Candidate(
-            lambda row=row, known=known: make(row, known),  # type: ignore[misc]
+        return Candidate(
+            row.later(lambda again: make(again, facts(again, number))),
             id=known.id,
             difficulty=known.difficulty,
             platform=known.platform,
             fault=fault or starter_fault(str(row.data.get("starter_code") or "")),
         )
+
+    return row_candidates(Path(source), candidate)
 
 
 def text(row: FileRow, name: str) -> str:
@@ -53,8 +56,11 @@ def text(row: FileRow, name: str) -> str:
 
 
 def loaded(row: FileRow, name: str) -> Any:
-    """A column that is JSON, as a text or read already. Raises Unfit for one that is none."""
+    """A column that is JSON, as a text or read already; None for a blank one. Raises Unfit for one that is
+    none."""
     value = row.data.get(name)
+    if isinstance(value, str) and not value.strip():
+        return None
     if not isinstance(value, str):
         return value
     try:

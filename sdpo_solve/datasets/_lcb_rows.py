@@ -3,7 +3,7 @@
 Three sources, the first that names a row decides: rows that were read (below, by question id or title); the
 table `_lcb_rows.json`, the dated findings of a scan over whole files, made again by
 
-    python -m sdpo_solve.datasets._lcb_scan FILE...  > sdpo_solve/datasets/_lcb_rows.json
+    python -m sdpo_solve.datasets._lcb_scan FILE-OR-RELEASE...
 
 and the same scan, live, for rows that are in no scanned file.
 """
@@ -75,4 +75,7 @@ def scan(fields: Mapping[str, str]) -> Finding:
 @cache
 def _table() -> dict[str, Finding]:
     rows: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))["rows"]
-    return {name: Finding(**values) for name, values in rows.items()}
+    return {
+        name: Finding(**{key: value for key, value in values.items() if key != "scanned"})
+        for name, values in rows.items()
+    }

@@ -1,32 +1,38 @@
-"""Rows of a data file: JSON lines, a JSON list or a parquet table; text files may be gzipped.
+"""Rows of a data file as records and as candidates, read one at a time; knows no format.
 
-Reads one row at a time and knows no format. A byte order mark is skipped.
+How rows lie in files of each kind is in `_row_files.py`. A row is read again from its file when its problem
+is made, so that listing a file of any size costs the memory of one row.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from sdpo_solve.errors import PrerequisiteError, ProblemError
+from sdpo_solve.datasets._row_files import Place, RowFile, open_rows
+from sdpo_solve.datasets.selection import Candidate
+from sdpo_solve.errors import ProblemError
 from sdpo_solve.sanitize import middle_cut
-
-_ROWS_AT_A_TIME = 16  # a row of LiveCodeBench can hold tens of megabytes of tests
+from sdpo_solve.types import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row: its columns, and where it stands (`FILE: line 3`), for messages."""
+    """One row: its columns, where it stands (`FILE: line 3`, for messages), and how it is read again."""
 
     data: Mapping[str, Any]
     place: str
+    again: Callable[[], FileRow] | None = None
+
+    def later(self, make: Callable[[FileRow], Problem]) -> Callable[[], Problem]:
+        """`make` of this row, read again when it is called: a row may hold many megabytes of tests."""
+        again = self.again
+        return partial(make, self) if again is None else lambda: make(again())
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[FileRow]:
@@ -34,25 +40,53 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[File
 
     Raises ProblemError naming the file and the line, PrerequisiteError for parquet without pyarrow.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path, columns)
-        return
-    try:
-        with _open(path) as file:
-            if path.name.removesuffix(".gz").endswith(".json"):
-                data = parse_json(file.read(), str(path), "the file")
-                for number, row in enumerate(data if isinstance(data, list) else [data], 1):
-                    yield _row(row, f"{path}: row {number}")
-                return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    place = f"{path}: line {number}"
-                    yield _row(parse_json(line, place, "the row"), place)
-    except UnicodeDecodeError as exc:
-        raise ProblemError(f"{path}: not UTF-8 near byte {exc.start}; save it as UTF-8") from None
-    except (OSError, EOFError, zlib.error) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise ProblemError(f"{path}: cannot be read: {reason}; check the path") from None
+    file = open_rows(path, columns)
+    return (_row(file, place) for place in file.places())
+
+
+def sound_rows(path: Path) -> Iterator[FileRow]:
+    """The rows that are JSON objects. Raises ProblemError where the file itself cannot be read."""
+    file = open_rows(path)
+    for place in file.places():
+        try:
+            row = _row(file, place)
+        except ProblemError:
+            continue
+        yield row
+
+
+def row_candidates(
+    path: Path,
+    candidate: Callable[[FileRow, int], Candidate],
+    columns: Sequence[str] | None = None,
+) -> Iterator[Candidate]:
+    """One candidate a row, made from the row and its 1-based number.
+
+    A row that is no JSON object, or of which `candidate` raises ProblemError, is a broken one that goes by
+    its place. Raises as `read_rows` does where the file itself cannot be read.
+    """
+    file = open_rows(path, columns)
+    for number, place in enumerate(file.places(), 1):
+        try:
+            found = candidate(_row(file, place), number)
+        except ProblemError as exc:
+            found = Candidate.broken(f"{path.name}: {place.name}", exc)
+        yield found
+
+
+def _row(file: RowFile, place: Place) -> FileRow:
+    where = f"{file.path}: {place.name}"
+    data = file.read(place)
+    if isinstance(data, bytes):
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as exc:
+            raise ProblemError(f"{where}: not UTF-8 near byte {exc.start}; save it as UTF-8") from None
+        del data
+        data = parse_json(text, where, "the row")
+    if not isinstance(data, dict):
+        raise ProblemError(f"{where}: not a JSON object; expected one object a row")
+    return FileRow(data, where, partial(_row, file, place))
 
 
 def parse_json(text: str, place: str, what: str) -> Any:
@@ -70,42 +104,3 @@ def safe_id(name: str, place: str) -> str:
     if not safe:
         raise ProblemError(f"{place}: the id {name[:40]!r} holds no letter or digit")
     return safe
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="\n")
-    return path.open(encoding="utf-8-sig", newline="\n")
-
-
-def _row(data: object, place: str) -> FileRow:
-    if not isinstance(data, dict):
-        raise ProblemError(f"{place}: not a JSON object; expected one object a row")
-    return FileRow(data, place)
-
-
-def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[FileRow]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise PrerequisiteError(
-            f"{path}: reading parquet needs pyarrow; run: pip install 'sdpo-solve[parquet]'"
-        ) from None
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            for batch in file.iter_batches(_ROWS_AT_A_TIME, columns=names):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield FileRow({key: _plain(value) for key, value in row.items()}, f"{path}: row {number}")
-    except pyarrow.ArrowException as exc:
-        raise ProblemError(f"{path}: not a whole parquet file: {str(exc)[:120]}; fetch it anew") from None
-    except OSError as exc:
-        reason = exc.strerror or str(exc)[:120]
-        raise ProblemError(f"{path}: cannot be read: {reason}; check the path") from None
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

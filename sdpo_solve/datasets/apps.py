@@ -53,10 +53,12 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     pairs = list(zip(inputs, outputs, strict=False))
     limits = contest.limits(row.data.get("time_limit"), row.data.get("memory_limit"))
     reference = _reference(row)
+    starter = str(row.data.get("starter_code") or "")
     if not tests.get("fn_name"):
+        if "def " in starter:  # TACO's rows from GeeksforGeeks
+            raise Unfit(f"{row.place}: {facts.id}", "its tests do not name the function of its starter code")
         cases = contest.stdin_tests(pairs[:N_VISIBLE], True) + contest.stdin_tests(pairs[N_VISIBLE:], False)
         return contest.stdin_problem(row, facts, cases, limits, reference=reference)
-    starter = str(row.data.get("starter_code") or "")
     name = str(tests["fn_name"])
     calls = [
         TestCase(args if isinstance(args, list) else [args], value, number < N_VISIBLE)

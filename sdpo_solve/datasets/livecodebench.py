@@ -13,14 +13,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._lcb_hub import fetch, files_of, is_release
 from sdpo_solve.datasets._lcb_rows import finding
-from sdpo_solve.datasets._rows import FileRow, parse_json, read_rows, safe_id
+from sdpo_solve.datasets._rows import FileRow, parse_json, read_rows, row_candidates, safe_id
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.protocols import Sandbox
@@ -68,8 +67,8 @@ class LiveCodeBench(Format):
 
     @classmethod
     def candidates(cls, source: str, sandbox: Callable[[], Sandbox]) -> Iterator[Candidate]:
-        """The tests of a row are decoded when it is made a problem. Raises as `rows` does."""
-        return map(_candidate, rows(source))
+        """The tests of a row are decoded when it is made a problem. Raises as `rows` does for the files."""
+        return (found for path in _files(source) for found in row_candidates(path, _candidate, FIELDS))
 
 
 PLUGIN = LiveCodeBench
@@ -81,11 +80,14 @@ def rows(source: str, endpoint: str | None = None, cache_dir: Path | None = None
     Raises ProblemError for a bad file, naming line and field, ConfigError for a release that does not exist,
     PrerequisiteError where the hub cannot be reached.
     """
-    if is_release(source) and not Path(source).exists():
-        paths = [fetch(name, endpoint, cache_dir) for name in files_of(source)]
-    else:
-        paths = [Path(source)]
+    paths = _files(source, endpoint, cache_dir)
     return (check_row(row) for path in paths for row in read_rows(path, FIELDS))
+
+
+def _files(source: str, endpoint: str | None = None, cache_dir: Path | None = None) -> list[Path]:
+    if is_release(source) and not Path(source).exists():
+        return [fetch(name, endpoint, cache_dir) for name in files_of(source)]
+    return [Path(source)]
 
 
 def check_row(row: FileRow) -> FileRow:
@@ -97,7 +99,7 @@ def check_row(row: FileRow) -> FileRow:
                 f"{row.place}: {field} {fault}; expected the {len(FIELDS)} texts of LiveCodeBench"
             )
         _check_text(row.data[field], row.place, field)
-    return FileRow({field: row.data[field] for field in FIELDS}, row.place)
+    return FileRow({field: row.data[field] for field in FIELDS}, row.place, row.again)
 
 
 def to_problem(row: FileRow) -> Problem:
@@ -139,14 +141,15 @@ def to_problem(row: FileRow) -> Problem:
     )
 
 
-def _candidate(row: FileRow) -> Candidate:
+def _candidate(raw: FileRow, _: int) -> Candidate:
+    row = check_row(raw)
     question_id, title, day = (row.data[key] for key in ("question_id", "question_title", "contest_date"))
     try:
         contest_day = date.fromisoformat(day[:10])
     except ValueError:
         raise ProblemError(f"{row.place}: contest_date {day[:40]!r} is no date such as 2025-02-01") from None
     return Candidate(
-        make=partial(to_problem, row),
+        make=row.later(lambda again: to_problem(check_row(again))),
         id=safe_id(question_id, row.place),
         other_name=title,
         day=contest_day,

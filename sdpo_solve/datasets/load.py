@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sdpo_solve.datasets import REGISTRY, Format
-from sdpo_solve.datasets._rows import read_rows
+from sdpo_solve.datasets._rows import sound_rows
 from sdpo_solve.datasets.selection import Candidate, Selected, Selection, select
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox
@@ -61,7 +61,7 @@ def _recognised(path: Path) -> type[Format] | None:
     if not is_json and path.suffix not in _ROWS:
         return None
     try:
-        columns = set(next(iter(read_rows(path))).data)
+        columns = set(next(sound_rows(path)).data)
     except (StopIteration, ProblemError):
         return None  # read again as a problem file, which says what is wrong
     if is_json and "kind" in columns:
@@ -81,12 +81,13 @@ def load(
     sandbox: Callable[[], Sandbox],
     *,
     among: frozenset[str] | None = None,
+    on_made: Callable[[Problem], None] | None = None,
     on_broken: Callable[[ProblemError], None] | None = None,
 ) -> Selected:
     """The problems that `selection` takes from all sources together, in their order.
 
-    `among` and `on_broken`: see `selection.select`; a source that cannot be read is one broken problem.
-    Raises as `candidates` and `select` do.
+    `among`, `on_made` and `on_broken`: see `selection.select`; a source that cannot be read is one broken
+    problem. Raises as `candidates` and `select` do.
     """
 
     def all_candidates() -> Iterator[Candidate]:
@@ -98,7 +99,9 @@ def load(
                     raise
                 on_broken(exc)
 
-    return select(all_candidates(), selection, _names(sources), among=among, on_broken=on_broken)
+    return select(
+        all_candidates(), selection, _names(sources), among=among, on_made=on_made, on_broken=on_broken
+    )
 
 
 def load_one(source: str, selection: Selection, sandbox: Callable[[], Sandbox]) -> Problem:
@@ -110,7 +113,7 @@ def load_one(source: str, selection: Selection, sandbox: Callable[[], Sandbox]) 
     if len(problems) != 1:
         raise ConfigError(
             f"{source} holds {len(problems)} problems and this command takes one; name it, for example "
-            f"--ids {problems[0].id}"
+            f"--ids {problems.ids[0]}"
         )
     return problems[0]
 

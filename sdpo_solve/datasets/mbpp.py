@@ -12,7 +12,6 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._evalplus_suite import NoSuite, is_suite, read_suite
 from sdpo_solve.datasets._expected import Computed, compute
 from sdpo_solve.datasets._mbpp_shapes import restore
-from sdpo_solve.datasets._rows import FileRow, read_rows, safe_id
+from sdpo_solve.datasets._rows import FileRow, row_candidates, safe_id
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
@@ -44,7 +43,7 @@ _KNOWN_BAD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _BenchmarkRow(FileRow):
     """One row with its id as a directory name."""
 
@@ -83,9 +82,13 @@ class Mbpp(Format):
 
         Raises ProblemError for a bad file; making a problem raises SandboxError too.
         """
-        for row in map(_benchmark_row, read_rows(Path(source))):
-            make = partial(_problem, row, sandbox)
-            yield Candidate(make, row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
+
+        def candidate(raw: FileRow, _: int) -> Candidate:
+            row = _benchmark_row(raw)
+            make = raw.later(lambda again: _problem(_benchmark_row(again), sandbox))
+            return Candidate(make, row.id, str(row.data["task_id"]), fault=_KNOWN_BAD.get(row.id))
+
+        return row_candidates(Path(source), candidate)
 
 
 PLUGIN = Mbpp
@@ -96,7 +99,7 @@ def _benchmark_row(row: FileRow) -> _BenchmarkRow:
     if isinstance(task, bool) or not isinstance(task, (int, str)):
         raise ProblemError(f"{row.place}: not a row of MBPP or HumanEval; expected an object with task_id")
     name = f"mbpp-{task}" if isinstance(task, int) else task.lower()
-    return _BenchmarkRow(row.data, row.place, safe_id(name, row.place))
+    return _BenchmarkRow(row.data, row.place, id=safe_id(name, row.place))
 
 
 # -- rows as problems --------------------------------------------------------------------
@@ -248,7 +251,7 @@ def _plus(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     checker = (
         _plus_checker(row, entry_point) if is_mbpp else Checker("python", float(row.data.get("atol") or 0.0))
     )
-    if checker.name == "not-none":
+    if checker.compares_presence:
         values = [value if isinstance(value, bool) else value is not None for value in values]
     elif any(isinstance(value, Match) for value in values):
         raise row.unfit("its canonical solution returns an re.Match")

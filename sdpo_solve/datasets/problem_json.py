@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sdpo_solve.datasets._mistakes import Mistake, error_of
 from sdpo_solve.datasets._problem_mistakes import kind_mistake, other_mistakes, value_mistakes
 from sdpo_solve.datasets._strict_json import read_json, read_text
+from sdpo_solve.datasets._unchanged import Stamp
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
@@ -163,23 +164,32 @@ def candidates(path: Path) -> Iterator[Candidate]:
     homes: dict[str, Path] = {}
     for file in files:
         try:
-            problem = load(file)
-        except ProblemError:
-            yield Candidate(partial(load, file), file.stem)
+            found = _candidate(file)
+        except ProblemError as exc:
+            yield Candidate.broken(file.stem, exc)
             continue
-        if problem.id in homes:
-            raise ProblemError(f"{file}: id {problem.id!r} is also that of {homes[problem.id]}; change one")
-        homes[problem.id] = file
-        yield _candidate(problem)
+        if found.id in homes:
+            raise ProblemError(f"{file}: id {found.id!r} is also that of {homes[found.id]}; change one")
+        homes[found.id] = file
+        yield found
 
 
-def _candidate(problem: Problem) -> Candidate:
-    """`problem` with the facts that its notes state, where they do."""
+def _candidate(file: Path) -> Candidate:
+    """The problem in a file, read again when it is made, with the facts that its notes state."""
+    problem = load(file)
     facts = {key: str(problem.meta.get(key) or "") for key in ("contest_date", "difficulty", "platform")}
     day = None
     with contextlib.suppress(ValueError):
         day = date.fromisoformat(facts["contest_date"][:10])
-    return Candidate(lambda: problem, problem.id, "", day, facts["difficulty"], facts["platform"])
+    make = partial(_load_again, file, Stamp.of(file))
+    return Candidate(make, problem.id, "", day, facts["difficulty"], facts["platform"])
+
+
+def _load_again(file: Path, stamp: Stamp) -> Problem:
+    """Raises RunError where the file has changed, ProblemError where it is gone."""
+    problem = load(file)
+    stamp.check(file)
+    return problem
 
 
 def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
@@ -219,9 +229,9 @@ def dump(problem: Problem) -> str:
     Raises ProblemError for a problem that the format cannot hold: a preamble, a benchmark's checker, values
     that are not JSON.
     """
-    if problem.preamble or problem.checker.name == "livecodebench":
+    if problem.preamble or not problem.checker.has_file_form:
         raise ProblemError(
-            f"{problem.id}: a preamble or LiveCodeBench's checker has no place in a problem file"
+            f"{problem.id}: a preamble or a benchmark's checker has no place in a problem file"
         )
     data: dict[str, Any] = {"id": problem.id, "statement": problem.statement, "kind": problem.kind.value}
     if problem.entry_point is not None:
@@ -230,7 +240,7 @@ def dump(problem: Problem) -> str:
         data["starter_code"] = problem.starter_code
     if problem.limits != Limits():
         data["limits"] = {"time_s": problem.limits.time_s, "memory_mb": problem.limits.memory_mb}
-    if problem.checker.name != "exact":
+    if problem.checker != Checker():
         data["checker"] = _checker_data(problem.checker)
     data["tests"] = [_test_data(test, problem.kind) for test in problem.tests]
     if problem.reference is not None:
@@ -316,4 +326,4 @@ def _checker_data(checker: Checker) -> object:
         return {"program": checker.program}
     if checker.ignore_case:
         return {"tokens": {"case": "ignore"}}
-    return {"float": checker.tolerance} if checker.name == "float" else checker.name
+    return {"float": checker.tolerance} if checker.tolerance else checker.name

@@ -9,14 +9,17 @@ from __future__ import annotations
 import datetime
 import difflib
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, NoReturn, overload
+from weakref import WeakValueDictionary
 
 from pydantic import Field
 
 from sdpo_solve.config import Flag, Names, Options
-from sdpo_solve.errors import ConfigError, ProblemError
+from sdpo_solve.errors import ConfigError, ProblemError, RunError
 from sdpo_solve.types import Problem
 
 # Problems as a command takes them: as arguments.
@@ -58,6 +61,13 @@ class Candidate:
     platform: str = ""
     fault: str | None = None
     """Why the problem is known to be bad; None where it is not."""
+    is_readable: bool = True
+    """Whether its facts could be read; without them no filter but `ids` leaves it out."""
+
+    @classmethod
+    def broken(cls, name: str, error: ProblemError) -> Candidate:
+        """One whose facts could not be read; `name`: its place."""
+        return cls(partial(_raise, error), name, is_readable=False)
 
 
 class Unfit(ProblemError):
@@ -72,8 +82,55 @@ class Unfit(ProblemError):
 class Selected:
     """The problems taken, and those left out that would have been: id -> why. Whoever prints counts them."""
 
-    problems: tuple[Problem, ...]
+    problems: Problems
     left_out: dict[str, str]
+    broken: tuple[str, ...] = ()
+    """Those left out that are no sound problem: a mistake of the file, which exit codes report."""
+
+
+class Problems(Sequence[Problem]):
+    """Problems that are made when they are looked up, and shared while somebody holds them.
+
+    So a whole release costs the memory of the problems under way. Looking one up raises RunError where its
+    file has changed.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
+        self._candidates = {candidate.id: candidate for candidate in candidates}
+        self.ids = tuple(self._candidates)
+        self._held: WeakValueDictionary[str, Problem] = WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def named(self, problem_id: str) -> Problem:
+        with self._lock:
+            problem = self._held.get(problem_id)
+            if problem is None:
+                try:
+                    problem = self._held[problem_id] = self._candidates[problem_id].make()
+                except ProblemError as exc:  # it was sound when it was selected
+                    raise RunError(str(exc)) from None
+            return problem
+
+    def lend(self, problem: Problem) -> None:
+        """Have `problem` looked up by its name while the caller holds it."""
+        with self._lock:
+            self._held[problem.id] = problem
+
+    def __reduce__(self) -> tuple[type[Problems], tuple[()]]:
+        """Another process gets none, for it may not have the files; it is lent each."""
+        return Problems, ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Problems: ...
+    def __getitem__(self, index: int | slice) -> Problem | Problems:
+        if isinstance(index, slice):
+            return Problems(self._candidates[name] for name in self.ids[index])
+        return self.named(self.ids[index])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,46 +151,75 @@ def select(
     source: str,
     *,
     among: frozenset[str] | None = None,
+    on_made: Callable[[Problem], None] | None = None,
     on_broken: Callable[[ProblemError], None] | None = None,
 ) -> Selected:
-    """The problems that `selection` takes from `source`, made in their order.
+    """The problems that `selection` takes from `source`, each made once in its order and not kept.
 
-    `among`: ids that alone may be taken, such as those of a screening; None for all. A broken problem is
-    passed to `on_broken` and skipped; without it, left out and named, or raised where it is requested. Raises
-    ConfigError for an id,
-    a difficulty or a platform that no problem has, for a filter on what they do not say, and for a `first`
-    larger than what is left; ProblemError where two share an id, and for an unfit one that was requested.
+    `among`: ids that alone may be taken, such as those of a screening; None for all. `on_made`: receives
+    each. A broken problem is passed to `on_broken` and skipped; without it, left out and named, or raised
+    where it is requested. Raises ConfigError for an id, a difficulty or a platform that no problem has, for
+    a filter on what they do not say, and for a `first` larger than what is left; ProblemError where two
+    share an id, for an unfit one that was requested, and where all are broken.
     """
     chosen = _choose(candidates, selection, source, among)
     if chosen.is_empty:
         if on_broken is not None:
-            return Selected((), {})
+            return Selected(Problems(), {})
         raise ProblemError(f"{source}: there are no problems in it")
-    problems: list[Problem] = []
+    sound: list[Candidate] = []
     left_out = dict(chosen.left_out)
-    n_broken = 0
+    broken: dict[str, ProblemError] = {}
     for candidate in chosen.candidates:
-        if selection.first is not None and len(problems) + n_broken == selection.first:
+        n_broken = len(broken) if on_broken is not None else 0
+        if selection.first is not None and len(sound) + n_broken == selection.first:
             break
         try:
-            problems.append(candidate.make())
+            _make(candidate, on_made)
+            sound.append(candidate)
+        except Unfit as exc:
+            if chosen.by_name:
+                raise
+            left_out[candidate.id] = exc.reason
         except ProblemError as exc:
-            if isinstance(exc, Unfit) and not chosen.by_name:
-                left_out[candidate.id] = exc.reason
-            elif on_broken is not None:
+            if on_broken is not None:
                 on_broken(exc)
-                n_broken += 1
             elif chosen.by_name:
                 raise
             else:
                 left_out[candidate.id] = f"broken: {exc}"
-    n_taken = len(problems) + n_broken
-    if not n_taken or n_taken < (selection.first or 0):
-        bad = f" ({describe_left_out(left_out)})" if left_out else ""
-        what = f"only {n_taken}, not {selection.first}," if n_taken else "none"
-        marked = "" if among is None else " that are marked so"
-        raise ConfigError(f"{source}: the filters leave {what} of its problems{marked}{bad}")
-    return Selected(tuple(problems), left_out)
+            broken[candidate.id] = exc
+    _check_enough(selection, source, among, sound, left_out, broken, on_broken is not None)
+    return Selected(Problems(sound), left_out, tuple(broken))
+
+
+def _make(candidate: Candidate, on_made: Callable[[Problem], None] | None) -> None:
+    problem = candidate.make()
+    if on_made is not None:
+        on_made(problem)
+
+
+def _check_enough(
+    selection: Selection,
+    source: str,
+    among: frozenset[str] | None,
+    sound: Sequence[Candidate],
+    left_out: Mapping[str, str],
+    broken: Mapping[str, ProblemError],
+    reported: bool,
+) -> None:
+    """Raises where too little is left; broken problems that were `reported` count as taken."""
+    n_taken = len(sound) + len(broken) * reported
+    if n_taken and n_taken >= (selection.first or 0):
+        return
+    if broken and not n_taken:
+        raise ProblemError(
+            f"{source}: no problem in it can be read; the first: {next(iter(broken.values()))}"
+        )
+    bad = f" ({describe_left_out(left_out, tuple(broken))})" if left_out else ""
+    what = f"only {n_taken}, not {selection.first}," if n_taken else "none"
+    marked = "" if among is None else " that are marked so"
+    raise ConfigError(f"{source}: the filters leave {what} of its problems{marked}{bad}")
 
 
 def _choose(
@@ -144,12 +230,12 @@ def _choose(
     for candidate in candidates:
         if candidate.id in seen:
             raise ProblemError(f"{source}: two problems have the id {candidate.id!r}; remove one")
-        facts = (candidate.other_name, candidate.day, candidate.difficulty, candidate.platform)
-        seen[candidate.id] = Candidate(_forgotten, candidate.id, *facts)  # the row itself may be large
+        seen[candidate.id] = candidate
         if (among is None or candidate.id in among) and _takes(selection, candidate):
             kept.append(candidate)
-    if seen:
-        _check_known(selection, list(seen.values()), source)
+    readable = [candidate for candidate in seen.values() if candidate.is_readable]
+    if readable:
+        _check_known(selection, readable, source)
     by_name = bool(selection.ids) or len(seen) == 1
     spare_none = selection.include_bad or by_name
     left_out = {} if spare_none else {c.id: c.fault for c in kept if c.fault is not None}
@@ -161,21 +247,25 @@ def half_of(problem_id: str) -> Literal["dev", "test"]:
     return "test" if hashlib.sha256(problem_id.encode()).digest()[0] % 2 else "dev"
 
 
-def describe_left_out(left_out: Mapping[str, str], most: int = 8) -> str:
-    """One line that counts them and names the first; empty where there is none."""
+def describe_left_out(left_out: Mapping[str, str], broken: Sequence[str] = (), most: int = 8) -> str:
+    """One line that counts them and names the first, broken ones before others; empty where there is none."""
     if not left_out:
         return ""
-    names = ", ".join(list(left_out)[:most]) + (", ..." if len(left_out) > most else "")
-    return f"left out {len(left_out)} bad problem{'s' * (len(left_out) > 1)}: {names}"
+    others = [name for name in left_out if name not in broken]
+    names = ", ".join([*broken, *others][:most]) + (", ..." if len(left_out) > most else "")
+    line = f"left out {len(left_out)} bad problem{'s' * (len(left_out) > 1)}: {names}"
+    return f"{line}; {len(broken)} broken, the first: {left_out[broken[0]]}" if broken else line
 
 
-def _forgotten() -> Problem:
-    raise AssertionError("only the facts were kept")
+def _raise(error: ProblemError) -> NoReturn:
+    raise error
 
 
 def _takes(selection: Selection, candidate: Candidate) -> bool:
     if selection.ids and not {candidate.id, candidate.other_name} & set(selection.ids):
         return False
+    if not candidate.is_readable:
+        return True
     if selection.difficulty and candidate.difficulty not in selection.difficulty:
         return False
     if selection.platform and candidate.platform not in selection.platform:

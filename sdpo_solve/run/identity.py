@@ -14,7 +14,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,16 @@ def check_out(out: Path) -> None:
 
 def problem_digest(problem: Problem) -> str:
     """A digest of statement, tests and limits, the metadata left out."""
-    content = asdict(problem)
-    content.pop("meta")
+    content = asdict(replace(problem, tests=()))
+    del content["meta"], content["tests"]
     for name in ("ignore_case", "program", "language"):  # digests of before there were such checkers stay
         if content["checker"][name] == getattr(Checker(), name):
             del content["checker"][name]
-    return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{repr(sorted(content.items()))[:-1]}, ('tests', (".encode())
+    for number, test in enumerate(problem.tests):  # one by one: a test may be large
+        digest.update(f"{', ' if number else ''}{asdict(test)!r}".encode())
+    digest.update(b",))]" if len(problem.tests) == 1 else b"))]")
+    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.batch.spec import make_spec
 from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
+from sdpo_solve.datasets.selection import Candidate, Problems, Selected
 from sdpo_solve.errors import EngineError
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods.prompts import Prompter
@@ -59,16 +60,16 @@ class Engine:
 
 def screen(out: Path, engine: Engine, **asked) -> dict[str, Screened]:
     """Screen one problem for each rate of the engine, on from what `out` holds."""
-    problems = {
-        f"p{n}": replace(PROBLEM, id=f"p{n}", statement=f"Problem {n}. Add one.")
-        for n in range(len(engine.rates))
-    }
+    made = [
+        replace(PROBLEM, id=f"p{n}", statement=f"Problem {n}. Add one.") for n in range(len(engine.rates))
+    ]
+    problems = Problems(Candidate(lambda problem=problem: problem, problem.id) for problem in made)
     spec = make_spec({}, {"sources": "problems", "methods": "best-of-k", "engine": "hf"})
     options = {"rule": RULE, "round_size": 32, "total": None, "teacher": False, "seed": 0, **asked}
     view = ScreenView(Console(quiet=True), options["rule"])
     known = read_screening(out).problems
-    before = {name: known.get(name, Screened(name)) for name in problems}
-    view.on_start(before, {})
+    before = {name: known.get(name, Screened(name)) for name in problems.ids}
+    view.on_start(before, Selected(problems, {}))
     shop = SimpleNamespace(
         engine_for=lambda n_attempts: engine,
         judge=ReadGrader,

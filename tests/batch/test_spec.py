@@ -182,7 +182,7 @@ def test_replies_instead_of_a_models_leave_out_what_a_file_says_to_the_model(tmp
 
 
 def test_whole_seeds_come_first() -> None:
-    runs = list_runs(spec(methods="sdpo,best-of-k", seeds=2), [OLD, NEW])
+    runs = list_runs(spec(methods="sdpo,best-of-k", seeds=2), ["old", "new"])
     assert [run.name for run in runs][:4] == [
         "old/sdpo/seed-0",
         "old/best-of-k/seed-0",

@@ -119,6 +119,16 @@ def test_failed_runs_exit_4_and_are_listed_with_what_to_do(folder: Path) -> None
     assert "larger --tries" in result.stdout
 
 
+def test_broken_problems_are_left_out_and_the_exit_code_says_so(folder: Path) -> None:
+    (folder / "problems" / "broken.json").write_text("{")
+    flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "3", "--out", "runs")
+    assert invoke(*flags, "--dry-run").exit_code == 2
+    result = invoke(*flags)
+    assert result.exit_code == 2
+    assert "1 broken, the first" in " ".join(result.stdout.split())
+    assert "of 2 runs" in result.stdout
+
+
 @pytest.mark.slow
 def test_json_lines_tell_the_whole_batch(folder: Path) -> None:
     flags = ("batch", "problems", "--methods", "best-of-k", "--attempts", "6", "--json")

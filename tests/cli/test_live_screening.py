@@ -15,6 +15,7 @@ from sdpo_solve.cli.live_screening import (
     marks_line,
     print_table,
 )
+from sdpo_solve.datasets.selection import Problems, Selected
 from sdpo_solve.errors import ConfigError
 
 SCREENED = {
@@ -28,7 +29,7 @@ RULE = Rule(group=16, most=512)
 
 def view_of(screened: Mapping[str, Screened], console: Console | None = None) -> ScreenView:
     view = ScreenView(console or Console(file=io.StringIO(), width=80), RULE)
-    view.on_start(screened, {})
+    view.on_start(screened, Selected(Problems(), {}))
     return view
 
 

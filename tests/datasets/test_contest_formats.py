@@ -110,7 +110,7 @@ def test_rows_by_scheme_and_by_their_columns(
     assert [test.input for test in problem.tests if not test.visible] == hidden
     packed = tmp_path / "rows.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert load.load([str(packed)], Selection(), never).problems == (problem,)
+    assert list(load.load([str(packed)], Selection(), never).problems) == [problem]
 
 
 def test_calls_of_apps_are_functions(tmp_path: Path) -> None:
@@ -171,3 +171,30 @@ def test_benchmarks_are_recognised_and_unknown_rows_list_what_was_seen(tmp_path:
     assert one(path, MBPP).id == "mbpp-11"
     with pytest.raises(ConfigError, match=r"columns: colour, size.*taco:FILE.*lcb:v6"):
         select(path, {"colour": "red", "size": 3})
+
+
+@pytest.mark.parametrize("blank", ["", " \n", None, "[]"])
+def test_a_row_of_apps_without_solutions_has_no_reference(blank: str | None, tmp_path: Path) -> None:
+    """A quarter of the test split has none."""
+    problem = one(tmp_path / "rows.jsonl", {**APPS, "solutions": blank}, "apps")
+    assert problem.reference is None
+    assert len(problem.tests) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input_output": ""}, "no tests"),
+        ({"input_output": "{}"}, "no tests"),
+        ({"input_output": "{torn"}, "not JSON"),
+        ({"starter_code": "class Solution:\n    def least(self, a):\n        "}, "do not name the function"),
+    ],
+)
+def test_rows_of_apps_that_cannot_be_judged_are_left_out(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    bad = {**APPS, "problem_id": 99, **changes}
+    taken = select(tmp_path / "rows.jsonl", APPS, bad, scheme="apps")
+    assert len(taken.problems) == 1
+    assert reason in taken.left_out["apps-99"]
+    assert taken.broken == ()

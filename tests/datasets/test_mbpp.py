@@ -191,11 +191,11 @@ def test_expected_values_are_computed_once(path: Path, tmp_path: Path) -> None:
     box = Box()
     first = take(path, lambda: box)
     again = take(path, never)
-    assert again == first
+    assert list(again.problems) == list(first.problems)
     assert box.n_runs == 1
     (kept,) = (tmp_path / "cache" / "expected").iterdir()
     kept.write_text('["torn')
-    assert take(path, lambda: box) == first
+    assert list(take(path, lambda: box).problems) == list(first.problems)
     assert box.n_runs == 2
 
 
@@ -258,7 +258,7 @@ def test_gzip_and_json_lists_are_read_too(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(json.dumps(MBPP).encode()))
     plain = tmp_path / "rows.json"
     plain.write_text(json.dumps([MBPP]))
-    assert take(packed, never) == take(plain, never)
+    assert list(take(packed, never).problems) == list(take(plain, never).problems)
 
 
 @pytest.mark.parametrize(

@@ -90,15 +90,17 @@ def test_rows_in_no_table_are_scanned_as_they_are_loaded() -> None:
     assert finding(row()) == Finding()
 
 
-def test_the_table_is_dated_has_reasons_and_is_made_again_by_a_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = json.loads(_lcb_rows.TABLE.read_text())
-    assert table["scanned"].startswith("20")
-    assert all(values["reason"] for values in table["rows"].values())
+def test_each_row_of_the_table_has_a_date_and_a_reason_and_a_command_makes_it_again(tmp_path: Path) -> None:
+    kept = json.loads(_lcb_rows.TABLE.read_text())
+    assert all(values["reason"] and values["scanned"].startswith("20") for values in kept["rows"].values())
     content = "an error of 10^{-6} is accepted"
     lines = [row(), row(question_id="x1", question_content=content), row(question_id="x2")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    _lcb_scan.main([str(tmp_path / "rows.jsonl")])
-    made = json.loads(capsys.readouterr().out)
-    assert (made["n_rows"], list(made["rows"])) == (3, ["x1"])
+    (tmp_path / "later.jsonl").write_text("\n".join(map(json.dumps, [row(question_id="x1"), lines[2]])))
+    table = tmp_path / "table.json"
+    _lcb_scan.main([str(tmp_path / "rows.jsonl")], table)
+    made = json.loads(table.read_text())
+    assert ([scan["n_rows"] for scan in made["scans"]], list(made["rows"])) == ([3], ["x1"])
+    _lcb_scan.main([str(tmp_path / "later.jsonl")], table)
+    made = json.loads(table.read_text())
+    assert ([scan["n_rows"] for scan in made["scans"]], made["rows"]) == ([3, 2], {})

@@ -112,8 +112,8 @@ SCRIPTED = {"run", "batch", "screen"}
 GRADED = {"grade", "check"}
 # They look at, or make ready, the machine that the tests need anyway.
 MACHINE = {"doctor", "setup", "model pull"}
-# It needs a run that has learned: run by its own tests.
-ELSEWHERE = {"explain"}
+# They need a run that has learned, or wait for a browser: run by their own tests.
+ELSEWHERE = {"explain", "listen"}
 # Measurements, which take minutes of a quiet machine: run with a tiny model and these sizes over their own. A
 # missed target is an answer too.
 TINY = ("--model", "tiny")

@@ -1,6 +1,8 @@
 """A run is the same run only with what decides its results; a directory that cannot be written is said first."""
 
+import hashlib
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from sdpo_solve.run.identity import (
     check_out,
     config_of,
     default_out,
+    problem_digest,
     write_config,
 )
 from sdpo_solve.run.options import Plan, make_plan
+from sdpo_solve.types import TestCase
 from tests.helpers.parts import PROBLEM
 
 GRADER = {"identity": "docker (default runtime), image sha256:1", "memory_mb": 2560}
@@ -151,3 +155,16 @@ def test_a_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
             check_out(out)
     with pytest.raises(UserError, match=r"--out /proc/x cannot be written \(.*\); choose another --out"):
         check_out(Path("/proc/x"))
+
+
+@pytest.mark.parametrize("n_tests", [0, 1, 3])
+def test_the_digest_of_a_problem_is_that_of_its_whole_text(n_tests: int) -> None:
+    """Journals and screenings of earlier versions hold it."""
+    tests = tuple(TestCase([n, (1, "é")], {"a": n}, n == 1) for n in range(n_tests))
+    problem = replace(PROBLEM, tests=tests)
+    content = asdict(problem)
+    del content["meta"]
+    for name in ("ignore_case", "program", "language"):
+        del content["checker"][name]
+    whole = hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:16]
+    assert problem_digest(problem) == whole
