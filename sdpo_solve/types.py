@@ -92,16 +92,6 @@ class Checker:
     def is_program(self) -> bool:
         return self.name == "program"
 
-    @property
-    def has_file_form(self) -> bool:
-        """A problem file can state it; the others are rules of benchmarks."""
-        return self.name in ("exact", "tokens", "float", "program")
-
-    @property
-    def compares_presence(self) -> bool:
-        """Only whether a value is None counts."""
-        return self.name == "not-none"
-
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -27,6 +27,7 @@ from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
+_OF_BENCHMARKS = ("livecodebench", "python", "set", "not-none")  # rules that a file cannot state
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NAMES_PROGRAM = re.compile(r"[\w./\\ -]+\.(py|cpp)")
 _ENTRY_POINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
@@ -229,7 +230,7 @@ def dump(problem: Problem) -> str:
     Raises ProblemError for a problem that the format cannot hold: a preamble, a benchmark's checker, values
     that are not JSON.
     """
-    if problem.preamble or not problem.checker.has_file_form:
+    if problem.preamble or problem.checker.name in _OF_BENCHMARKS:
         raise ProblemError(
             f"{problem.id}: a preamble or a benchmark's checker has no place in a problem file"
         )
