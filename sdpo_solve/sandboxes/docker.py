@@ -33,7 +33,7 @@ _WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWant
 # Tasks that a runtime such as gVisor's has itself, where the engine counts them with the program's; what each
 # test may start is then watched by the runner.
 _RUNTIME_TASKS = 2048
-# Podman has file systems in memory there that every test could write to; these take their places.
+# Podman and gVisor lay file systems there that every test could write to; these take their places.
 _WRITABLE_ELSEWHERE = ("/tmp", "/var/tmp", "/run")
 
 

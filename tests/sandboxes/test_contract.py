@@ -26,7 +26,6 @@ assert {isolation, languages, limits, programs}  # each put its behaviours on th
 
 GAPS: dict[tuple[str, str], str] = {
     ("docker-runsc", "no_right_is_left"): "gVisor's /proc has no line CapAmb, nor one for NoNewPrivs",
-    ("docker-runsc", "only_the_home_is_writable"): "gVisor lays a writable /tmp over a read-only root",
     ("docker-runsc", "no_test_sees_another"): (
         "gVisor (seen with 20221219) opens /proc/PID/fd and environ to other user ids: tests of one attempt, "
         "and the runner, are not kept apart there"
