@@ -43,6 +43,7 @@ _PIP_OFFLINE = (
     "Network is unreachable",
     "name resolution",
     "Could not fetch URL",
+    "after connection broken by",
 )
 
 
@@ -221,7 +222,13 @@ class _WheelDownload:
             "--only-binary=:all:",
             "--no-cache-dir",
         ]
-        command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--quiet"]
+        command += [
+            "--disable-pip-version-check",
+            "--no-input",
+            "--progress-bar=off",
+            "--quiet",
+            "--retries=2",
+        ]
         self._process = subprocess.Popen(
             [*command, f"--dest={self._into}", requirement],
             env={**os.environ, "TMPDIR": str(work)},  # one disk to fill, one directory to clear
