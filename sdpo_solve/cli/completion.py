@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,18 +12,12 @@ from sdpo_solve.model import names as model_names
 from sdpo_solve.run.events import FILE_NAME
 from sdpo_solve.sandboxes import languages
 
-Complete = Callable[[str], list[str]]
-
-OF_RUNS = ("DIR", "RUN")
-"""Metavars of what names runs on disk."""
 _MOST_JOURNALS = 20_000
 
 
-def completion_of(key: str, metavar: str | None, choices: tuple[str, ...]) -> Complete | None:
-    """What is offered for an option, by its name and its choices; None where a shell does best itself."""
-    if metavar in OF_RUNS:
-        return None
-    offered: Callable[[], Iterable[str]] | None = {
+def offered(key: str, choices: Sequence[str], incomplete: str) -> list[str]:
+    """What is offered for an option, by its name and its choices; nothing where a shell does best itself."""
+    names: Callable[[], Iterable[str]] = {
         "method": methods.REGISTRY.names,
         "methods": methods.REGISTRY.names,
         "engine": engines.REGISTRY.names,
@@ -35,15 +29,9 @@ def completion_of(key: str, metavar: str | None, choices: tuple[str, ...]) -> Co
         "problem": _problems,
         "problems": _problems,
         "sources": _problems,
-    }.get(key, (lambda: choices) if choices else None)
-    if offered is None:
-        return None
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, begun = incomplete.rpartition(",")
-        return [f"{before}{comma}{name}" for name in offered() if name.startswith(begun)]
-
-    return complete
+    }.get(key, lambda: choices)
+    before, comma, begun = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names() if name.startswith(begun)]
 
 
 def _problems() -> list[str]:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -18,7 +19,6 @@ from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from sdpo_solve.cli.completion import OF_RUNS, completion_of, runs
 from sdpo_solve.config import PANELS, Flag, Listed, Options, as_flag, flag_of, parse_settings, read_options
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -100,8 +100,11 @@ def _plain(parameters: list[Any]) -> list[Any]:
     for one in parameters:
         if isinstance(one, TyperArgument):
             one.__class__ = _PlainArgument  # typer offers no way to name the class of an argument
-            if one.display_name_raw.rstrip(".") in OF_RUNS:  # typer keeps only what begins with the word
-                one._custom_shell_complete = lambda _, __, incomplete: runs(incomplete)
+            if one.display_name_raw.rstrip(".") in (
+                "DIR",
+                "RUN",
+            ):  # typer keeps only what begins with the word
+                one._custom_shell_complete = lambda _, __, incomplete: _completion().runs(incomplete)
         elif isinstance(one, TyperOption) and one.is_flag and one.metavar is None:
             one.metavar = ""
     return parameters
@@ -210,7 +213,11 @@ def _in_order(options: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
 def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
     kind, shape, text = kind_of(field), _shape(field, mark), help_text(field)
     choices = tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
-    complete = completion_of(key, mark.metavar, choices)
+
+    def complete(incomplete: str) -> list[str]:
+        offered: list[str] = _completion().offered(key, choices, incomplete)
+        return offered
+
     default: Any = None
     if mark.is_argument:
         dots = "..." if get_origin(shape) is list else ""
@@ -228,6 +235,11 @@ def _parameter(key: str, field: FieldInfo, mark: Flag) -> inspect.Parameter:
         default = False
     annotation: Any = Annotated[shape if shape is bool else shape | None, marked]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _completion() -> Any:
+    """Loaded where a shell wants it."""
+    return import_module("sdpo_solve.cli.completion")
 
 
 def _shape(field: FieldInfo, mark: Flag) -> Any:

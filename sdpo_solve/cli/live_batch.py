@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.batch.event_bus import BatchStarted, RunEnded, batch_record_of
-from sdpo_solve.cli.live_run import phase_line
 from sdpo_solve.cli.live_view import View, bar
-from sdpo_solve.report.marks import strip
-from sdpo_solve.report.progress import Progress
+from sdpo_solve.report.marks import mark, strip
 from sdpo_solve.report.table import AlignedTable, clock, labelled
-from sdpo_solve.run.records import Event, GroupEvent, Notice, Record
+from sdpo_solve.run.records import Event, Graded, GroupEvent, Notice, Phase, Record
 from sdpo_solve.sanitize import clean
 
 _SHOWN_DISCOVERIES = 5
@@ -37,6 +35,18 @@ class ArmCounts:
 
 
 @dataclass(slots=True)
+class RunUnderWay:
+    """What a run does since when, and its latest verdicts."""
+
+    phase: str = "starting"
+    since_s: float = field(default_factory=time.monotonic)
+    marks: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_MARKS))
+
+    def __str__(self) -> str:
+        return f"{self.phase} {clock(time.monotonic() - self.since_s)}"
+
+
+@dataclass(slots=True)
 class BatchProgress:
     """Counts of a batch so far; `apply` folds one record in."""
 
@@ -46,7 +56,7 @@ class BatchProgress:
     n_solved: int = 0
     n_failed: int = 0
     arms: dict[str, ArmCounts] = field(default_factory=dict)
-    under_way: dict[str, Progress] = field(default_factory=dict)
+    under_way: dict[str, RunUnderWay] = field(default_factory=dict)
     discoveries: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_DISCOVERIES))
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_FAILURES))
     notice: str = ""
@@ -67,8 +77,13 @@ class BatchProgress:
             case GroupEvent():
                 self.n_tokens += record.n_tokens
                 self.sample_s += record.sample_s
-        if record.run and not isinstance(record, RunEnded):
-            self.under_way.setdefault(record.run, Progress()).apply(record)
+            case Phase():
+                self._run(record).phase, self._run(record).since_s = record.event, time.monotonic()
+            case Graded():
+                self._run(record).marks.append(mark(record))
+
+    def _run(self, record: Record) -> RunUnderWay:
+        return self.under_way.setdefault(record.run, RunUnderWay())
 
     def left_s(self) -> float | None:
         """Seconds left at the pace of the runs that this command has ended; None before the first."""
@@ -128,7 +143,7 @@ class BatchView(View):
     def status_line(self) -> str:
         progress = self.progress
         runs = [*progress.under_way.items()][:2]
-        under_way = ", ".join(f"{run}: {phase_line(one)}" for run, one in runs)
+        under_way = ", ".join(f"{run}: {one}" for run, one in runs)
         return f"{progress.n_ended}/{progress.n_runs} · {under_way or 'starting'} · {progress.spent()}"
 
 
@@ -151,7 +166,13 @@ def plain_line(record: Record, progress: BatchProgress) -> str | None:
 def frame(progress: BatchProgress) -> RenderableType:
     """The whole view, at most 80 columns wide where the terminal is narrow."""
     parts: list[RenderableType] = [_counts(progress), _arms(progress)]
-    under_way = [_line(run, one) for run, one in [*progress.under_way.items()][:_SHOWN_RUNS]]
+    under_way = [
+        Text(clean(f"{run}  "))
+        + strip(one.marks)
+        + Text("  " * bool(one.marks))
+        + Text(str(one), style="dim")
+        for run, one in [*progress.under_way.items()][:_SHOWN_RUNS]
+    ]
     lists = {
         "under way": under_way,
         "solved last": [Text(clean(line)) for line in progress.discoveries],
@@ -161,14 +182,6 @@ def frame(progress: BatchProgress) -> RenderableType:
     if progress.notice:
         parts.append(Text(clean(progress.notice), style="yellow"))
     return Group(*parts)
-
-
-def _line(run: str, progress: Progress) -> Text:
-    """A run under way: its latest verdicts, and how long it has been at what it does."""
-    marks = [*progress.marks, *progress.group_marks.values()]
-    taken = clock(time.monotonic() - progress.phase_started_s) if progress.phase_started_s else ""
-    line = Text(clean(f"{run}  ")) + strip(marks[-_SHOWN_MARKS:])
-    return line + Text(f"{'  ' * bool(marks)}{progress.phase} {taken}", style="dim")
 
 
 def _counts(progress: BatchProgress) -> Table:

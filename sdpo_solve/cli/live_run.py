@@ -5,7 +5,6 @@ Whatever a model or a program wrote is cleaned before it is drawn, and never rea
 
 from __future__ import annotations
 
-import time
 from textwrap import indent
 
 from rich.console import Console, Group, RenderableType
@@ -56,7 +55,7 @@ class RunView(View):
         return frame(self.progress, self.console.height)
 
     def status_line(self) -> str:
-        return f"{phase_line(self.progress)} · {clock(self.progress.elapsed_now_s())}"
+        return f"{self.progress.doing()} · {clock(self.progress.elapsed_now_s())}"
 
 
 # -- plain lines ---------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ def _budget(progress: Progress) -> Table:
     rows: list[tuple[str, RenderableType]] = [("attempts", shown)]
     spent = f"{progress.n_tokens} tokens · {clock(progress.elapsed_now_s())}"
     if not progress.finished:
-        rows.append(("now", phase_line(progress)))
+        rows.append(("now", progress.doing()))
         left_s = progress.left_s()
         spent += f" · at most {clock(left_s)} left" if left_s is not None else ""
         spent += f" · {progress.tokens_per_s:.0f} tokens/s" if progress.tokens_per_s else ""
@@ -140,20 +139,6 @@ def _budget(progress: Progress) -> Table:
     if progress.n_tests:
         rows.append(("tests", f"best attempt passed {progress.best_passed} of {progress.n_tests}"))
     return labelled(rows)
-
-
-def phase_line(progress: Progress) -> str:
-    """What a run does now, and how long it has."""
-    size, taken = progress.phase_size, clock(time.monotonic() - progress.phase_started_s)
-    match progress.phase:
-        case "sampling":
-            counts = f"{progress.phase_finished} finished · {progress.phase_tokens} tokens · "
-            return f"sampling {size} · {counts * bool(progress.phase_tokens)}{taken}"
-        case "grading":
-            return f"grading {size} attempts · {len(progress.group_marks)} judged · {taken}"
-        case "learning":
-            return f"learning from {size} attempts · {taken}"
-    return progress.phase
 
 
 def _marks(marks: list[str]) -> Table:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from sdpo_solve.report.marks import mark
+from sdpo_solve.report.table import clock
 from sdpo_solve.run.records import (
     AttemptEvent,
     Graded,
@@ -95,6 +96,19 @@ class Progress:
     def elapsed_now_s(self) -> float:
         """Seconds of the run, the time since the last record included while it runs."""
         return self.elapsed_s if self.finished else self.elapsed_s + time.monotonic() - self.seen_s
+
+    def doing(self) -> str:
+        """What the run does now, and how long it has."""
+        size, taken = self.phase_size, clock(time.monotonic() - self.phase_started_s)
+        match self.phase:
+            case "sampling":
+                counts = f"{self.phase_finished} finished · {self.phase_tokens} tokens · "
+                return f"sampling {size} · {counts * bool(self.phase_tokens)}{taken}"
+            case "grading":
+                return f"grading {size} attempts · {len(self.group_marks)} judged · {taken}"
+            case "learning":
+                return f"learning from {size} attempts · {taken}"
+        return self.phase
 
     def left_s(self) -> float | None:
         """Seconds until the budget is spent at the pace so far; None before there is a pace."""
