@@ -66,7 +66,7 @@ class Sandbox(Protocol):
         """Remove every box that is left. Safe to call twice."""
 
 
-class Engine(Protocol):
+class Sampler(Protocol):
     """Turns prompts into samples."""
 
     def sample(
@@ -76,6 +76,10 @@ class Engine(Protocol):
 
         Raises EngineError for an unknown policy or a prompt that leaves no room for an answer.
         """
+
+
+class Engine(Sampler, Protocol):
+    """A sampler that holds weights or processes."""
 
     def identity(self) -> str:
         """Engine and model, for the record."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.report.statistics import Interval, pass_at_k
 
 # arXiv 2601.20802, section 5: hard is pass@64 < 0.5, very hard pass@64 < 0.03, here as rates of one sample.
 HARD_RATE = 1 - 0.5 ** (1 / 64)
@@ -43,14 +44,6 @@ def rate_of(level: str) -> float:
             f"a level is hard, very-hard, or a rate between 0 and 1 such as 0.05; got {level!r}"
         )
     return rate
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A rate's interval, both ends in 0..1."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +98,13 @@ class Screened:
 
 
 @lru_cache(maxsize=1 << 14)
-def interval(counts: Counts, confidence: float = CONFIDENCE) -> Interval:
+def interval(counts: Counts) -> Interval:
     """The exact (Clopper-Pearson) two-sided interval of the rate; 0..1 without samples."""
     if not counts.n:
         return Interval(0.0, 1.0)
     from scipy.stats import binomtest  # takes seconds to import
 
-    ends = binomtest(counts.solved, counts.n).proportion_ci(confidence, method="exact")
+    ends = binomtest(counts.solved, counts.n).proportion_ci(CONFIDENCE, method="exact")
     return Interval(float(ends.low), float(ends.high))
 
 
@@ -127,7 +120,7 @@ def pass_at(k: int, counts: Counts) -> float | None:
     """The unbiased estimate of pass@k (arXiv 2107.03374, equation 1); None with fewer than k samples."""
     if counts.n < k:
         return None
-    return 1.0 - math.comb(counts.n - counts.solved, k) / math.comb(counts.n, k)
+    return pass_at_k(counts.n, counts.solved, k)
 
 
 # -- the stop rule -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sdpo_solve.batch.stop import StopSignal
-from sdpo_solve.protocols import Engine, Method
+from sdpo_solve.protocols import Method, Sampler
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Sample, SamplingSpec, Update
 
 RESOURCES = ("sampling", "grading", "learning")
@@ -108,9 +108,9 @@ class DeviceLocks:
 
 @dataclass(frozen=True, slots=True)
 class LockedEngine:
-    """One call at a time. Implements `protocols.Engine`."""
+    """One call at a time. Implements `protocols.Sampler`."""
 
-    engine: Engine
+    engine: Sampler
     locks: DeviceLocks
 
     def sample(
@@ -118,12 +118,6 @@ class LockedEngine:
     ) -> list[Sample]:
         with self.locks.sampling():
             return self.engine.sample(prompts_G, seeds_G, policy, spec)
-
-    def identity(self) -> str:
-        return self.engine.identity()
-
-    def close(self) -> None:
-        self.engine.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class _Request:
 
 
 class MergingEngine:
-    """Passes requests that wait at the same time to the engine as one. Implements `protocols.Engine`.
+    """Passes requests that wait at the same time to the engine as one. Implements `protocols.Sampler`.
 
     A request waits for the other runs that take part, for as long as one of them learns, and otherwise for
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
@@ -72,12 +72,6 @@ class MergingEngine:
         if samples_now:
             self._sample_for_all(own.spec)
         return own.samples_G.result()
-
-    def identity(self) -> str:
-        return self._engine.identity()
-
-    def close(self) -> None:
-        self._engine.close()
 
     def _wait(self, own: _Request) -> bool:
         """False once `own` has been served; true where, being the first in line, it is to sample for all."""

@@ -15,7 +15,6 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from sdpo_solve.bench._table import plain_table
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
@@ -23,6 +22,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.methods import PLAIN_SAMPLING
 from sdpo_solve.report.runs import one_run_dir, read_run
 from sdpo_solve.report.statistics import Interval, interval
+from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.run.build import Parts, sampling_spec
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.run.records import RunStarted
@@ -188,11 +188,11 @@ def as_record(figures: Figures) -> dict[str, Any]:
 
 def page(figures: Figures) -> Group:
     """The problems whose rate changed most, and the figures in words."""
-    table = plain_table(["problem"], ["without", "with", "change"])
+    table = AlignedTable(["problem", "without", "with", "change"])
     ordered = sorted(figures.rows, key=lambda row: (-abs(row.adapted - row.base), row.problem))
     for row in ordered[:_SHOWN]:
         cells = (f"{row.base}/{figures.samples}", f"{row.adapted}/{figures.samples}")
-        table.add_row(clean(row.problem), *cells, f"{row.adapted - row.base:+d}")
+        table.add([row.problem, *cells, f"{row.adapted - row.base:+d}"])
     n = len(figures.rows) * figures.samples
     base, adapted = (sum(getattr(row, arm) for row in figures.rows) / n for arm in ("base", "adapted"))
     low, high = 100 * figures.interval.low, 100 * figures.interval.high

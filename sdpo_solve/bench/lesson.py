@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from sdpo_solve.bench._table import plain_table
 from sdpo_solve.config import read_options
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
@@ -29,8 +28,8 @@ from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import sdpo
 from sdpo_solve.model import names as models
 from sdpo_solve.report.runs import find_run_dirs
+from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.run.events import FILE_NAME, State, read_state
-from sdpo_solve.sanitize import clean
 from sdpo_solve.types import Attempt, Example, Policy, SamplingSpec
 
 if TYPE_CHECKING:
@@ -316,26 +315,19 @@ def as_record(figures: Figures) -> dict[str, Any]:
 
 def page(figures: Figures) -> Group:
     """What feedback in the prompt gives, then one row a setting: means over problems."""
-    in_context = plain_table(["problem", "right answers"], ["in context: right", "wrong", "apart"])
+    titles = ("problem", "right answers", "in context: right", "wrong", "apart")
+    in_context = AlignedTable(titles, names=("right answers",))
     for row in figures.in_context:
         kind = "its reference" if row.of_reference else f"{row.n_right} of the runs"
         nats = (row.right, row.wrong, row.right - row.wrong)
-        in_context.add_row(clean(row.problem), kind, *(f"{x:+.2f}" for x in nats))
-    table = plain_table(["setting"], ["right", "wrong", "apart", "helped", "drift", "halted"])
+        in_context.add([row.problem, kind, *(f"{x:+.2f}" for x in nats)])
+    table = AlignedTable(["setting", "right", "wrong", "apart", "helped", "drift", "halted"])
     for setting in dict.fromkeys(effect.setting for effect in figures.effects):
         own = [effect for effect in figures.effects if effect.setting == setting]
-        nats = (
-            _mean([e.gain for e in own]),
-            _mean([e.wrong for e in own]),
-            _mean([e.gain - e.wrong for e in own]),
-        )
-        table.add_row(
-            clean(setting),
-            *(f"{x:+.2f}" for x in nats),
-            f"{sum(e.gain > e.wrong for e in own)}/{len(own)}",
-            f"{_mean([e.drift for e in own]):.4f}",
-            str(sum(len(e.notices) for e in own)),
-        )
+        gain, wrong, drift = (_mean([getattr(e, name) for e in own]) for name in ("gain", "wrong", "drift"))
+        cells = (f"{x:+.2f}" for x in (gain, wrong, gain - wrong))
+        helped = f"{sum(e.gain > e.wrong for e in own)}/{len(own)}"
+        table.add([setting, *cells, helped, f"{drift:.4f}", str(sum(len(e.notices) for e in own))])
     lines = (
         f"{figures.updates} x {figures.group_size} attempts of the base; every setting starts from the base",
         "right, wrong: change of the log-prob of a right and of a failed answer, nats:",

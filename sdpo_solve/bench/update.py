@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Group
 from rich.text import Text
 
-from sdpo_solve.bench._table import plain_table
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.report.table import AlignedTable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,14 +126,14 @@ def page(figures: Figures) -> Group:
         f"one update: {size.attempts} attempts, question {size.question_tokens} tokens, feedback "
         f"{size.feedback_tokens}, answer {size.answer_tokens}"
     )
-    forms = plain_table(["form"], ["seconds", "peak MiB", "GFLOP/s of matrix products"])
+    forms = AlignedTable(["form", "seconds", "peak MiB", "GFLOP/s of matrix products"])
     for cost in (figures.packed, figures.plain):
         if cost is not None:
-            forms.add_row(cost.form, f"{cost.wall_s:.2f}", f"{cost.peak_mb:.0f}", f"{cost.gflop_per_s:.0f}")
-    forms.add_row("floor", f"{figures.floor_s:.2f}", "", "")
-    ratios = plain_table(["ratio"], ["measured"])
+            forms.add([cost.form, f"{cost.wall_s:.2f}", f"{cost.peak_mb:.0f}", f"{cost.gflop_per_s:.0f}"])
+    forms.add(["floor", f"{figures.floor_s:.2f}", "", ""])
+    ratios = AlignedTable(["ratio", "measured"])
     for name, value in figures.ratios().items():
-        ratios.add_row(name, f"{value:.3g}")
+        ratios.add([name, f"{value:.3g}"])
     note = f"floor: {figures.gflop:.0f} GFLOP that must be done, at the rate measured beside the packed form"
     return Group(Text(head), Text(), forms, Text(), ratios, Text(), Text(note, style="dim"))
 

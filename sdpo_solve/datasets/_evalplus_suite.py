@@ -69,7 +69,7 @@ def _literal(node: ast.expr) -> Any:
             )
 
     plain = Constants().visit(node)
-    check_deep(plain, 0)
+    check_deep(plain)
     return Evaluator({}).value(plain)
 
 

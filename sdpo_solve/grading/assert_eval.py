@@ -19,14 +19,14 @@ from typing import Any
 
 from sdpo_solve.sandboxes.wire_values import check_spread
 
-MAX_DEPTH = 100
+_MAX_DEPTH = 100
 _MAX_ITEMS = 1_000_000
 _MAX_BITS = 1 << 19
 _SHOWN_CHARS = 60
 _MAX_FORMAT_CHARS = 10_000
 # Conversions whose widths have three digits at most, and no names or `*`.
 _CONVERSION = re.compile(r"%(?:%|[-#0 +]*\d{0,3}(?:\.\d{0,3})?[diouxXeEfFgGcrs])")
-# Nodes that are nothing but their operands; the others are looked at one by one in `check_form`.
+# Nodes that are nothing but their operands; the others are looked at one by one in `_check_form`.
 _NODES = (ast.List, ast.Tuple, ast.Set, ast.UnaryOp, ast.BoolOp, ast.Subscript, ast.Slice)
 
 
@@ -34,12 +34,19 @@ class Refused(ValueError):
     """The expression holds something that is not evaluated here; the message names it."""
 
 
-def check_deep(node: ast.AST, depth: int) -> None:
-    if depth > MAX_DEPTH:
+def check_deep(
+    node: ast.AST, is_known: Callable[[ast.AST], bool] = lambda _: False, depth: int = 0
+) -> list[ast.AST]:
+    """Raises Refused for what cannot be evaluated. Returns the nodes that are known, in order of evaluation.
+
+    `is_known`: nodes whose values others find out; they are not looked into.
+    """
+    if depth > _MAX_DEPTH:
         raise Refused("it is nested too deep")
-    check_form(node)
-    for child in operands(node):
-        check_deep(child, depth + 1)
+    if is_known(node):
+        return [node]
+    _check_form(node)
+    return [found for child in operands(node) for found in check_deep(child, is_known, depth + 1)]
 
 
 def operands(node: ast.AST) -> list[ast.AST]:
@@ -52,7 +59,7 @@ def operands(node: ast.AST) -> list[ast.AST]:
     return [child for child in ast.iter_child_nodes(node) if not isinstance(child, skipped)]
 
 
-def check_form(node: ast.AST) -> None:
+def _check_form(node: ast.AST) -> None:
     """Raises Refused where the evaluator below would not know what to do with this node itself."""
     match node:
         case ast.Constant(value=value) if value is not Ellipsis:
@@ -96,7 +103,7 @@ def dotted(node: ast.AST) -> str:
 class Evaluator:
     """Evaluates a checked expression; `results` holds known values: those of the calls of the entry point."""
 
-    def __init__(self, results: Mapping[ast.expr, object]) -> None:
+    def __init__(self, results: Mapping[ast.AST, object]) -> None:
         self._results = results
 
     def value(self, node: ast.expr) -> Any:

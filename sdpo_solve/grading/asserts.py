@@ -11,17 +11,10 @@ import ast
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sdpo_solve.errors import ProblemError
-from sdpo_solve.grading.assert_eval import (
-    MAX_DEPTH,
-    Evaluator,
-    Refused,
-    check_deep,
-    check_form,
-    dotted,
-    operands,
-)
+from sdpo_solve.grading.assert_eval import Evaluator, Refused, check_deep, dotted, operands
 from sdpo_solve.sandboxes.wire_values import NotPlain, encode
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Call
@@ -38,8 +31,8 @@ class ParsedAssert:
     expected_bytes: int
     """Length of the constants that results are compared with, in wire form."""
     _test: ast.expr
-    _numbers: Mapping[ast.expr, int]
-    _constants: Mapping[ast.expr, object]
+    _numbers: Mapping[ast.AST, int]
+    _constants: Mapping[ast.AST, object]
 
     @property
     def constants(self) -> list[object]:
@@ -64,16 +57,16 @@ def parse(text: str, entry_point: str) -> ParsedAssert:
     """
     try:
         test = _single_assert(text)
-        collector = _Collector(entry_point)
-        collector.visit(test, 0)
-        if not collector.calls:
+        nodes = check_deep(test, partial(_is_call_of, entry_point))
+        if not nodes:
             raise Refused(f"it never calls {entry_point}")
-        constants = _constants(test, collector.nodes)
+        calls = tuple(_call_of(node) for node in nodes if isinstance(node, ast.Call))
+        constants = _constants(test, nodes)
         return ParsedAssert(
-            calls=tuple(collector.calls),
+            calls=calls,
             expected_bytes=sum(map(wire_bytes, constants.values())),
             _test=test,
-            _numbers={node: number for number, node in enumerate(collector.nodes)},
+            _numbers={node: number for number, node in enumerate(nodes)},
             _constants=constants,
         )
     except (Refused, SyntaxError, ArithmeticError, TypeError, ValueError, LookupError) as exc:
@@ -96,9 +89,9 @@ def _single_assert(text: str) -> ast.expr:
     return body[0].test
 
 
-def _constants(test: ast.expr, calls: Sequence[ast.Call]) -> dict[ast.expr, object]:
+def _constants(test: ast.expr, calls: Sequence[ast.AST]) -> dict[ast.AST, object]:
     """The values of the largest parts that hold no call: what cannot be evaluated is refused at load."""
-    known: dict[ast.expr, object] = {}
+    known: dict[ast.AST, object] = {}
     waiting: list[ast.AST] = [test]
     while waiting:
         node = waiting.pop()
@@ -121,43 +114,22 @@ def wire_bytes(value: object) -> int:
         return 0
 
 
-class _Collector:
-    """Checks the form of an expression and finds the calls of the entry point, in order of evaluation."""
-
-    def __init__(self, entry_point: str) -> None:
-        self._class, _, self._function = entry_point.rpartition(".")
-        self.calls: list[Call] = []
-        self.nodes: list[ast.Call] = []
-
-    def visit(self, node: ast.AST, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            raise Refused("it is nested too deep")
-        if isinstance(node, ast.Call) and self._is_entry(node.func):
-            self.calls.append(_call_of(node))
-            self.nodes.append(node)
-            return
-        check_form(node)
-        for child in operands(node):
-            self.visit(child, depth + 1)
-
-    def _is_entry(self, func: ast.expr) -> bool:
-        if not self._class:
-            return isinstance(func, ast.Name) and func.id == self._function
-        return (
-            isinstance(func, ast.Attribute)
-            and func.attr == self._function
-            and isinstance(func.value, ast.Call)
-            and dotted(func.value.func) == self._class
-            and not func.value.args
-            and not func.value.keywords
-        )
+def _is_call_of(entry_point: str, node: ast.AST) -> bool:
+    """Whether this calls a function, or a method of a class made without arguments."""
+    owner, _, function = entry_point.rpartition(".")
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return name == function and not owner
+        case ast.Call(func=ast.Attribute(attr=name, value=ast.Call(func=made, args=[], keywords=[]))):
+            return name == function and dotted(made) == owner != ""
+    return False
 
 
 def _call_of(node: ast.Call) -> Call:
     evaluator = Evaluator({})
     kwargs: dict[str, object] = {}
     for child in [*node.args, *(keyword.value for keyword in node.keywords)]:
-        check_deep(child, 0)
+        check_deep(child)
     for keyword in node.keywords:
         if keyword.arg is None or keyword.arg in kwargs:
             raise Refused("`**`, or a keyword given twice, in a call")

@@ -143,10 +143,6 @@ class Judge:
         language = languages.get(self._language)
         return extract(sample.text, sample.finish, language, entry_point, self._rule)
 
-    def identity(self) -> str:
-        """What grades, for the record."""
-        return self._sandbox.identity()
-
     def _verdict(
         self, problem: Problem, plan: Sequence[_Planned], code: str | None, thorough: bool
     ) -> Verdict:

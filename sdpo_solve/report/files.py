@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from enum import Enum
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from sdpo_solve.report.cohort import Cohort
 from sdpo_solve.report.figures import Report
@@ -27,13 +25,12 @@ CSV_COLUMNS = (
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as plain data; NaN and infinity, which JSON has not, are null."""
-    plain: dict[str, Any] = _plain(asdict(report))
-    return plain
+    return dict(plain_record(report))
 
 
 def plain_record(record: object) -> Any:
     """Dataclasses and pydantic models as plain data; NaN and infinity are null."""
-    return _plain(to_jsonable_python(record))
+    return json.loads(to_json(record, inf_nan_mode="null"))
 
 
 def run_summary(run: RunRecord) -> dict[str, Any]:
@@ -63,18 +60,6 @@ def run_story(run: RunRecord) -> dict[str, Any]:
     solution = read_attempt(run, run.first.index).code if run.first else None
     rows = {"attempts": plain_record(run.attempts), "updates": plain_record(run.updates)}
     return {**run_summary(run), **rows, "solution": solution}
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    if isinstance(node, Enum):
-        return node.value
-    if isinstance(node, float) and not math.isfinite(node):
-        return None
-    return node
 
 
 def as_csv(cohort: Cohort) -> str:

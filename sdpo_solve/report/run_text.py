@@ -10,9 +10,8 @@ import difflib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -27,6 +26,7 @@ from sdpo_solve.report.sections import share_without_program
 from sdpo_solve.report.table import AlignedTable, clock, labelled
 from sdpo_solve.report.updates import CONFIRMED, updates_table
 from sdpo_solve.run.events import FILE_NAME
+from sdpo_solve.run.identity import flat
 from sdpo_solve.run.records import AttemptEvent, UpdateEvent
 from sdpo_solve.sanitize import clean
 
@@ -197,21 +197,12 @@ def _settings_rows(one: RunRecord, other: RunRecord) -> Iterator[tuple[str, str,
         a, b = (f"{len(each[part])} settings" if part in each else "–" for each in parts)
         yield part, a, b
     left_out = {"event", "run", "replayed", "time", "elapsed_s", "problem", "method", "seed", "model"}
-    flat = [_flat(run.header.model_dump(exclude=left_out)) for run in (one, other)]
-    for key in sorted(flat[0].keys() | flat[1].keys()):
-        a, b = (str(each[key]) if each.get(key) is not None else "–" for each in flat)
+    leaves = [flat(run.header.model_dump(exclude=left_out)) for run in (one, other)]
+    for key in sorted(leaves[0].keys() | leaves[1].keys()):
+        a, b = (str(each[key]) if each.get(key) is not None else "–" for each in leaves)
         name = key.removeprefix("config.").removeprefix("parts.")
         if a != b and name.partition(".")[0] not in lonely and name != "options.method":
             yield name, a, b
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _best_attempt(run: RunRecord) -> AttemptEvent | None:

@@ -177,7 +177,7 @@ def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
     before = read_config(run_dir)
     if before is None:
         return
-    old, new = _flat(_as_this_version(before, plan)), _flat(json.loads(json.dumps(config)))
+    old, new = flat(_as_this_version(before, plan)), flat(json.loads(json.dumps(config)))
     ignored = list(_DECIDE_NOTHING)
     if "grader" in before:  # what came of these options stands there
         ignored += ["options.sandbox", "parts.sandbox."]
@@ -247,10 +247,11 @@ def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names."""
+    if not isinstance(tree, Mapping):
         return {prefix: tree}
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
