@@ -9,33 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdpo_solve.datasets import livecodebench
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.runs import find_run_dirs
-from sdpo_solve.run.events import FILE_NAME, read_records
-from sdpo_solve.run.records import AttemptEvent, RunStarted
+from sdpo_solve.report.runs import RunRecord, find_run_dirs, read_attempts, read_run
 
 FORMATS = ("livecodebench",)
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The programs of one run in the order of its attempts, None where an answer held none."""
-
-    header: RunStarted
-    programs: tuple[str | None, ...]
-    solution: str | None
-
-    @property
-    def answer(self) -> str:
-        """What the run would hand in: its first solution, else its last program."""
-        if self.solution is not None:
-            return self.solution
-        return next((program for program in reversed(self.programs) if program is not None), "")
 
 
 def render(
@@ -47,9 +28,9 @@ def render(
     """
     if form not in FORMATS:
         raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)}, pack)")
-    read = [_read(run_dir) for run_dir in find_run_dirs(sources)]
-    runs = [run for run in read if run.header.is_named and method in (None, run.header.arm_name)]
-    arms = sorted({run.header.arm_name for run in runs})
+    read = [read_run(run_dir) for run_dir in find_run_dirs(sources)]
+    runs = [run for run in read if run is not None and method in (None, run.arm)]
+    arms = sorted({run.arm for run in runs})
     if not runs:
         of = f" of method {method}" if method else ""
         raise ConfigError(f"no run{of} in {', '.join(str(source) for source in sources)}")
@@ -59,25 +40,21 @@ def render(
     return json.dumps(_entries(runs, all_attempts, questions), indent=1)
 
 
-def _entries(runs: Sequence[Programs], all_attempts: bool, questions: Sequence[str]) -> list[dict[str, Any]]:
+def _entries(runs: Sequence[RunRecord], all_attempts: bool, questions: Sequence[str]) -> list[dict[str, Any]]:
     codes: dict[str, list[str]] = {question: [] for question in questions}
-    for run in sorted(runs, key=lambda run: (run.header.problem, run.header.seed)):
-        mine = [program or "" for program in run.programs] if all_attempts else [run.answer]
-        codes.setdefault(run.header.problem, []).extend(mine)
+    for run in sorted(runs, key=lambda run: (run.problem, run.seed)):
+        codes.setdefault(run.problem, []).extend(_programs(run, all_attempts))
     if questions and len(codes) > len(set(questions)):
         extra = sorted(set(codes) - set(questions))
         raise ConfigError(f"{extra[0]} was run and is not among the rows; leave --rows out or name others")
     return [{"question_id": name, "code_list": codes[name] or [""]} for name in sorted(codes)]
 
 
-def _read(run_dir: Path) -> Programs:
-    """One run; attempts of a group that was not closed are left out."""
-    header = RunStarted()
-    attempts: list[AttemptEvent] = []
-    for line in read_records(run_dir / FILE_NAME):
-        if isinstance(line.record, RunStarted):
-            header = line.record
-        elif isinstance(line.record, AttemptEvent):
-            attempts.append(line.record)
-    solution = next((attempt.code for attempt in attempts if attempt.solved), None)
-    return Programs(header, tuple(attempt.code for attempt in attempts), solution)
+def _programs(run: RunRecord, all_attempts: bool) -> list[str]:
+    """Of every attempt, or what the run would hand in: its first solution, else its last program."""
+    attempts = list(read_attempts(run.run_dir))
+    if all_attempts:
+        return [attempt.code or "" for attempt in attempts]
+    solutions = [attempt.code for attempt in attempts if attempt.solved and attempt.code is not None]
+    programs = [attempt.code for attempt in attempts if attempt.code is not None]
+    return [next(iter(solutions[:1] + programs[-1:]), "")]

@@ -247,40 +247,27 @@ def _curves(arms: Mapping[str, Sequence[RunRecord]], axis: Axis, options: Report
             arm = observed[name]
             # An arm that solved everything is known for ever: it is drawn as far as any other.
             last = farthest if math.isinf(arm.horizon) else arm.horizon
-            yield _curve(Curve(name, axis, place, (), (), (), ()), arm, last, options)
+            grid_K = event_grid([arm], [0.0, last])
+            points = _points(arm, grid_K[grid_K <= last], options)
+            columns = (tuple(getattr(p, column) for p in points) for column in ("x", "y", "low", "high"))
+            yield Curve(name, axis, place, *columns)
 
 
-def _curve(empty: Curve, arm: Arm, last: float, options: ReportOptions) -> Curve:
-    """`empty` with the arm's points up to x = `last`."""
-    grid_K = event_grid([arm], [0.0, last])
-    grid_K = grid_K[grid_K <= last]
-    replicates_BK = _replicates(arm, grid_K, options)
-    bands = [interval(replicates_BK[:, k]) for k in range(len(grid_K))]
-    return replace(
-        empty,
-        x_K=tuple(float(x) for x in grid_K),
-        y_K=tuple(float(y) for y in curve(arm, grid_K)),
-        low_K=tuple(band.low for band in bands),
-        high_K=tuple(band.high for band in bands),
-    )
-
-
-def _replicates(arm: Arm, grid_K: Floats, options: ReportOptions) -> Floats:
-    return bootstrap_curves({"": arm}, grid_K, n_replicates=options.n_replicates, seed=options.seed)[""]
+def _points(arm: Arm, grid_K: Floats, options: ReportOptions) -> list[Rate]:
+    """The arm's rate at each x of the grid, with its interval over replicates."""
+    drawn = bootstrap_curves({"": arm}, grid_K, n_replicates=options.n_replicates, seed=options.seed)
+    points = []
+    for x, y, replicates_B in zip(grid_K, curve(arm, grid_K), drawn[""].T, strict=True):
+        band = Interval(math.nan, math.nan) if math.isnan(y) else interval(replicates_B)
+        points.append(Rate(float(x), float(y), band.low, band.high))
+    return points
 
 
 def _rates(runs: Sequence[RunRecord], at: Sequence[float], options: ReportOptions) -> tuple[Rate, ...]:
     arm = arm_of(runs, options.axis)
     if arm is None:
         return tuple(Rate(x, math.nan, math.nan, math.nan) for x in at)
-    grid_K = np.array(at, dtype=float)
-    y_K, replicates_BK = curve(arm, grid_K), _replicates(arm, grid_K, options)
-    rates = []
-    for k, x in enumerate(at):
-        known = not math.isnan(y_K[k])
-        band = interval(replicates_BK[:, k]) if known else Interval(math.nan, math.nan)
-        rates.append(Rate(x, float(y_K[k]), band.low, band.high))
-    return tuple(rates)
+    return tuple(_points(arm, np.array(at, dtype=float), options))
 
 
 def _by_difficulty(

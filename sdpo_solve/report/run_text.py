@@ -10,7 +10,7 @@ import difflib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -24,10 +24,10 @@ from sdpo_solve.report.marks import LEGEND, strip
 from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt, read_attempts
 from sdpo_solve.report.sections import share_without_program
 from sdpo_solve.report.table import AlignedTable, clock, labelled
-from sdpo_solve.report.updates import CONFIRMED, updates_table
+from sdpo_solve.report.updates import CONFIRMED, notice_lines, updates_table
 from sdpo_solve.run.events import FILE_NAME
 from sdpo_solve.run.identity import flat
-from sdpo_solve.run.records import AttemptEvent, UpdateEvent
+from sdpo_solve.run.records import AttemptEvent
 from sdpo_solve.sanitize import clean
 
 _STATUS_STYLES = {RunStatus.SOLVED: "green", RunStatus.FAILED: "red", RunStatus.UNFINISHED: "yellow"}
@@ -83,7 +83,7 @@ def run_text(run: RunRecord, *, full: bool = False) -> RenderableType:
     parts: list[RenderableType] = [labelled(summary_rows(run)), Text(), *_policies(run)]
     if full and run.updates:
         parts += [Text(), updates_table(run.updates)]
-    parts += _notice_lines(run.updates)
+    parts += [Text(line, style="yellow") for line in notice_lines(run.updates)]
     if run.first is not None:
         title = Text(f"the solution, attempt {run.first.index}", style="bold")
         parts += [Text(), title, _program(read_attempt(run, run.first.index))]
@@ -151,15 +151,6 @@ def _policies(run: RunRecord) -> Iterator[RenderableType]:
     yield table
     seen = {attempt.mark for attempt in run.attempts}
     yield Text(" · ".join(f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in seen), style="dim")
-
-
-def _notice_lines(updates: Sequence[UpdateEvent]) -> list[Text]:
-    """What the learner did instead of an ordinary step, a line each."""
-    return [
-        Text(f"update {update.version}: {clean(notice)}", style="yellow")
-        for update in updates
-        for notice in update.notices
-    ]
 
 
 # -- two runs ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.run.records import UpdateEvent
+from sdpo_solve.sanitize import clean
 
 # The learner's figures that fit beside the loss, in this order; those that it reports are shown.
 _SHOWN_METRICS = ("entropy", "mean_length_tokens", "kl_to_base", "grad_norm", "repetition")
@@ -26,6 +27,11 @@ def updates_table(updates: Sequence[UpdateEvent]) -> AlignedTable:
         values = [figure(update.metrics.get(name)) for name in names]
         table.add([str(update.version), figure(update.loss), *values])
     return table
+
+
+def notice_lines(updates: Iterable[UpdateEvent]) -> list[str]:
+    """What the learner did instead of an ordinary step, a line each."""
+    return [f"update {each.version}: {clean(notice)}" for each in updates for notice in each.notices]
 
 
 def figure(value: float | None) -> str:

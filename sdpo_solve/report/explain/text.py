@@ -15,6 +15,7 @@ from sdpo_solve.report.explain.policies import Stage
 from sdpo_solve.report.explain.records import STRONG_NATS, Alternative, Signal, Token, sparseness
 from sdpo_solve.report.runs import AttemptRow, RunRecord
 from sdpo_solve.report.table import AlignedTable, labelled
+from sdpo_solve.report.updates import figure, notice_lines
 from sdpo_solve.sanitize import clean, middle_cut
 
 _BARS = "▁▂▃▄▅▆▇"
@@ -69,8 +70,8 @@ def metric_rows(stages: Sequence[Stage]) -> tuple[list[str], list[list[str]]]:
         solved = f"{sum(a.solved for a in stage.attempts)}/{n}"
         mean_tokens = f"{sum(a.n_tokens for a in stage.attempts) / n:.0f}"
         update = stage.update
-        values = [_figure(update.metrics.get(name) if update else None) for name in names]
-        loss = _figure(update.loss if update else None)
+        values = [figure(update.metrics.get(name) if update else None) for name in names]
+        loss = figure(update.loss if update else None)
         rows.append([str(stage.version), solved, f"{stage.n_distinct}/{n}", mean_tokens, loss, *values])
     return header, rows
 
@@ -89,16 +90,7 @@ def notices(run: RunRecord, stages: Sequence[Stage]) -> list[str]:
     first, last = stages[0].version, stages[-1].version
     # The run's last update made a policy that may never have sampled: it has no stage of its own.
     last += last == run.attempts[-1].version
-    return [
-        f"update {update.version}: {clean(notice)}"
-        for update in run.updates
-        if first < update.version <= last
-        for notice in update.notices
-    ]
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return notice_lines(update for update in run.updates if first < update.version <= last)
 
 
 def _cut(diff: Text) -> Text:
