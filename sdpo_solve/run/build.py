@@ -20,7 +20,7 @@ from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
-from sdpo_solve.protocols import Engine, Grader, Learner, Method, PolicyHost, Sampler, TokenProgress
+from sdpo_solve.protocols import Grader, Learner, Method, PolicyHost, Sampler, TokenProgress
 from sdpo_solve.run import identity
 from sdpo_solve.run.journal import Journal, Listener
 from sdpo_solve.run.options import Plan
