@@ -100,7 +100,7 @@ class PolicyMix:
 
 
 @runtime_checkable
-class MixingEngine(Engine, Protocol):
+class MixingEngine(Sampler, Protocol):
     """An engine whose samples of one call may come from different policies."""
 
     def sample_mixed(

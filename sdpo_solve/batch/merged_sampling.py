@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from sdpo_solve.batch.locks import DeviceLocks
-from sdpo_solve.protocols import Engine, MixingEngine
+from sdpo_solve.protocols import MixingEngine, Sampler
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
 
 _POLL_S = 0.05
@@ -37,7 +37,7 @@ class MergingEngine:
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
     """
 
-    def __init__(self, engine: Engine, locks: DeviceLocks) -> None:
+    def __init__(self, engine: Sampler, locks: DeviceLocks) -> None:
         self._engine, self._locks = engine, locks
         self._changed = threading.Condition()
         self._waiting: list[_Request] = []

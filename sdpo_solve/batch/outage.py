@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sdpo_solve.batch.locks import Meter
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import EngineError, PrerequisiteError, SandboxError
-from sdpo_solve.protocols import Engine, Grader, MixingEngine, OnVerdict, Sandbox
+from sdpo_solve.protocols import Grader, MixingEngine, OnVerdict, Sampler, Sandbox
 from sdpo_solve.types import (
     BoxInput,
     ExecutionStatus,
@@ -139,14 +139,14 @@ class RetryingGrader:
 
 
 class RetryingEngine:
-    """Samples, and samples again after an outage of the engine. Implements `protocols.Engine`."""
+    """Samples, and samples again after an outage of the engine. Implements `protocols.Sampler`."""
 
-    def __init__(self, engine: Engine, outage: Outage) -> None:
+    def __init__(self, engine: Sampler, outage: Outage) -> None:
         self._engine, self._outage = engine, outage
         outage.has_worked = True  # it was built, and has looked at what it samples with
 
     @staticmethod
-    def of(engine: Engine, outage: Outage) -> RetryingEngine:
+    def of(engine: Sampler, outage: Outage) -> RetryingEngine:
         """One with the abilities of `engine`."""
         kind = RetryingMixingEngine if isinstance(engine, MixingEngine) else RetryingEngine
         return kind(engine, outage)
@@ -156,12 +156,6 @@ class RetryingEngine:
     ) -> list[Sample]:
         """Raises EngineError where sampling failed though the engine works, else as `Outage.wait`."""
         return self._tried(lambda: self._engine.sample(prompts_G, seeds_G, policy, spec))
-
-    def identity(self) -> str:
-        return self._engine.identity()
-
-    def close(self) -> None:
-        self._engine.close()
 
     def _tried(self, call: Callable[[], list[Sample]]) -> list[Sample]:
         while True:
