@@ -22,9 +22,8 @@ def test_a_full_output_is_one_line_and_exit_code_2(arguments: tuple[str, ...]) -
 
 
 def test_an_output_without_utf_8_shows_signs_by_what_looks_like_them(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(
-        '{"id": "p", "statement": "∑ of two × three", "kind": "stdin", "tests": []}'
-    )
+    text = '{"id": "p", "statement": "∑ of two × three", "kind": "stdin", "tests": []}'
+    (tmp_path / "p.json").write_text(text, encoding="utf-8")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     options = {"capture_output": True, "env": environment, "check": False, "cwd": tmp_path}
     done = subprocess.run([*COMMAND, "options", "learner"], **options)
