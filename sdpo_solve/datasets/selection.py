@@ -24,6 +24,7 @@ from sdpo_solve.types import Problem
 
 # Problems as a command takes them: as arguments.
 SOURCES_HELP = "Problem files, folders, lcb:v6, lcb:FILE, mbpp:FILE, humaneval:FILE"
+_BROKEN = "broken: "  # how the reason of a broken problem begins
 SOURCES = Flag(metavar="SOURCE", is_argument=True)
 
 
@@ -187,7 +188,7 @@ def select(
             elif chosen.by_name:
                 raise
             else:
-                left_out[candidate.id] = f"broken: {exc}"
+                left_out[candidate.id] = f"{_BROKEN}{exc}"
             broken[candidate.id] = exc
     _check_enough(selection, source, among, sound, left_out, broken, on_broken is not None)
     return Selected(Problems(sound), left_out, tuple(broken))
@@ -254,7 +255,11 @@ def describe_left_out(left_out: Mapping[str, str], broken: Sequence[str] = (), m
     others = [name for name in left_out if name not in broken]
     names = ", ".join([*broken, *others][:most]) + (", ..." if len(left_out) > most else "")
     line = f"left out {len(left_out)} bad problem{'s' * (len(left_out) > 1)}: {names}"
-    return f"{line}; {len(broken)} broken, the first: {left_out[broken[0]]}" if broken else line
+    return (
+        f"{line}; {len(broken)} broken, the first: {left_out[broken[0]].removeprefix(_BROKEN)}"
+        if broken
+        else line
+    )
 
 
 def _raise(error: ProblemError) -> NoReturn:
