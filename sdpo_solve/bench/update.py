@@ -264,7 +264,7 @@ def _gradients(host: AdaptedModel, examples: list[TokenizedExample], form: Form)
     settings = loss_settings(options)
     if form == "plain":
         return plain_gradient(host, "bench", examples, settings, 1.0)
-    passes = PackedPasses(host.model, limits_of(options))
+    passes = PackedPasses(host.model, limits_of(options, host.model))
     teacher = teacher_mixture(host, options, examples, "bench", passes)
     with host.slot_active("policy", "bench"):
         student = StudentPasses(passes, host.parameters("policy"), settings, 1.0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -81,15 +82,28 @@ def list_kept(runs: Path) -> list[Kept]:
     for kind, folder in (("models", cache_dir() / "models"), ("caches", cache_dir() / "expected")):
         places = sorted(folder.iterdir()) if kind == "models" and folder.is_dir() else [folder]
         found += [_folder(kind, place) for place in places if place.is_dir()]
-    found += _images()
+    return [*found, *_images(), *_old_policies(runs)]
+
+
+def _old_policies(runs: Path) -> Iterator[Kept]:
+    """Of each run all policies but the newest."""
     for policies in sorted(runs.rglob("policies")):
         versions = sorted(path for path in policies.iterdir() if path.is_dir())
-        found += [_folder("policies", path) for path in versions[:-1]]
-    return found
+        yield from (_folder("policies", path) for path in versions[:-1])
+
+
+def list_others(runs: Path) -> list[Kept]:
+    """What `clean` leaves alone: the environment, the hub's cache, runs with their newest policies."""
+    from huggingface_hub import constants
+
+    places = (("environment", Path(sys.prefix)), ("hub", Path(constants.HF_HUB_CACHE)), ("runs", runs))
+    found = [_folder(kind, place) for kind, place in places if place.is_dir()]
+    older = sum(one.n_bytes for one in _old_policies(runs))
+    return [replace(one, n_bytes=one.n_bytes - older) if one.kind == "runs" else one for one in found]
 
 
 def _folder(kind: str, path: Path) -> Kept:
-    n_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    n_bytes = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
     return Kept(kind, str(path), n_bytes, partial(shutil.rmtree, path))
 
 

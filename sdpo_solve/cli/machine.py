@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sdpo_solve.cli.clean import list_kept, print_kept
+from sdpo_solve.cli.clean import list_kept, list_others, print_kept
 from sdpo_solve.cli.flags import WithJson, WithRuntime, command
 from sdpo_solve.config import SANDBOX_HELP, SETTINGS, Flag, Names, Options, RunOptions
 from sdpo_solve.errors import ConfigError, PrerequisiteError
@@ -23,6 +23,7 @@ from sdpo_solve.model import memory, names
 from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.chat import notes_of
 from sdpo_solve.model.cpu import cpu_dtype
+from sdpo_solve.paths import cache_dir
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import install
@@ -83,8 +84,8 @@ def examine(model: str, console: Console) -> dict[str, Any]:
         console.print(mark + Text(f"{check.name}: {check.detail}"), soft_wrap=True)
         if not check.ok:
             console.print(Text(f"  {check.remedy}"), soft_wrap=True)
-    console.print("\nwhat this program keeps; 'sdpo-solve clean' removes it")
-    kept = list_kept(Path("runs"))
+    console.print("\nwhat this program keeps; 'sdpo-solve clean' removes all but environment, hub and runs")
+    kept = [*list_kept(Path("runs")), *list_others(Path("runs"))]
     print_kept(kept, console)
     path = names.config_dir(model)
     supported, found = path is None, None
@@ -116,15 +117,12 @@ def _print_model(name: str, path: Path, console: Console) -> dict[str, Any]:
 
 def _print_memory(name: str, path: Path, console: Console) -> list[memory.Estimate]:
     """What the model would take for each engine, and whether that fits here; nothing is loaded."""
-    size = memory.size_of(path)
-    gpu_mb = memory.gpu_memory_mb()
-    load = memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
-    held = load if gpu_mb is not None else replace(load, dtype=cpu_dtype())
-    here_mb = memory.free_memory_mb() if gpu_mb is None else gpu_mb
+    size, gpu_mb = memory.size_of(path), memory.gpu_memory_mb()
+    held, here_mb = _held(path, gpu_mb), gpu_mb or memory.free_memory_mb()
     estimates = [
         memory.in_process(size, held, here_mb, on_cpu=gpu_mb is None),
         memory.quantised(size, held, here_mb, on_cpu=gpu_mb is None),
-        memory.shared_gpu(size, load, gpu_mb),
+        memory.shared_gpu(size, _load(gpu_mb), gpu_mb),
     ]
     console.print(f"\n{name}: {size.params / 1e9:.2f} billion parameters; estimates from its configuration")
     for estimate in estimates:
@@ -142,6 +140,19 @@ def _print_memory(name: str, path: Path, console: Console) -> list[memory.Estima
         console.print(Text(f"\n{estimate.title}: ") + verdict, soft_wrap=True)
         console.print(table)
     return estimates
+
+
+def _load(gpu_mb: int | None) -> memory.Load:
+    return memory.Load() if gpu_mb is None else memory.Load(answer_tokens=8192)
+
+
+def _held(path: Path, gpu_mb: int | None) -> memory.Load:
+    """What the engine hf does at once here."""
+    if gpu_mb is not None:
+        return _load(gpu_mb)
+    load = replace(memory.Load(), dtype=cpu_dtype())
+    tokens = memory.pass_tokens(read_config(path), load.number_bytes, on_cpu=True)
+    return replace(load, microbatch_tokens=tokens)
 
 
 def _check_model(name: str) -> install.Check:
@@ -227,14 +238,26 @@ def list_models(given: ListCommand) -> None:
         return
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("name", "from", "size", "on disk"):
-        table.add_column(column, justify="right" if column == "size" else "left")
+    for column in ("name", "from", "size", "memory", "on disk"):
+        table.add_column(column, justify="right" if column in ("size", "memory") else "left")
     default = names.default_name()
     for info in names.available():
         name = f"{info.name} (default)" if info.name == default else info.name
-        table.add_row(name, info.source, f"{info.size_mb / 1000:.1f} GB", "yes" if info.on_disk else "no")
+        on_disk = "yes" if info.on_disk else "no"
+        table.add_row(name, info.source, f"{info.size_mb / 1024:.1f} GB", _memory_of(info), on_disk)
     console.print(table)
+    console.print(Text(f"memory: of a run with --engine hf. Models lie in {cache_dir()}", style="dim"))
     console.print(Text("Any other hub id (OWNER/NAME) or model directory works as well.", style="dim"))
+
+
+def _memory_of(info: names.ModelInfo) -> str:
+    """What a run takes, from the shapes that are on this disk; nothing is fetched for it."""
+    path = names.config_dir(info.name) if info.on_disk or info.source == "embedded" else None
+    if path is None:
+        return ""
+    gpu_mb = memory.gpu_memory_mb()
+    found = memory.in_process(memory.size_of(path), _held(path, gpu_mb), None, on_cpu=gpu_mb is None)
+    return f"{found.total_mb / 1024:.1f} GB"
 
 
 @command(PullCommand, "model pull qwen2.5-coder-0.5b", name="pull")

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdpo_solve.engines._decoding import Decoder, Row, RowBatch
-    from sdpo_solve.engines._onednn import PackedLinears
 
 
 class Options(BaseOptions):
@@ -73,7 +72,6 @@ class HfEngine(EnginePlugin):
         self._options = options
         self._progress = progress
         self._name = name
-        self._packed: PackedLinears | None = None
         self._rows_at_once = options.batch_rows
         self._eos: frozenset[int] = frozenset()
         self._batch_type = batch_type
@@ -135,7 +133,7 @@ class HfEngine(EnginePlugin):
 
         if not rows:
             return
-        with self._active(policies_K) as mix, torch.no_grad(), self._fast(mix.model):
+        with self._active(policies_K) as mix, torch.no_grad():
             if self._batch_type is None:
                 self._batch_type = batch_type(mix.model, self._host.device, self._host.tokenizer)
             context = context_tokens(mix.model.config)
@@ -153,9 +151,11 @@ class HfEngine(EnginePlugin):
 
     def _damage(self) -> str:
         """Where numbers that are not finite come from."""
+        from sdpo_solve.model.lean import named_weights
+
         with self._host.policy_active(Policy("base", 0)) as model:
-            for name, parameter in model.named_parameters():
-                if "lora_" not in name and not bool(parameter.isfinite().all()):
+            for name, weight in named_weights(model):
+                if not bool(weight.isfinite().all()):
                     return f"the checkpoint itself holds NaN or infinite numbers in {name}"
         return "an update has damaged the adapter; lower learner.lr"
 
@@ -163,8 +163,7 @@ class HfEngine(EnginePlugin):
         return f"hf:{self._name}"
 
     def close(self) -> None:
-        """Free the packed copies; the weights themselves are the host's."""
-        self._packed = None
+        """Nothing to close: the weights are the host's."""
 
     @contextmanager
     def _active(self, policies_K: Sequence[Policy]) -> Iterator[PolicyMix]:
@@ -175,14 +174,6 @@ class HfEngine(EnginePlugin):
         else:
             with self._host.policy_active(policies_K[0]) as model:
                 yield PolicyMix(model, lambda policy_B: None)
-
-    def _fast(self, model: Any) -> AbstractContextManager[None]:
-        """For the time of sampling, weights in the layout that this machine multiplies fastest."""
-        from sdpo_solve.engines._onednn import PackedLinears
-
-        if self._packed is None:
-            self._packed = PackedLinears()
-        return self._packed.applied(model)
 
     def _filled(self, decoder: Decoder, rows: Sequence[Row], n_rows: int) -> bool:
         """Sample the rows that have not ended, `n_rows` at a time; false where memory ran out.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.learner.loss import ScoreGradients, Scores
+from sdpo_solve.model.lean import times_weight
 
 # Rows worked on at a time: their buffers stay in a CPU's cache, and a GPU has enough to do in one call.
 _BLOCK = {"cpu": 16}
@@ -163,7 +164,7 @@ class Head:
                 wide.scatter_add_(1, kept_ids_CK[block], grads.grad_kept_NK[block])
             wide.scatter_add_(1, token_ids_C[block, None], grads.grad_sampled_N[block, None])
             logits_CV[block] = wide.div_(self._temperature)
-        return torch.mm(logits_CV, self._linear.weight)
+        return times_weight(self._linear, logits_CV)
 
     # -- parts ---------------------------------------------------------------------------------------------
 

@@ -301,7 +301,7 @@ class LoraLearner:
 
     def _passes(self, microbatch_tokens: int | None = None) -> PackedPasses:
         """`microbatch_tokens`: what an earlier lack of memory has left of the option."""
-        limits = limits_of(self._options)
+        limits = limits_of(self._options, self._host.model)
         limits.microbatch_tokens = microbatch_tokens or limits.microbatch_tokens
         return self._choice.passes(self._host.model, limits)
 

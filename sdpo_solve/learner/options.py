@@ -122,7 +122,9 @@ class Options(BaseOptions):
     min_entropy: float = Field(0.02, ge=0, description="collapse: entropy under this, nats a token")
     # -- memory
     chunk_positions: int = Field(256, ge=1, description="positions whose logits exist at the same time")
-    microbatch_tokens: int = Field(4096, ge=1, description="tokens in one pass; halves itself when too many")
+    microbatch_tokens: int | None = Field(
+        None, ge=1, description="tokens in one pass (default: 4096; on a CPU what 640 MB hold); halves itself"
+    )
     checkpoint_tokens: int = Field(
         4096,
         ge=0,

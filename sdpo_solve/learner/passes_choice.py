@@ -25,6 +25,7 @@ from sdpo_solve.learner.plain import OwnHead, PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
 from sdpo_solve.model.capability import adapter_targets, odd_layers
 from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.model.memory import pass_tokens
 
 # Mean difference of log-probs in nats, and relative distance of gradients; the last for bfloat16.
 _LOGPROB_TOLERANCES = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
@@ -77,13 +78,17 @@ def choose(host: AdaptedModel, options: Options) -> Choice:
     return choice
 
 
-def limits_of(options: Options) -> PassLimits:
-    return PassLimits(options.microbatch_tokens, options.checkpoint_tokens, options.chunk_positions)
+def limits_of(options: Options, model: Any) -> PassLimits:
+    """The options' limits; what they leave open is chosen for the model and where it is."""
+    tokens = options.microbatch_tokens or pass_tokens(
+        model.config, model.dtype.itemsize, on_cpu=model.device.type == "cpu"
+    )
+    return PassLimits(tokens, options.checkpoint_tokens, options.chunk_positions)
 
 
 def passes_of(host: AdaptedModel, options: Options) -> PackedPasses:
     """The passes that `choose` finds, with the options' limits."""
-    return choose(host, options).passes(host.model, limits_of(options))
+    return choose(host, options).passes(host.model, limits_of(options, host.model))
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sdpo_solve.config import Quantization
 from sdpo_solve.errors import ConfigError, EngineError, LearnerError, PrerequisiteError, one_line
-from sdpo_solve.model import lora_mix
+from sdpo_solve.model import lean, lora_mix
 from sdpo_solve.model.capability import (
     auto_class,
     context_tokens,
@@ -97,7 +97,6 @@ class AdaptedModel:
         are taken in `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of
         its weights, and PrerequisiteError without the package that quantises.
         """
-        from safetensors import SafetensorError
         from transformers import AutoTokenizer
         from transformers.utils import logging
 
@@ -109,21 +108,13 @@ class AdaptedModel:
         config = read_config(model_dir)
         if (refusal := refusal_of(config)) is not None:
             raise ConfigError(f"{model_dir} is not supported: {refusal}")
-        try:
-            model, report = auto_class(config).from_pretrained(
-                model_dir,
-                dtype=dtype,
-                local_files_only=True,
-                output_loading_info=True,
-                **quantised,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-            if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
-                raise
-            raise ConfigError(f"{model_dir} cannot be loaded: {one_line(exc)}") from None
-        if missing := sorted(report["missing_keys"]):
-            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ConfigError(f"{model_dir}: the weight {missing[0]}{others} is in none of its files")
+        is_lean = not quantised and lean.is_fast(device, dtype)
+        narrow = lean.narrow_dtype(config, dtype) if is_lean else dtype
+        model = _pretrained(model_dir, config, narrow, quantised)
+        if narrow is not dtype and lean.is_rounded(model, narrow):
+            model = _pretrained(model_dir, config, dtype, quantised)
+        if is_lean:
+            lean.make_lean(model, dtype)
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -356,6 +347,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _pretrained(model_dir: Path, config: Any, dtype: torch.dtype, quantised: dict[str, Any]) -> Any:
+    """The causal LM. Raises ConfigError as `AdaptedModel.load` does."""
+    from safetensors import SafetensorError
+
+    try:
+        model, report = auto_class(config).from_pretrained(
+            model_dir, dtype=dtype, local_files_only=True, output_loading_info=True, **quantised
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
+            raise
+        raise ConfigError(f"{model_dir} cannot be loaded: {one_line(exc)}") from None
+    if missing := sorted(report["missing_keys"]):
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(f"{model_dir}: the weight {missing[0]}{others} is in none of its files")
+    return model
 
 
 def _quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

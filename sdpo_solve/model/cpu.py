@@ -96,6 +96,13 @@ def keep_freed_memory() -> None:
     _set_malloc(_TOP_PAD, 256 << 20)
 
 
+def hand_back_freed_memory() -> None:
+    """Give the kernel what the C library keeps of freed memory now, also from between what is in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def _set_malloc(what: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -25,6 +25,10 @@ _HEAD_COPIES = (
     6  # float32 arrays of chunk x vocabulary alive at once: both sides' logits, log-probs, gradient
 )
 _CONTEXT_MB = 1024  # CUDA's own memory of one process, with its libraries; no GPU was measured
+_LIBRARIES_MB = 512  # torch, transformers and peft in a process without CUDA
+_PASS_TOKENS = 4096
+_CPU_PASS_MB = 640  # activations of a pass with gradients on a CPU, where more tokens make no pass faster
+_LEAST_PASS_TOKENS = 64
 _USABLE = 0.97  # of a GPU's memory; the driver keeps some
 _VLLM_MB = 2048  # vLLM's activations and compiled graphs beside keys and values; no GPU was measured
 
@@ -152,6 +156,15 @@ def _number(text: Any, name: str, default: int) -> int:
 # -- parts ---------------------------------------------------------------------------------------------------
 
 
+def pass_tokens(config: Any, number_bytes: int, *, on_cpu: bool) -> int:
+    """Tokens of a learner's pass where no option says how many."""
+    text = config.get_text_config()
+    inner = _number(text, "intermediate_size", 4 * text.hidden_size)
+    token_bytes = text.num_hidden_layers * _layer_bytes(text.hidden_size, inner, number_bytes)
+    fitting = (_CPU_PASS_MB << 20) // token_bytes
+    return min(_PASS_TOKENS, max(_LEAST_PASS_TOKENS, fitting)) if on_cpu else _PASS_TOKENS
+
+
 def learner_needs(size: ModelSize, load: Load) -> tuple[Need, ...]:
     """Weights, adapter and working memory of an update, in the learner's process."""
     quantised = size.linear_params - size.hidden * size.vocabulary if load.quantised else 0
@@ -196,16 +209,18 @@ def full_length(size: ModelSize, load: Load, context_tokens: int | None = None) 
 
 
 def in_process(size: ModelSize, load: Load, available_mb: int | None, *, on_cpu: bool) -> Estimate:
-    """The engine hf, which samples from the learner's own weights."""
-    packed_mb = 0 if load.quantised else _mb(size.linear_params * load.number_bytes)
-    copies = (Need("hf: weights laid out for the processor", packed_mb),) if on_cpu and packed_mb else ()
+    """The engine hf, which samples from the learner's own weights.
+
+    Sampling and updates take turns: what the larger of the two works with is there, not both.
+    """
+    weights, adapter, update = learner_needs(size, load)
+    if on_cpu and not load.quantised:  # see `lean.py`: embeddings stay as they are on disk
+        wide, narrow = size.linear_params, size.params - size.linear_params
+        weights = Need(weights.name, _mb(wide * load.number_bytes + narrow * _HALF))
     cache_mb = _mb(2 * load.cached_tokens * size.kv_numbers_per_token * load.number_bytes)
-    needs = (
-        *learner_needs(size, load),
-        *copies,
-        Need(f"hf: keys and values, {load.rows} answers", cache_mb),
-        Need("libraries" if on_cpu else "CUDA", _CONTEXT_MB),
-    )
+    cache = Need(f"hf: keys and values, {load.rows} answers", cache_mb)
+    rest = Need("libraries", _LIBRARIES_MB) if on_cpu else Need("CUDA", _CONTEXT_MB)
+    needs = (weights, adapter, max(update, cache, key=lambda need: need.mb), rest)
     title = "this machine's memory, engine hf" if on_cpu else "one GPU, engine hf"
     return Estimate(title, needs, available_mb)
 
@@ -270,13 +285,17 @@ def _adapter_mb(size: ModelSize, load: Load) -> int:
     return _mb(own * _ADAPTER_BYTES + _TEACHER_RANKS * own * 4)
 
 
+def _layer_bytes(hidden: int, inner: int, number_bytes: int) -> int:
+    """Kept for each token and layer: eight arrays as wide as the model, four as wide as its inner layer."""
+    return (8 * hidden + 4 * inner) * number_bytes
+
+
 def _update_mb(size: ModelSize, load: Load) -> int:
     """Activations of one pass with gradients, and the head's logits for some positions.
 
-    Kept for each token and layer: about eight arrays as wide as the model and four as wide as its inner
-    layer. Where passes are recomputed only the layers' inputs are kept, and one layer's arrays.
+    Where passes are recomputed only the layers' inputs are kept, and one layer's arrays.
     """
-    layer_bytes = (8 * size.hidden + 4 * size.inner) * load.number_bytes
+    layer_bytes = _layer_bytes(size.hidden, size.inner, load.number_bytes)
     token_bytes = size.layers * layer_bytes
     if load.microbatch_tokens > load.checkpoint_tokens:
         token_bytes = size.layers * size.hidden * load.number_bytes + layer_bytes

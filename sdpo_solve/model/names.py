@@ -107,12 +107,14 @@ def resolve(name: str) -> ModelDir:
 def config_dir(name: str) -> Path | None:
     """A directory with the model's config.json, its weights there or not; None where none can be had.
 
-    Of a hub model that is not on this disk it fetches that one small file.
+    Of a hub model that is not on this disk it fetches that one small file; those of the embedded models that
+    are not pulled lie beside this file, with their shapes alone.
     """
     spec = wheels.find(name)
-    if spec is not None or Path(name).is_dir():
-        path = spec.directory if spec is not None else Path(name)
-        return path if (path / "config.json").is_file() else None
+    if spec is not None:
+        return spec.directory if is_whole(spec.directory) else Path(__file__).parent / "embedded" / spec.name
+    if Path(name).is_dir():
+        return Path(name) if (Path(name) / "config.json").is_file() else None
     try:
         return _hub_snapshot(name) or _download(name, ("config.json",))
     except SdpoSolveError:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from sdpo_solve.cli.clean import list_others
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import UserError
 
@@ -42,3 +43,10 @@ def test_what_is_named_goes_and_a_runs_newest_policy_stays(folder: Path) -> None
 
 def test_an_unknown_kind_is_refused(folder: Path) -> None:
     assert isinstance(invoke("everything").exception, UserError)
+
+
+def test_what_clean_leaves_is_counted_once(folder: Path) -> None:
+    """Runs without the policies that `clean` removes, and the environment."""
+    others = {one.kind: one.n_bytes for one in list_others(folder / "runs")}
+    assert others["runs"] == 1_000_000
+    assert others["environment"] > 1_000_000

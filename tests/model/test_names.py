@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError
-from sdpo_solve.model import files, names, wheels
+from sdpo_solve.model import files, memory, names, wheels
 from sdpo_solve.model.wheels import Embedded
 from sdpo_solve.paths import cache_dir
 from tests.helpers.tiny_model import save_tiny_model
@@ -262,10 +262,13 @@ def test_where_the_cache_lies(
 
 
 def test_shapes_are_known_before_weights_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory with a configuration alone has them; an embedded model has them once it is pulled."""
+    """A directory with a configuration alone has them, and so has an embedded model; sizes are true."""
     path = save_tiny_model(tmp_path / "tiny")
     (path / "model.safetensors").unlink()
     assert names.config_dir(str(path)) == path
     assert names.config_dir(str(tmp_path)) is None
     monkeypatch.setenv("SDPO_SOLVE_CACHE", str(tmp_path / "empty"))
-    assert names.config_dir("qwen2.5-coder-0.5b") is None
+    for spec in wheels.embedded_models():
+        shapes = names.config_dir(spec.name)
+        assert shapes is not None
+        assert 2 * memory.size_of(shapes).params >> 20 == pytest.approx(spec.size_mb, rel=0.02)
