@@ -10,7 +10,6 @@ from importlib import import_module
 from pathlib import Path
 
 from sdpo_solve.datasets import REGISTRY, Format
-from sdpo_solve.datasets._rows import sound_rows
 from sdpo_solve.datasets.selection import Candidate, Selected, Selection, select
 from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.protocols import Sandbox
@@ -60,8 +59,9 @@ def _recognised(path: Path) -> type[Format] | None:
     is_json = path.name.removesuffix(".gz").endswith(".json")
     if not is_json and path.suffix not in _ROWS:
         return None
+    rows = import_module("sdpo_solve.datasets._rows")  # with what reads files: not every command does
     try:
-        columns = set(next(sound_rows(path)).data)
+        columns = set(next(rows.sound_rows(path)).data)
     except (StopIteration, ProblemError):
         return None  # read again as a problem file, which says what is wrong
     if is_json and "kind" in columns:
