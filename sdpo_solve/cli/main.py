@@ -177,3 +177,7 @@ def _complain(text: str, *, failed: bool = False) -> None:
     what = "the run failed: " if failed else ""
     line = " ".join(clean(text).split())
     print(f"sdpo-solve: {what}{line}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

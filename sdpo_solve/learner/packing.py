@@ -103,6 +103,12 @@ def token_ids(rows: Sequence[PromptCompletion], device: torch.device) -> Tensor:
     return torch.tensor([token for row in rows for token in row.completion_ids_T], device=device)
 
 
+def body_of(model: Any) -> Any:
+    """The model without its head. Llama4's text model names itself as its decoder."""
+    decoder = model.get_decoder()
+    return model.model if decoder is model else decoder
+
+
 class PackedPasses:
     """Passes of `model` over packed rows, under whatever weights are on. `limits` shrink with memory.
 
@@ -190,7 +196,7 @@ class PackedPasses:
     def _run(self, ids: Sequence[int], positions: Sequence[int], current: Pass) -> Tensor:
         """The model's body, without its head: [1, S, d]."""
         device = self.model.device
-        hidden: Tensor = self.model.get_decoder()(
+        hidden: Tensor = body_of(self.model)(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([list(positions)], device=device),
             use_cache=False,
@@ -202,7 +208,7 @@ class PackedPasses:
 @contextmanager
 def recomputed_layers(model: Any | None) -> Iterator[None]:
     """The model's layers keep their inputs only and run again in the backward pass; None: nothing changes."""
-    layers = list(getattr(model.get_decoder(), "layers", [])) if model is not None else []
+    layers = list(getattr(body_of(model), "layers", [])) if model is not None else []
     for layer in layers:
         layer.forward = partial(
             checkpoint_layer, layer.forward, use_reentrant=False, preserve_rng_state=False

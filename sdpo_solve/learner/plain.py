@@ -20,7 +20,7 @@ from sdpo_solve.learner.attention import KeysValues
 from sdpo_solve.learner.examples import TokenizedExample
 from sdpo_solve.learner.head import Head
 from sdpo_solve.learner.loss import LossSettings, ScoreGradients, Scores, distillation_loss, scores
-from sdpo_solve.learner.packing import PackedPasses, PromptCompletion, recomputed_layers
+from sdpo_solve.learner.packing import PackedPasses, PromptCompletion, body_of, recomputed_layers
 from sdpo_solve.model.adapted import AdaptedModel
 
 
@@ -33,7 +33,7 @@ class PlainPasses(PackedPasses):
     def rows(self, rows: Sequence[PromptCompletion], prefix_tokens: int, prefix: KeysValues) -> Tensor:
         own = [row.own_ids(0) for row in rows]
         ids_BS = _padded(own, max(map(len, own)), 0).to(self.model.device)
-        hidden_BSd = self.model.get_decoder()(input_ids=ids_BS, use_cache=False).last_hidden_state
+        hidden_BSd = body_of(self.model)(input_ids=ids_BS, use_cache=False).last_hidden_state
         parts = zip(hidden_BSd, own, rows, strict=True)
         return torch.cat([h_Sd[len(ids) - row.n_targets : len(ids)] for h_Sd, ids, row in parts])
 
@@ -63,7 +63,7 @@ class OwnHead(Head):
 
     def logits(self, hidden_Cd: Tensor) -> Tensor:
         """Logits [C, V] with the graph from `hidden_Cd`, where gradients are on."""
-        decoder = self._model.get_decoder()
+        decoder = body_of(self._model)
         decoder.forward = lambda *_, **__: _BodyOutput(last_hidden_state=hidden_Cd[None])
         try:
             ids_1C = torch.zeros(1, len(hidden_Cd), dtype=torch.long, device=hidden_Cd.device)

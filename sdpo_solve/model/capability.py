@@ -96,7 +96,17 @@ def empty_model(config: Any) -> Any:
     try:
         with torch.device("meta"):
             return loader.from_config(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as exc:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeError,
+        ImportError,
+    ) as exc:
         raise ConfigError(f"no model can be made of {_kind(config)}: {one_line(exc)}") from None
 
 
@@ -143,7 +153,6 @@ def adapter_targets(model: Any, which: str) -> Targets:
     Raises ConfigError where there is nothing.
     """
     import torch
-    from transformers.pytorch_utils import Conv1D
 
     outside = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     if (head := model.get_output_embeddings()) is not None:
@@ -153,8 +162,7 @@ def adapter_targets(model: Any, which: str) -> Targets:
     names, reached = set[str](), 0
     for path, module in model.named_modules():
         path = path.removesuffix(".base_layer")  # of a layer that has had an adapter before
-        is_linear = isinstance(module, torch.nn.Linear | Conv1D) and not hasattr(module, "base_layer")
-        if not is_linear or "lora_" in path or id(module.weight) in outside:
+        if not _is_plain_linear(module) or "lora_" in path or id(module.weight) in outside:
             continue
         parent, _, name = path.rpartition(".")
         if (is_mamba and name == "out_proj") or (experts and name in _EXPERT_NAMES):
@@ -203,6 +211,16 @@ def _last_names(path: str, n: int = 1) -> str:
     while n < len(names) and names[-n].isdecimal():
         n += 1
     return ".".join(names[-n:])
+
+
+def _is_plain_linear(module: Any) -> bool:
+    """Whether it is a linear layer and no more: routers of some models derive from one and return a tuple."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if hasattr(module, "base_layer") or not isinstance(module, torch.nn.Linear | Conv1D):
+        return False
+    return type(module) is Conv1D or not type(module).__module__.startswith("transformers.")
 
 
 def odd_layers(config: Any) -> str | None:

@@ -103,6 +103,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "first_k_dense_replace": 1,
         },
     ),
+    "phimoe": ("phimoe", MOE),  # its router derives from a linear layer
+    "llama4": ("llama4_text", {**MOE, "intermediate_size_mlp": 128, "head_dim": 16}),
     "mamba2": ("mamba2", {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 1}),
 }
 

@@ -29,7 +29,7 @@ SPEC = SamplingSpec(10)
 OPTIONS: dict[str, Any] = {"lr": 1e-2, "lora_rank": 4, "max_base_kl": 1e9}
 PACKED = {
     "qwen2", "llama", "qwen3", "gemma", "glm4", "olmo2", "phi", "opt", "gpt-neox", "gpt2", "qwen3-moe", "olmoe", "smollm3",
-    "deepseek-v3",
+    "deepseek-v3", "phimoe",
 }  # fmt: skip
 
 
