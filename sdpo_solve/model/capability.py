@@ -30,6 +30,8 @@ _CONTEXT_NAMES = (
 )
 _UNBOUNDED_CONTEXT = 1 << 20  # state-space models and relative positions have no longest context
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+# Tried with transformers 5 on 2026-11-29: what they keep between tokens cannot be taken up again.
+_NO_CACHE = frozenset({"recurrent_gemma", "rwkv", "xlstm"})
 _LENGTH_ROPES = frozenset({"dynamic", "longrope"})
 
 
@@ -119,6 +121,10 @@ def refusal_of(config: Any) -> str | None:
         return f"its weights are quantised ({method}); choose the model as it was before that"
     if getattr(config, "is_encoder_decoder", False):
         return f"{_kind(config)} is an encoder-decoder, not a causal language model"
+    if _is_encoder(config):
+        return f"{_kind(config)} is an encoder (its is_decoder is off), not a causal language model"
+    if config.model_type in _NO_CACHE:
+        return f"{_kind(config)} keeps no cache that one token at a time can be added to"
     return _no_class(config) if auto_class(config) is None else None
 
 
@@ -214,13 +220,18 @@ def _last_names(path: str, n: int = 1) -> str:
 
 
 def _is_plain_linear(module: Any) -> bool:
-    """Whether it is a linear layer and no more: routers of some models derive from one and return a tuple."""
+    """Whether it is a linear layer and no router: those of some models derive from one and return a tuple."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    if hasattr(module, "base_layer") or not isinstance(module, torch.nn.Linear | Conv1D):
-        return False
-    return type(module) is Conv1D or not type(module).__module__.startswith("transformers.")
+    is_linear = isinstance(module, torch.nn.Linear | Conv1D) and not hasattr(module, "base_layer")
+    return is_linear and "Router" not in type(module).__name__
+
+
+def _is_encoder(config: Any) -> bool:
+    from transformers import AutoModelForMaskedLM
+
+    return type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False)
 
 
 def odd_layers(config: Any) -> str | None:

@@ -33,6 +33,9 @@ def test_the_level_of_an_architecture(name: str, tmp_path: Path) -> None:
     [
         ({"model_type": "t5"}, "encoder-decoder"),
         ({"model_type": "vit"}, "no causal language model"),
+        ({"model_type": "bert"}, "encoder"),
+        ({"model_type": "rwkv"}, "no cache"),
+        ({"model_type": "recurrent_gemma"}, "no cache"),
         ({"model_type": "qwen2", "quantization_config": {"quant_method": "bitsandbytes"}}, "bitsandbytes"),
         ({"model_type": "qwen2", "quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
     ],
