@@ -202,7 +202,7 @@ def test_the_file_adds_up_and_forgives_a_torn_last_line(tmp_path: Path) -> None:
     assert read_screening(tmp_path).problems["a"].base == Counts(16, 0)
     append(tmp_path, group("a", 300, 0))
     found = read_screening(tmp_path)
-    assert found.config == {"feedback_mode": "public", "model": "m"}
+    assert found.config == {"feedback_mode": "public", "model": "m", "seed": 0}
     assert found.problems["a"].base == Counts(316, 0)
     assert found.problems["a"].tokens == 14
     assert found.named(HARD_RATE) == {"a"}

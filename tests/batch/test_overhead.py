@@ -47,7 +47,7 @@ def test_a_runs_own_cost_is_small_and_does_not_grow_with_the_plan(tmp_path: Path
             ms_a_run.append(1e3 * (ran_s - began_s) / len(batch.keys))
     assert ms_a_run[-1] < 60  # 9 on a quiet machine
     assert ms_a_run[-1] < 2 * ms_a_run[1]
-    assert again_ms_a_run[-1] < 3
+    assert again_ms_a_run[-1] < ms_a_run[-1] / 2
     assert peak_mb() - began_mb < 30
 
 
