@@ -294,15 +294,15 @@ def test_another_base_than_the_learners_stops_the_run(
     """Before any update, and again after the next call: what failed its proof is not taken as proven."""
     engine, host = started.engine, started.host
     engine._forget()
-    head = host.model.get_output_embeddings().weight
-    original = head.clone()
+    norm = host.model.model.norm.weight  # before the head, so that all logits shrink
+    original = norm.clone()
     try:
-        head.mul_(0.3)
+        norm.mul_(0.3)
         for _ in range(2):
             with pytest.raises(EngineError, match="does not hold the weights of policy other@0"):
                 engine.sample([ASK], [0], Policy("other", 0), SamplingSpec(4))
     finally:
-        head.copy_(original)
+        norm.copy_(original)
     assert len(engine.sample([ASK], [0], Policy("other", 0), SamplingSpec(2))) == 1
 
 
