@@ -40,7 +40,7 @@ class ListenCommand(Options):
     )
 
 
-@command(ListenCommand, "listen", "listen --out problems/contests")
+@command(ListenCommand, "listen", "listen --out contests")
 def listen(given: ListenCommand) -> None:
     """Write the problems that the browser extension Competitive Companion sends, until Ctrl-C.
 

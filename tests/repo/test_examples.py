@@ -71,7 +71,10 @@ PLACEHOLDERS = {
     "lcb:v6": "lcb:rows.jsonl",
 }  # fmt: skip
 # A README's command that cannot be run here, by a word of it, with the reason.
-NOT_HERE = {"0.171": "it takes problems of MBPP+ that a screening of the real model chose"}
+NOT_HERE = {
+    "0.171": "it takes problems of MBPP+ that a screening of the real model chose",
+    "http://localhost:8000": "it needs a running server: tests/engines/test_vllm_server.py starts one",
+}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -262,9 +262,9 @@ def test_docker_takes_the_image_and_the_runtime_it_is_told() -> None:
     sandbox = docker.DockerSandbox(docker.Options(**SMALL))
     try:
         layout = sandbox.layout(languages.get("python"))
-        usual = sandbox._host_config(layout, 256)
+        usual = sandbox._host_config(layout, 256, frozenset())
         sandbox.options = docker.Options(**SMALL, runtime="runsc")
-        chosen = sandbox._host_config(layout, 256)
+        chosen = sandbox._host_config(layout, 256, frozenset())
     finally:
         sandbox.close()
     assert (chosen["Runtime"], usual.get("Runtime")) == ("runsc", None)
