@@ -163,7 +163,7 @@ class Client:
         except TimeoutError:
             problem = f"gave no answer within {self._timeout_s:g} s; raise engine.timeout_s for long answers"
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
-            problem = f"cannot be reached ({one_line(exc)}); is the server running, and this its address?"
+            problem = f"cannot be reached ({one_line(exc)}); check that it runs, and that this is its address"
         except httpx2.TransportError as exc:
             problem = f"broke the connection off ({one_line(exc)}); its log says why"
         except httpx2.RequestError as exc:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from sdpo_solve.engines._http import Body, Client, StatusError, read_as
 from sdpo_solve.engines._vllm_backend import Adapter, Answer, Options, Request
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
+from sdpo_solve.model.device import best_device, fast_dtype
 from sdpo_solve.protocols import TokenProgress
 from sdpo_solve.sanitize import clean
 from sdpo_solve.types import Finish
@@ -234,9 +235,10 @@ class Server:
         return f"{self._url} refuses {path} ({exc.detail}); start it so: {self._command()}"
 
     def _command(self) -> str:
+        dtype = str(fast_dtype(best_device())).removeprefix("torch.")  # the learner's: the probe compares
         return (
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 python -m vllm.entrypoints.openai.api_server --model MODEL "
-            "--enable-lora "
+            f"--dtype {dtype} --enable-lora "
             f"--max-loras {self.n_adapters} --max-lora-rank {self._rank} --logprobs-mode processed_logprobs"
         )
 

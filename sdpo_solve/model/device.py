@@ -1,4 +1,4 @@
-"""The device that models run on, and what it can do: asked of torch, never taken from the device's name.
+"""The device that models run on, and what it can do: read from torch, never taken from the device's name.
 
 AMD's torch calls its devices `cuda`; Apple's are `mps`, which has no float64. Imports torch late.
 """
