@@ -36,7 +36,7 @@ from sdpo_solve.cli import (
 )
 from sdpo_solve.cli.clean import clean as clean_command
 from sdpo_solve.cli.flags import PlainGroup
-from sdpo_solve.cli.signals import end_at_once, end_on_signals
+from sdpo_solve.cli.signals import end_at_once, end_before_teardown, end_on_signals
 from sdpo_solve.errors import (
     PrerequisiteError,
     ProblemError,
@@ -114,6 +114,8 @@ _OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def main() -> None:
     """The console script: run the command and turn what happened into an exit code."""
+    code = 1
+    end_before_teardown(lambda: code)
     share_freed_memory()
     end_on_signals(_print_interrupted)
     for stream in (sys.stdout, sys.stderr):
@@ -142,8 +144,8 @@ def main() -> None:
     except SystemExit as exc:  # rich turns a closed pipe into exit code 1, which means "unsolved"
         if isinstance(exc.__context__, BrokenPipeError):
             code = _output_closed()
-        elif exc.code in _ENDED:
-            code = int(exc.code)
+        elif exc.code is None or isinstance(exc.code, int):
+            code = exc.code or 0
         else:
             raise
     except Exception as exc:  # noqa: BLE001 -- a fault of ours: its traceback, and a code that no outcome uses

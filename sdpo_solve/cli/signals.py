@@ -8,6 +8,7 @@ process leaves behind then is the same as after SIGKILL: boxes end by themselves
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -38,10 +39,25 @@ def end_on_signals(on_end: Callable[[int], None]) -> None:
 
 def end_at_once(code: int) -> None:
     """End the process without waiting for threads; nothing of it is left to be closed."""
-    with suppress(OSError, ValueError):  # whoever read our output may be gone
-        sys.stdout.flush()
-        if sys.stderr.isatty():
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None and sys.stderr.isatty():
             os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+    _exit_now(code)
+
+
+def end_before_teardown(code: Callable[[], int]) -> None:
+    """Let the last exit handler end the process with this exit code. Call it before libraries add theirs.
+
+    Threads of runs live on in native code; one that asks for the interpreter while its modules are taken down
+    ends the process by an abort, after all has been done and said (seen on a busy machine).
+    """
+    atexit.register(lambda: _exit_now(code()))
+
+
+def _exit_now(code: int) -> None:
+    with suppress(OSError, ValueError):  # whoever read our output may be gone
+        if sys.stdout is not None:
+            sys.stdout.flush()
     os._exit(code)
 
 

@@ -65,6 +65,21 @@ def test_where_a_command_ends_in_order_the_second_signal_ends_it() -> None:
     assert process.returncode == 130
 
 
+def test_the_end_takes_no_module_down_and_runs_every_handler() -> None:
+    # A thread in native code that asks for a dying interpreter aborts the process.
+    code = (
+        "import atexit, sys\n"
+        "from sdpo_solve.cli.signals import end_before_teardown\n"
+        "class Late:\n    def __del__(self): print('taken down')\n"
+        "late = Late()\n"
+        "end_before_teardown(lambda: 4)\n"
+        "atexit.register(lambda: print('handler'))\n"
+        "sys.exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (4, "handler\n")
+
+
 # Commands of a tiny model, without boxes: a model of random weights writes no program. The call named in the
 # place of PATCH is native code that heeds no signal, from its N-th call on.
 COMMAND = """
