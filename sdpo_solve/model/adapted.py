@@ -2,8 +2,8 @@
 
 One causal LM with two adapters by PEFT's names: `policy` (samples and is trained) and `teacher`. Each of the
 two slots is labelled with the key of the weights it holds, so that those of another key are never served by
-mistake. The base weights never change: without an adapter, logits are those of the base, bit for bit. Trains
-nothing (the learner does).
+mistake. The base weights never change: without an adapter, logits are those of the base. Trains nothing
+(the learner does).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.config import Quantization
-from sdpo_solve.errors import ConfigError, EngineError, LearnerError, PrerequisiteError, one_line
-from sdpo_solve.model import lean, lora_mix
+from sdpo_solve.errors import ConfigError, EngineError, LearnerError, one_line
+from sdpo_solve.model import four_bit, lean, lora_mix
 from sdpo_solve.model.capability import (
     auto_class,
     context_tokens,
@@ -104,7 +104,8 @@ class AdaptedModel:
         logging.disable_progress_bar()
         keep_freed_memory()
         dtype = dtype or fast_dtype(device)
-        quantised = {} if quantization is None else _quantised(device, dtype)
+        four_bit.hush()
+        quantised = {} if quantization is None else four_bit.loading_options(device, dtype)
         config = read_config(model_dir)
         if (refusal := refusal_of(config)) is not None:
             raise ConfigError(f"{model_dir} is not supported: {refusal}")
@@ -115,6 +116,7 @@ class AdaptedModel:
             model = _pretrained(model_dir, config, dtype, quantised)
         if is_lean:
             lean.make_lean(model, dtype)
+        four_bit.keep_differentiable(model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -365,25 +367,3 @@ def _pretrained(model_dir: Path, config: Any, dtype: torch.dtype, quantised: dic
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ConfigError(f"{model_dir}: the weight {missing[0]}{others} is in none of its files")
     return model
-
-
-def _quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What makes transformers hold linear layers in NF4 (QLoRA, arXiv 2305.14314).
-
-    Raises PrerequisiteError without bitsandbytes.
-    """
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise PrerequisiteError(
-            "--quantization 4bit needs bitsandbytes; run: pip install 'sdpo-solve[quantization]'"
-        )
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
