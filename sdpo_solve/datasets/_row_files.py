@@ -24,6 +24,7 @@ from sdpo_solve.errors import PrerequisiteError, ProblemError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
+_HELD_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,9 @@ class RowFile(ABC):
 
     @abstractmethod
     def _read(self, place: Place) -> Any: ...
+
+    def rest(self) -> None:  # noqa: B027 -- most hold nothing
+        """Free what is held so that the next row comes quickly; for when none is wanted soon."""
 
 
 def open_rows(path: Path, columns: Sequence[str] | None = None) -> RowFile:
@@ -110,7 +114,7 @@ class _Lines(_Text):
 
 
 class _JsonItems(_Text):
-    """A JSON list, an item a row, or one JSON value. Read in pieces, none longer than twice an item."""
+    """A JSON list, an item a row, or one JSON value. Read in pieces, none longer than an item and a half."""
 
     def places(self) -> Iterator[Place]:
         with _translated(self.path), self._open() as file:
@@ -130,7 +134,7 @@ class _JsonItems(_Text):
                 try:
                     end = json.JSONDecoder().raw_decode(text, at)[1]
                 except (ValueError, RecursionError):
-                    more = file.read(max(_CHUNK_BYTES, len(text))).decode("latin-1")
+                    more = file.read(max(_CHUNK_BYTES, len(text) // 2)).decode("latin-1")
                     if not more:
                         yield Place(f"row {number + 1}", gone + at, len(text) - at)
                         return
@@ -149,13 +153,17 @@ def _after_blanks(text: str, at: int, more: str = "") -> int:
 
 
 class _Parquet(RowFile):
-    """A parquet table, read row by row with pyarrow; the row after the last one read is at hand."""
+    """A parquet table, read row by row with pyarrow; the row after the last one read is at hand.
+
+    Where long values lie in a dictionary, pyarrow unpacks that of a whole row group for any row of it.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
         super().__init__(path)
         self._columns = columns
         try:
             import pyarrow.parquet as parquet
+            from pyarrow import default_memory_pool
         except ImportError:
             raise PrerequisiteError(
                 f"{path}: reading parquet needs pyarrow; run: pip install 'sdpo-solve[parquet]'"
@@ -163,6 +171,7 @@ class _Parquet(RowFile):
         with _translated(path), _translated_arrow(path):
             self._file = parquet.ParquetFile(path, buffer_size=_CHUNK_BYTES)
         weakref.finalize(self, self._file.close)
+        self._free = default_memory_pool().release_unused
         self._rows: Iterator[Any] = iter(())
         self._next = Place("", 0, group=-1)
 
@@ -186,6 +195,13 @@ class _Parquet(RowFile):
         return {
             key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()
         }
+
+    def rest(self) -> None:
+        with self._lock:
+            group = self._next.group
+            if group >= 0 and self._file.metadata.row_group(group).total_byte_size > _HELD_BYTES:
+                self._rows, self._next = iter(()), Place("", 0, group=-1)
+                self._free()
 
 
 @contextmanager

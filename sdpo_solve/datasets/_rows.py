@@ -72,6 +72,7 @@ def row_candidates(
         except ProblemError as exc:
             found = Candidate.broken(f"{path.name}: {place.name}", exc)
         yield found
+    file.rest()
 
 
 def _row(file: RowFile, place: Place) -> FileRow:
@@ -86,7 +87,13 @@ def _row(file: RowFile, place: Place) -> FileRow:
         data = parse_json(text, where, "the row")
     if not isinstance(data, dict):
         raise ProblemError(f"{where}: not a JSON object; expected one object a row")
-    return FileRow(data, where, partial(_row, file, place))
+    return FileRow(data, where, partial(_row_alone, file, place))
+
+
+def _row_alone(file: RowFile, place: Place) -> FileRow:
+    row = _row(file, place)
+    file.rest()
+    return row
 
 
 def parse_json(text: str, place: str, what: str) -> Any:

@@ -51,7 +51,11 @@ def test_one_json_value_is_one_row(tmp_path: Path) -> None:
     assert list(read_rows(path)) == []
 
 
-def test_rows_of_a_parquet_table_in_any_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held_bytes", [0, 1 << 30])
+def test_rows_of_a_parquet_table_in_any_order(
+    held_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdpo_solve.datasets._row_files._HELD_BYTES", held_bytes)
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "rows.parquet"
