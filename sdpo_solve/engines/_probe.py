@@ -2,7 +2,7 @@
 
 Two comparisons. The text's mean log-prob tells wrong weights. What an adapter adds, token by token, tells one
 that is loaded in part: an early update moves log-probs by less than rounding does, so both sides compute it
-with the adapter's product enlarged until it moves them by about a nat.
+with the adapter's product scaled until it moves them by about a nat.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def longest(words):
     return best
 ```"""
 _NOTICEABLE = 0.01
-_ENLARGED_NATS = 1.0
+_SCALED_NATS = 1.0
 _MOST_FACTOR = 1e5
 _LEAST_NATS = 1e-7  # of an adapter that adds anything
-_SHARE_OFF = 0.08  # of what the adapter adds; a projection halved is off by about 0.19
+_SHARE_OFF = 0.08  # of what the adapter adds; a projection halved is off by about 0.2
+_TIMES_ROUNDING = 1.5  # of what the two differ by without it: two such readings are subtracted
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +103,26 @@ class SwapProbe:
             added = _root_mean_square(_differences(self.logprobs(model), off_T))
             if added < _LEAST_NATS:
                 return
-            factor = min(_MOST_FACTOR, max(1.0, _ENLARGED_NATS / added))
-            with _enlarged(model, factor):
+            factor = min(_MOST_FACTOR, _SCALED_NATS / added)
+            with _scaled(model, factor):
                 learner_T = _differences(self.logprobs(model), off_T)
-        with _enlarged_copy(policy.adapter_dir, factor) as folder:
-            on_T, n = score(folder), self._n_answer
-        engine_T = _differences(on_T[-n:], score(None)[-n:])
+        n = self._n_answer
+        with _scaled_copy(policy.adapter_dir, factor) as folder:
+            on_T = score(folder)[-n:]
+        engine_off_T = score(None)[-n:]
+        engine_T = _differences(on_T, engine_off_T)
         off, added = (_root_mean_square(x) for x in (_differences(engine_T, learner_T), learner_T))
-        if not off <= max(_SHARE_OFF * added, self._tolerance):
+        rounding = _root_mean_square(_differences(engine_off_T, off_T))
+        if not off <= max(_SHARE_OFF * added, _TIMES_ROUNDING * rounding, self._tolerance):
             raise EngineError(
-                f"the engine does not hold the whole adapter of policy {policy.key}: enlarged {factor:.0f} "
-                f"times it moves the learner's log-probs by {added:.3f} nats a token, and the engine's by "
+                f"the engine does not hold the whole adapter of policy {policy.key}: scaled by {factor:.3g} "
+                f"it moves the learner's log-probs by {added:.3f} nats a token, and the engine's by "
                 f"{off:.3f} differently"
             )
 
 
 @contextmanager
-def _enlarged(model: Any, factor: float) -> Iterator[None]:
+def _scaled(model: Any, factor: float) -> Iterator[None]:
     """Within, every LoRA product of `model` is `factor` times as large."""
     layers = [m for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)]
     before = [dict(layer.scaling) for layer in layers]
@@ -132,7 +136,7 @@ def _enlarged(model: Any, factor: float) -> Iterator[None]:
 
 
 @contextmanager
-def _enlarged_copy(adapter_dir: Path, factor: float) -> Iterator[Path]:
+def _scaled_copy(adapter_dir: Path, factor: float) -> Iterator[Path]:
     """A PEFT directory like `adapter_dir`, with a product `factor` times as large, removed at the end.
 
     It lies beside the other, where a server can read it as well, under a name that the learner clears away.
