@@ -34,13 +34,13 @@ def candidates(
 ) -> Iterator[Candidate]:
     """The rows of a file; `facts` gets a row and its 1-based number."""
 
-    def candidate(row: FileRow, number: int) -> Candidate:
-        known = facts(row, number)
+    def candidate(row: FileRow, place: int) -> Candidate:
+        known = facts(row, place)
         fault = known.fault or statement_fault(known.statement)
         if known.has_checker and fault == SEVERAL:
             fault = None
         return Candidate(
-            row.later(lambda again: make(again, facts(again, number))),
+            row.later(lambda again: make(again, facts(again, place))),
             id=known.id,
             difficulty=known.difficulty,
             platform=known.platform,
@@ -99,7 +99,7 @@ def stdin_problem(
 
 def limits(time_s: object, memory_mb: object) -> Limits:
     """Limits from numbers or texts such as `2.0 seconds`; the defaults where there are none."""
-    seconds, megabytes = _number(time_s), _number(memory_mb)
+    seconds, megabytes = number(time_s), number(memory_mb)
     default = Limits()
     return Limits(
         min(max(seconds, 0.5), 600.0) if seconds else default.time_s,
@@ -107,18 +107,19 @@ def limits(time_s: object, memory_mb: object) -> Limits:
     )
 
 
+def number(value: object) -> float | None:
+    """A number, or the one that a text such as `2.0 seconds` begins with; None for anything else."""
+    try:
+        return float(str(value).split()[0])
+    except (ValueError, IndexError):
+        return None
+
+
 def pairs_of(columns: object) -> list[tuple[Any, Any]]:
     """Pairs of a table {"input": [...], "output": [...]} or of a list of such objects."""
     if isinstance(columns, Mapping):
         return list(zip(columns.get("input") or [], columns.get("output") or [], strict=False))
     return [(item.get("input"), item.get("output")) for item in columns or [] if isinstance(item, Mapping)]  # type: ignore[attr-defined]
-
-
-def _number(value: object) -> float | None:
-    try:
-        return float(str(value).split()[0])
-    except (ValueError, IndexError):
-        return None
 
 
 def _joined(value: Any) -> str:

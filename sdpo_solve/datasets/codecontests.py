@@ -53,10 +53,8 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     hidden = [
         pair for name in ("private_tests", "generated_tests") for pair in contest.pairs_of(row.data.get(name))
     ]
-    memory = row.data.get("memory_limit_bytes")
-    limits = contest.limits(
-        _seconds(row.data.get("time_limit")), memory / 2**20 if isinstance(memory, (int, float)) else None
-    )
+    memory = contest.number(row.data.get("memory_limit_bytes"))
+    limits = contest.limits(_seconds(row.data.get("time_limit")), memory / 2**20 if memory else None)
     tests = visible + contest.stdin_tests(hidden, False)
     return contest.stdin_problem(row, facts, tests, limits, reference=_reference(row.data.get("solutions")))
 
@@ -67,7 +65,8 @@ def _seconds(duration: Any) -> object:
         duration = dict(re.findall(r"(seconds|nanos): (\d+)", duration)) or duration
     if not isinstance(duration, Mapping):
         return duration
-    return int(duration.get("seconds") or 0) + int(duration.get("nanos") or 0) / 1e9
+    seconds, nanos = (contest.number(duration.get(name)) or 0.0 for name in ("seconds", "nanos"))
+    return seconds + nanos / 1e9
 
 
 def _reference(solutions: Any) -> str | None:

@@ -220,6 +220,7 @@ def test_codecontests_as_its_own_converter_writes_it(tmp_path: Path) -> None:
         "generated_tests": [],
         "solutions": [{"language": 2, "solution": "int main"}, {"language": 3, "solution": "print(3)"}],
         "time_limit": "seconds: 1\nnanos: 500000000\n",
+        "memory_limit_bytes": str(256 * 2**20),
     }
     problem = one(tmp_path / "rows.jsonl", row)
     assert (problem.limits, problem.reference) == (Limits(1.5, 256), "print(3)")
