@@ -35,11 +35,19 @@ class SetupCommand(Options):
     )
     image: Literal["default", "full"] = Field(
         "default",
-        description="full: also the Python image with scipy, networkx, sympy, more-itertools, bitarray",
+        description="full: also the Python image with scipy, networkx, sympy, more-itertools, bitarray, and "
+        "for each --language its fuller image: cpp with the AtCoder library",
     )
 
 
-@command(SetupCommand, "setup", "setup --no-model", "setup --language cpp", "setup --image full")
+@command(
+    SetupCommand,
+    "setup",
+    "setup --no-model",
+    "setup --language cpp",
+    "setup --image full",
+    "setup --language cpp --image full",
+)
 def setup(given: SetupCommand) -> None:
     """Make this machine ready: the Docker engine, the sandbox image, the model. Safe to repeat.
 
@@ -47,8 +55,9 @@ def setup(given: SetupCommand) -> None:
     """
     console = Console(highlight=False)
     default = languages.DEFAULT
-    more = () if given.image == "default" else (f"{default}-{given.image}",)
-    images = dict.fromkeys((default, *more, *given.language))
+    names_of = (default, *given.language)
+    fuller = () if given.image == "default" else tuple(f"{name}-{given.image}" for name in names_of)
+    images = dict.fromkeys((*names_of, *fuller))
     model = None if given.no_model else given.model or names.default_name()
     with _steps(console) as show, _pulling(model, show) as pulled:
         failures: list[SdpoSolveError] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.datasets._rows import FileRow, row_candidates
-from sdpo_solve.datasets._statements import granted_error, starter_fault, statement_fault
+from sdpo_solve.datasets._rows import FileRow, parse_json, row_candidates
+from sdpo_solve.datasets._statements import SEVERAL, granted_error, starter_fault, statement_fault
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
@@ -26,6 +25,8 @@ class Facts:
     difficulty: str = ""
     platform: str = ""
     fault: str | None = None
+    has_checker: bool = False
+    """Whether a program judges outputs, so that several may be right."""
 
 
 def candidates(
@@ -33,11 +34,13 @@ def candidates(
 ) -> Iterator[Candidate]:
     """The rows of a file; `facts` gets a row and its 1-based number."""
 
-    def candidate(row: FileRow, number: int) -> Candidate:
-        known = facts(row, number)
+    def candidate(row: FileRow, place: int) -> Candidate:
+        known = facts(row, place)
         fault = known.fault or statement_fault(known.statement)
+        if known.has_checker and fault == SEVERAL:
+            fault = None
         return Candidate(
-            row.later(lambda again: make(again, facts(again, number))),
+            row.later(lambda again: make(again, facts(again, place))),
             id=known.id,
             difficulty=known.difficulty,
             platform=known.platform,
@@ -56,17 +59,17 @@ def text(row: FileRow, name: str) -> str:
 
 
 def loaded(row: FileRow, name: str) -> Any:
-    """A column that is JSON, as a text or read already; None for a blank one. Raises Unfit for one that is
-    none."""
+    """A column that is JSON, as a text or read already; None for a blank one. Raises Unfit where it
+    cannot be read."""
     value = row.data.get(name)
     if isinstance(value, str) and not value.strip():
         return None
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as exc:
-        raise Unfit(row.place, f"{name} is not JSON: {str(exc)[:80]}") from None
+        return parse_json(value, row.place, name)
+    except ProblemError as exc:
+        raise Unfit(row.place, str(exc).removeprefix(f"{row.place}: ")) from None
 
 
 def stdin_tests(pairs: Iterable[tuple[Any, Any]], visible: bool) -> list[TestCase]:
@@ -96,7 +99,7 @@ def stdin_problem(
 
 def limits(time_s: object, memory_mb: object) -> Limits:
     """Limits from numbers or texts such as `2.0 seconds`; the defaults where there are none."""
-    seconds, megabytes = _number(time_s), _number(memory_mb)
+    seconds, megabytes = number(time_s), number(memory_mb)
     default = Limits()
     return Limits(
         min(max(seconds, 0.5), 600.0) if seconds else default.time_s,
@@ -104,18 +107,19 @@ def limits(time_s: object, memory_mb: object) -> Limits:
     )
 
 
+def number(value: object) -> float | None:
+    """A number, or the one that a text such as `2.0 seconds` begins with; None for anything else."""
+    try:
+        return float(str(value).split()[0])
+    except (ValueError, IndexError):
+        return None
+
+
 def pairs_of(columns: object) -> list[tuple[Any, Any]]:
     """Pairs of a table {"input": [...], "output": [...]} or of a list of such objects."""
     if isinstance(columns, Mapping):
         return list(zip(columns.get("input") or [], columns.get("output") or [], strict=False))
     return [(item.get("input"), item.get("output")) for item in columns or [] if isinstance(item, Mapping)]  # type: ignore[attr-defined]
-
-
-def _number(value: object) -> float | None:
-    try:
-        return float(str(value).split()[0])
-    except (ValueError, IndexError):
-        return None
 
 
 def _joined(value: Any) -> str:

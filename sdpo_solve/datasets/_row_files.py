@@ -25,6 +25,7 @@ from sdpo_solve.errors import PrerequisiteError, ProblemError
 _BOM = b"\xef\xbb\xbf"
 _CHUNK_BYTES = 1 << 20
 _HELD_BYTES = 16 << 20
+_PLACES = json.JSONDecoder(parse_int=len)  # the value is not wanted: Python refuses integers of many digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class _JsonItems(_Text):
                 if text[at : at + 1] == "]":
                     return
                 try:
-                    end = json.JSONDecoder().raw_decode(text, at)[1]
+                    end = _PLACES.raw_decode(text, at)[1]
                 except (ValueError, RecursionError):
                     more = file.read(max(_CHUNK_BYTES, len(text) // 2)).decode("latin-1")
                     if not more:

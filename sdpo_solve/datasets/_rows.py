@@ -20,6 +20,9 @@ from sdpo_solve.errors import ProblemError
 from sdpo_solve.sanitize import middle_cut
 from sdpo_solve.types import Problem
 
+_MOST_DIGITS = 50_000  # that programs in a box may turn into text
+_CHUNK_DIGITS = 4000
+
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
@@ -97,12 +100,31 @@ def _row_alone(file: RowFile, place: Place) -> FileRow:
 
 
 def parse_json(text: str, place: str, what: str) -> Any:
-    """`text` as JSON. Raises ProblemError that names `place` and `what`."""
+    """`text` as JSON, with integers of many digits. Raises ProblemError that names `place` and `what`."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        reason = "nested too deep" if isinstance(exc, RecursionError) else middle_cut(str(exc), 120)
-        raise ProblemError(f"{place}: {what} is not JSON: {reason}") from None
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # more digits than Python reads; calling back for every integer is slow
+            return json.loads(text, parse_int=_whole_number)
+    except json.JSONDecodeError as exc:
+        raise ProblemError(f"{place}: {what} is not JSON: {middle_cut(str(exc), 120)}") from None
+    except RecursionError:
+        raise ProblemError(f"{place}: {what} is not JSON: nested too deep") from None
+    except ValueError as exc:
+        raise ProblemError(f"{place}: {what} holds {exc}") from None
+
+
+def _whole_number(digits: str) -> int:
+    """An integer's decimal text as its value. Raises ValueError that says how many digits are too many."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits, more than the {_MOST_DIGITS} that boxes allow")
+    number, unsigned = 0, digits.removeprefix("-")
+    for start in range(0, len(unsigned), _CHUNK_DIGITS):
+        chunk = unsigned[start : start + _CHUNK_DIGITS]
+        number = number * 10 ** len(chunk) + int(chunk)
+    return -number if digits.startswith("-") else number
 
 
 def safe_id(name: str, place: str) -> str:

@@ -8,13 +8,15 @@ that a whole release is treated alike; `_lcb_scan.py` keeps the findings on Live
 from __future__ import annotations
 
 import re
+import unicodedata
 
 SEVERAL = "several outputs are right, the tests accept one"
 INTERACTIVE = "interactive"
 
 _ERROR = re.compile(
     r"(?:\berror|\bwithin|\btolerance|\bprecision)\b[^.\n]{0,160}?"
-    r"(?:10\s*\^?\s*\{?\s*[-−–]\s*\{?(\d{1,2})|1e-(\d{1,2})|0?\.(0{2,11})1\b)",
+    r"(?:10\s*(?:\^|\*\*|<sup[^>\n]{0,60}>)?\s*\{?\s*[-−–]\s*\{?(\d{1,2})"
+    r"|10⁻([⁰¹²³⁴-⁹]{1,2})|1e[-−–](\d{1,2})|0?\.(0{2,11})1\b)",
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(
@@ -40,7 +42,9 @@ def granted_error(statement: str) -> float:
     match = _ERROR.search(statement)
     if match is None:
         return 0.0
-    digits = int(match[1] or match[2] or len(match[3]) + 1)
+    # A superscript is no digit for int(); its compatibility form is.
+    power = unicodedata.normalize("NFKC", match[1] or match[2] or match[3] or "")
+    digits = int(power or len(match[4]) + 1)
     return 10.0**-digits if 1 <= digits <= 15 else 0.0
 
 

@@ -1,9 +1,13 @@
 """CodeContests (https://huggingface.co/datasets/deepmind/code_contests): columns name, description, and
 public, private and generated tests as tables {"input": [...], "output": [...]}; times as seconds and nanos.
+
+Also as the data set's own `convert_riegeli_to_json.py` writes it: tests and solutions as lists of objects,
+times as the text of a protobuf Duration.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -49,17 +53,27 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     hidden = [
         pair for name in ("private_tests", "generated_tests") for pair in contest.pairs_of(row.data.get(name))
     ]
-    time_limit, memory = row.data.get("time_limit"), row.data.get("memory_limit_bytes")
-    if isinstance(time_limit, Mapping):
-        time_limit = (time_limit.get("seconds") or 0) + (time_limit.get("nanos") or 0) / 1e9
-    limits = contest.limits(time_limit, memory / 2**20 if isinstance(memory, (int, float)) else None)
+    memory = contest.number(row.data.get("memory_limit_bytes"))
+    limits = contest.limits(_seconds(row.data.get("time_limit")), memory / 2**20 if memory else None)
     tests = visible + contest.stdin_tests(hidden, False)
     return contest.stdin_problem(row, facts, tests, limits, reference=_reference(row.data.get("solutions")))
 
 
+def _seconds(duration: Any) -> object:
+    """Seconds of {"seconds": 1, "nanos": 500000000}, or of the same as text; any other limit as it is."""
+    if isinstance(duration, str):
+        duration = dict(re.findall(r"(seconds|nanos): (\d+)", duration)) or duration
+    if not isinstance(duration, Mapping):
+        return duration
+    seconds, nanos = (contest.number(duration.get(name)) or 0.0 for name in ("seconds", "nanos"))
+    return seconds + nanos / 1e9
+
+
 def _reference(solutions: Any) -> str | None:
-    """The first solution in Python 3."""
-    if not isinstance(solutions, Mapping):
-        return None
-    pairs = zip(solutions.get("language") or [], solutions.get("solution") or [], strict=False)
+    """The first solution in Python 3, of a table or a list of objects."""
+    if isinstance(solutions, Mapping):
+        pairs = list(zip(solutions.get("language") or [], solutions.get("solution") or [], strict=False))
+    else:
+        objects = filter(lambda each: isinstance(each, Mapping), solutions or [])
+        pairs = [(each.get("language"), each.get("solution")) for each in objects]
     return next((str(code) for language, code in pairs if language in (_PYTHON3, "PYTHON3")), None)

@@ -7,6 +7,7 @@ and address of the problem.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,6 +72,13 @@ class Posted(_Part):
             raise ProblemError(f"{place}: {field} {fault_words(fault)}; send the problem again") from None
 
     @property
+    def id(self) -> str:
+        """The name, with the address where characters that an id cannot hold would leave another's name."""
+        if re.fullmatch(r"[A-Za-z0-9 .,:;_'\"()!?&-]+", self.name):
+            return self.name
+        return f"{self.name}-{self.url.partition('://')[2].partition('/')[2]}"
+
+    @property
     def judge(self) -> str:
         return self.group.partition(" - ")[0]
 
@@ -84,7 +92,7 @@ class Posted(_Part):
 
     def problem(self, row: FileRow, statement: str) -> Problem:
         """Raises Unfit where it has no samples."""
-        facts = Facts(safe_id(self.name, row.place), statement, platform=self.judge, fault=self.fault)
+        facts = Facts(safe_id(self.id, row.place), statement, platform=self.judge, fault=self.fault)
         tests = contest.stdin_tests([(each.input, each.output) for each in self.tests], True)
         seconds = None if self.timeLimit is None else self.timeLimit / 1000
         return contest.stdin_problem(row, facts, tests, contest.limits(seconds, self.memoryLimit))
@@ -113,7 +121,7 @@ PLUGIN = CompetitiveCompanion
 def _facts(row: FileRow, number: int) -> Facts:
     posted = Posted.read(row.data, row.place)
     statement = _statement(row, posted)
-    return Facts(safe_id(posted.name, row.place), statement, platform=posted.judge, fault=posted.fault)
+    return Facts(safe_id(posted.id, row.place), statement, platform=posted.judge, fault=posted.fault)
 
 
 def _statement(row: FileRow, posted: Posted) -> str:

@@ -1,9 +1,10 @@
 """MBPP, MBPP+, HumanEval and HumanEval+: which of them a file holds is read from its rows.
 
-MBPP and HumanEval state asserts: all visible, but for MBPP's challenge tests. The plus editions of EvalPlus
-(https://github.com/evalplus/evalplus) hold inputs, for which the row's own canonical solution gives the
-expected values, computed in the sandbox and kept on disk, or a suite as Python text; base tests are visible,
-plus tests hidden. A row that cannot be held faithfully is left out and named.
+MBPP and HumanEval state asserts: all visible, but for MBPP's challenge tests; of a HumanEval check that loops
+the calls are recorded. The plus editions of EvalPlus (https://github.com/evalplus/evalplus) hold inputs, for
+which the row's own canonical solution gives the expected values, computed in the sandbox and kept on disk, or
+a suite as Python text; base tests are visible, plus tests hidden. A row that cannot be held faithfully is
+left out and named.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sdpo_solve.datasets import Format
 from sdpo_solve.datasets._evalplus_suite import NoSuite, is_suite, read_suite
 from sdpo_solve.datasets._expected import Computed, compute
 from sdpo_solve.datasets._mbpp_shapes import restore
+from sdpo_solve.datasets._recorded import is_recordable, record
 from sdpo_solve.datasets._rows import FileRow, row_candidates, safe_id
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
@@ -113,7 +115,7 @@ def _problem(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     if "test_list" in row.data:
         return _mbpp(row)
     if "test" in row.data:
-        return _humaneval(row)
+        return _humaneval(row, sandbox)
     raise ProblemError(f"{row.place}: neither plus_input, test_list nor test; expected MBPP or HumanEval")
 
 
@@ -199,28 +201,38 @@ def _function_test(text: str, entry_point: str) -> TestCase | None:
     return TestCase(list(parsed.calls[0].args), parsed.constants[0], visible=True)
 
 
-def _humaneval(row: _BenchmarkRow) -> Problem:
-    """A row of HumanEval: the asserts of its `check(candidate)`."""
+def _humaneval(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
+    """A row of HumanEval: the asserts of its `check(candidate)`, or the calls of one that loops."""
     prompt, entry_point = row.text("prompt"), row.text("entry_point")
-    texts = []
-    for statement in _check_body(row):
-        if isinstance(statement, ast.Assert):
-            text = re.sub(r"\bcandidate\b", entry_point, ast.unparse(statement))
-            if entry_point in text:
-                texts.append((text, True))
-        elif not isinstance(statement, (ast.Expr, ast.Pass)):
-            raise row.unfit("its tests are more than asserts")
+    reference = prompt + row.text("canonical_solution")
+    body = _check_body(row)
+    if all(isinstance(statement, (ast.Assert, ast.Expr, ast.Pass)) for statement in body):
+        kind, tests, checker = Kind.ASSERTS, _asserts_of_check(row, body, entry_point), Checker()
+    elif is_recordable(body):
+        recorded = record(reference, entry_point, row.text("test"), sandbox)
+        if not isinstance(recorded, list):
+            raise row.unfit(f"its canonical solution fails its tests: {recorded.error}")
+        kind, tests, checker = Kind.FUNCTION, tuple(recorded), Checker("python")
+    else:
+        raise row.unfit("its tests are more than asserts")
     return Problem(
         id=row.id,
         statement=_HUMANEVAL_STATEMENT,
-        kind=Kind.ASSERTS,
-        tests=_asserts(row, texts, entry_point),
+        kind=kind,
+        tests=tests,
         entry_point=entry_point,
         starter_code=prompt.strip("\n"),
-        reference=prompt + row.text("canonical_solution"),
+        checker=checker,
+        reference=reference,
         preamble=_head(row, entry_point),
         meta=_meta(row),
     )
+
+
+def _asserts_of_check(row: _BenchmarkRow, body: Sequence[ast.stmt], entry_point: str) -> tuple[TestCase, ...]:
+    asserts = (ast.unparse(statement) for statement in body if isinstance(statement, ast.Assert))
+    texts = (re.sub(r"\bcandidate\b", entry_point, text) for text in asserts)
+    return _asserts(row, [(text, True) for text in texts if entry_point in text], entry_point)
 
 
 def _check_body(row: _BenchmarkRow) -> list[ast.stmt]:

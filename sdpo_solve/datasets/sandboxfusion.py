@@ -33,19 +33,20 @@ PLUGIN = SandboxFusion
 
 def _facts(row: FileRow, number: int) -> Facts:
     labels = contest.loaded(row, "labels")
-    difficulty = str(labels.get("difficulty") or "") if isinstance(labels, Mapping) else ""
+    labels = labels if isinstance(labels, Mapping) else {}
     return Facts(
         id=safe_id(str(row.data.get("id", number)), row.place),
         statement=contest.text(row, "content"),
-        difficulty=difficulty,
+        difficulty=str(labels.get("difficulty") or "").lower(),
+        platform=str(labels.get("source") or "").lower(),
     )
 
 
 def _problem(row: FileRow, facts: Facts) -> Problem:
-    tests = contest.loaded(row, "test")
     try:
+        tests = contest.loaded(row, "test")
         pairs = [(test["input"]["stdin"], test["output"]["stdout"]) for test in tests]
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, Unfit):  # such as a program of asserts, which other judges of it run
         reason = "its tests are not texts of standard input and output"
         raise Unfit(f"{row.place}: {facts.id}", reason) from None
     cases = contest.stdin_tests(pairs[:N_VISIBLE], True) + contest.stdin_tests(pairs[N_VISIBLE:], False)

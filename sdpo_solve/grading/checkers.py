@@ -66,6 +66,8 @@ def values_match(checker: Checker, expected: object, value: object) -> bool:
             return expected == (value if isinstance(value, bool) else value is not None)
         case "float":
             return _same(expected, value, checker.tolerance)
+        case "apps":
+            return _same(expected, value, None, are_bools_numbers=True)
         case _:
             return _same(expected, value, None)
 
@@ -129,21 +131,30 @@ def _same_decimals(expected: str, given: str) -> bool:
         return False
 
 
-def _same(expected: object, value: object, tolerance: float | None) -> bool:
-    """Equality at every depth (which the decoder bounds); a tolerance of None compares numbers exactly."""
+def _same(
+    expected: object, value: object, tolerance: float | None, *, are_bools_numbers: bool = False
+) -> bool:
+    """Equality at every depth (which the decoder bounds); a tolerance of None compares numbers exactly.
+
+    `are_bools_numbers`: True equals 1 and False 0, as Python has it.
+    """
+
+    def alike(one: object, other: object) -> bool:
+        return _same(one, other, tolerance, are_bools_numbers=are_bools_numbers)
+
     if isinstance(expected, (list, tuple)):
         return (
             isinstance(value, (list, tuple))
             and len(expected) == len(value)
-            and all(_same(e, v, tolerance) for e, v in zip(expected, value, strict=True))
+            and all(alike(e, v) for e, v in zip(expected, value, strict=True))
         )
     if isinstance(expected, Mapping):
         return (
             isinstance(value, Mapping)
             and expected.keys() == value.keys()
-            and all(_same(item, value[key], tolerance) for key, item in expected.items())
+            and all(alike(item, value[key]) for key, item in expected.items())
         )
-    if isinstance(expected, bool) or isinstance(value, bool):
+    if not are_bools_numbers and (isinstance(expected, bool) or isinstance(value, bool)):
         return isinstance(expected, bool) and isinstance(value, bool) and expected is value
     if tolerance is not None and isinstance(expected, float) and isinstance(value, _NUMBERS):
         return _close(expected, value, tolerance)

@@ -21,6 +21,7 @@ from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker, languages
 from sdpo_solve.sandboxes._base import PooledSandbox
 from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, is_root
+from sdpo_solve.sandboxes._sdists import with_sdists
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
 from sdpo_solve.sandboxes.docker import DockerSandbox
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
@@ -220,7 +221,8 @@ def ensure_image(language: str, notify: Notify, base: str | None = None) -> str:
                 notify("No registry answers for the base image; making a Debian base with mmdebstrap.")
                 base = _ensure_debian_base(client, language, notify)
             notify(f"Building the sandbox image {name} on {base or _default_base(language)}.")
-            _build(client, image_folder(language), name, {"BASE": base} if base else {})
+            with with_sdists(image_folder(language)) as folder:
+                _build(client, folder, name, {"BASE": base} if base else {})
     except engine_errors() as exc:
         raise PrerequisiteError(f"the sandbox image {name} cannot be made: {one_line(exc)}") from None
     notify(f"Built {name}.")
@@ -267,8 +269,11 @@ def _build(client: APIClient, folder: Path, name: str, arguments: dict[str, str]
 
 
 def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str:
-    """Debian's essential packages and those of the language, without what no program reads."""
-    packages = (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
+    """Debian's essential packages and those of the language, without what no program reads; a fuller image
+    with the packages of the plain one shares its base."""
+    packages = _debian_packages(language)
+    if packages == _debian_packages(language.removesuffix("-full")):
+        language = language.removesuffix("-full")
     # Podman would look for a name without a host in a registry.
     name = f"localhost/sdpo-solve-{language}-base:debian-{_DEBIAN_RELEASE}"
     if image_exists(client, name):
@@ -289,6 +294,10 @@ def _ensure_debian_base(client: APIClient, language: str, notify: Notify) -> str
         _run(["mmdebstrap", *options, _DEBIAN_RELEASE, base, archive], TMPDIR=folder)
         client.import_image_from_file(base, repository=name)
     return name
+
+
+def _debian_packages(language: str) -> list[str]:
+    return (image_folder(language) / "debian-packages").read_text(encoding="utf-8").split()
 
 
 def _debian_archive() -> str:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selected, Selection
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Checker, Kind, Limits, Problem
 from tests.helpers.rows import MBPP, never, row
 
@@ -121,6 +124,63 @@ def test_calls_of_apps_are_functions(tmp_path: Path) -> None:
     starter = "class Solution:\n    def add(self, a: int, b: int) -> int:\n"
     changed = {**APPS, "input_output": json.dumps(calls), "starter_code": starter}
     assert one(tmp_path / "rows.jsonl", changed).entry_point == "Solution.add"
+    assert "from typing import List" in problem.preamble  # solutions use it without importing it
+
+
+@pytest.mark.parametrize(
+    ("returned", "outputs", "expected"),
+    [
+        ("", [[[1, 2]], [[3]]], [[1, 2], [3]]),
+        ("List[int]", [[1], [2]], [[1], [2]]),
+        ("List[int]", [[[1]], [[2]]], [[1], [2]]),
+        ("List[List[int]]", [[[1]], [[2]]], [[[1]], [[2]]]),
+        ("bool", [[True], [False]], [True, False]),
+    ],
+)
+def test_a_list_of_one_is_a_wrapping_unless_lists_are_returned(
+    returned: str, outputs: list[Any], expected: list[Any], tmp_path: Path
+) -> None:
+    calls = {"fn_name": "pick", "inputs": [[1], [2]], "outputs": outputs}
+    starter = f"class Solution:\n    def pick(self, a: int) -> {returned}:\n        " if returned else ""
+    row = {**APPS, "input_output": json.dumps(calls), "starter_code": starter}
+    assert [test.expected for test in one(tmp_path / "rows.jsonl", row).tests] == expected
+
+
+def test_keys_that_spell_integers_are_integers_in_calls_of_apps(tmp_path: Path) -> None:
+    calls = {
+        "fn_name": "swap",
+        "inputs": [[{"1": "a", "-2": "b"}], [{"x": 1}]],
+        "outputs": [[{"3": 4}], [{"y": 1}]],
+    }
+    tests = one(tmp_path / "rows.jsonl", {**APPS, "input_output": json.dumps(calls)}).tests
+    assert [(test.input, test.expected) for test in tests] == [
+        ([{1: "a", -2: "b"}], {3: 4}),
+        ([{"x": 1}], {"y": 1}),
+    ]
+
+
+@pytest.mark.parametrize("is_text", [True, False])
+def test_integers_of_many_digits_are_read_whole(is_text: bool, tmp_path: Path) -> None:
+    """Python's own reader refuses more than 4300 digits."""
+    digits = "7" * 5000
+    calls = (
+        f'{{"fn_name": "same", "inputs": [[{digits}], [-{digits}]], "outputs": [[{digits}], [-{digits}]]}}'
+    )
+    row = json.dumps({**APPS, "input_output": calls if is_text else "CALLS"}).replace('"CALLS"', calls)
+    big = 7 * (10**5000 - 1) // 9
+    for name, text in (("rows.jsonl", row), ("rows.json", f"[{row}, {row.replace('7,', '8,', 1)}]")):
+        (tmp_path / name).write_text(text)
+        first, *others = load.load([f"apps:{tmp_path / name}"], Selection(), never).problems
+        assert [(test.input, test.expected) for test in first.tests] == [([big], big), ([-big], -big)]
+        assert len(others) == (name == "rows.json")
+
+
+def test_integers_longer_than_boxes_allow_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    calls = f'{{"fn_name": "same", "inputs": [[1]], "outputs": [[{"7" * 60000}]]}}'
+    bad = {**APPS, "problem_id": 99, "input_output": calls}
+    taken = select(tmp_path / "rows.jsonl", APPS, bad, scheme="apps")
+    assert "60000 digits" in taken.left_out["apps-99"]
+    assert "not JSON" not in taken.left_out["apps-99"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +188,6 @@ def test_calls_of_apps_are_functions(tmp_path: Path) -> None:
     [
         ("codeforces", {"interaction_format": "Ask."}, "interactive"),
         ("codeforces", {"input_mode": "file"}, "file"),
-        ("codeforces", {"generated_checker": "print(1)"}, "several outputs"),
         ("codecontests", {"input_file": "in.txt"}, "file"),
         ("codecontests", {"description": "If there are many, print any of them."}, "several outputs"),
         ("companion", {"interactive": True}, "interactive"),
@@ -138,6 +197,7 @@ def test_calls_of_apps_are_functions(tmp_path: Path) -> None:
         ("apps", {"input_output": "{}"}, "no tests"),
         ("apps", {"starter_code": "def f(head: ListNode) -> int:"}, "ListNode"),
         ("sandboxfusion", {"test": [{"x": 1}]}, "not texts"),
+        ("sandboxfusion", {"test": "assert add(1, 2) == 3"}, "not texts"),
     ],
 )
 def test_rows_that_cannot_be_judged_are_left_out_by_name(
@@ -149,6 +209,49 @@ def test_rows_that_cannot_be_judged_are_left_out_by_name(
     assert len(taken.problems) == 1
     (left_out,) = taken.left_out.values()
     assert reason in left_out
+
+
+def test_codecontests_as_its_own_converter_writes_it(tmp_path: Path) -> None:
+    """Tests and solutions as lists of objects, the time limit as a protobuf Duration's text."""
+    row = {
+        **CODECONTESTS,
+        "public_tests": [{"input": "1 2", "output": "3"}],
+        "private_tests": [{"input": "3 4", "output": "7"}],
+        "generated_tests": [],
+        "solutions": [{"language": 2, "solution": "int main"}, {"language": 3, "solution": "print(3)"}],
+        "time_limit": "seconds: 1\nnanos: 500000000\n",
+        "memory_limit_bytes": str(256 * 2**20),
+    }
+    problem = one(tmp_path / "rows.jsonl", row)
+    assert (problem.limits, problem.reference) == (Limits(1.5, 256), "print(3)")
+    assert [(test.input, test.visible) for test in problem.tests] == [("1 2", True), ("3 4", False)]
+
+
+def test_names_that_differ_in_other_characters_are_two_problems(tmp_path: Path) -> None:
+    names = {"A+B": "a/1", "A/B": "a/2", "合計": "t/sum_a", "A - 合計": "t/sum_b"}
+    rows = [{**COMPANION, "name": name, "url": f"https://judge.test/{at}"} for name, at in names.items()]
+    found = select(tmp_path / "rows.jsonl", *rows).problems
+    assert [problem.id for problem in found] == ["A-B-a-1", "A-B-a-2", "t-sum_a", "A----t-sum_b"]
+
+
+@pytest.mark.parametrize(("output", "is_right"), [("2 1", True), ("1 2\n", True), ("3", False), ("", False)])
+def test_a_generated_checker_of_codeforces_decides(output: str, is_right: bool, tmp_path: Path) -> None:
+    checker = (
+        "import sys\n"
+        "given, right, found = (open(name).read().split() for name in sys.argv[1:])\n"
+        "print(int(given == ['2'] and sorted(found) == sorted(right)))\n"
+        "sys.exit(0)\n"
+    )
+    row = {**CODEFORCES, "generated_checker": checker, "note": "If there are many, print any of them."}
+    found = one(tmp_path / "rows.jsonl", row).checker
+    form = languages.get("python").checker
+    assert found.is_program
+    assert form is not None
+    done = subprocess.run(
+        [sys.executable, "-c", form.program(found.program)],
+        input=form.stdin(["2", output, "1 2"]), text=True, cwd=tmp_path, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0 if is_right else 1, "")
 
 
 def test_a_contest_and_a_folder_of_competitive_companion(tmp_path: Path) -> None:

@@ -153,6 +153,21 @@ def test_humaneval_states_the_asserts_of_its_check(path: Path) -> None:
     assert problem.reference == 'def twice(x: int) -> int:\n    """Double x."""\n    return 2 * x\n'
 
 
+def test_a_check_of_humaneval_that_loops_becomes_the_calls_it_makes(path: Path) -> None:
+    test = (
+        "def check(candidate):\n    import random\n    assert candidate([]) == []\n    for _ in range(3):\n"
+        "        x = [random.randint(0, 99)]\n        assert candidate(x) == 2 * x, 'twice'\n"
+    )
+    (problem,) = select(path, {**HUMANEVAL, "test": test}).problems
+    assert (problem.kind, problem.checker, problem.entry_point) == (Kind.FUNCTION, Checker("python"), "twice")
+    first, *drawn = problem.tests
+    assert (first.input, first.expected) == ([[]], [])
+    assert [each.expected for each in drawn] == [2 * each.input[0] for each in drawn]
+    assert len({each.input[0][0] for each in drawn}) > 1
+    assert all(each.visible for each in problem.tests)
+    assert select(path, {**HUMANEVAL, "test": test}).problems[0] == problem
+
+
 def test_humaneval_plus_completes_its_prompt(path: Path) -> None:
     row = {**HUMANEVAL, "base_input": [[2]], "plus_input": [[3]], "atol": 0}
     (problem,) = select(path, row).problems
@@ -232,7 +247,9 @@ def test_rows_that_do_not_fit_are_left_out_with_the_reason(
 @pytest.mark.parametrize(
     "test",
     [
-        "def check(candidate):\n    for x in range(3):\n        assert candidate(x) == 2 * x\n",
+        "def check(candidate):\n    for x in range(3):\n        assert abs(candidate(x) - 2 * x) < 1e-6\n",
+        "def check(candidate):\n    x = candidate(2)\n    assert candidate(2) == x\n",
+        "def check(candidate):\n    for x in range(3):\n        assert candidate(x) == 1 // 0\n",
         "def check(candidate):\n    assert all(candidate(x) for x in [1])\n",
         "def test(candidate):\n    assert candidate(1) == 2\n",
         "def check(candidate):\n    pass\n",
