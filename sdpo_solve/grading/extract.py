@@ -37,10 +37,14 @@ _OTHER_TAGS = """
     doctest traceback python-repl python cpp c++ c java javascript js go typescript ts golang rust rs ruby
     rb kotlin kt swift scala csharp cs dart dockerfile haskell julia lua makefile perl php r sql
 """
+_LOOSE_TAGS = ("text", "txt", "plaintext", "plain", "c")  # of those, what may hold a program after all
 _CODE_LINE = re.compile(
     r"^\s*(?:def|class|import|from|for|while|if|print|return|with|try)\b|^\s*#include|;\s*$|=", re.MULTILINE
 )
-_MAIN = re.compile(r"\bmain\s*\(")
+_DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MULTILINE)
+# C++: a definition of main, and a first line that is no sentence.
+_MAIN = re.compile(r"\bmain\s*\([^()]*\)[^;{}]{0,80}\{")
+_CPP_START = re.compile(r"\s*(?:[#/]|[^\n]*[;{})>][ \t]*(?://[^\n]*)?(?:\n|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,24 @@ class _Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class _Names:
+    """The names that the blocks of an answer bind, and those that blocks define which do not parse: their
+    syntax may be newer than the host's Python.
+    """
+
+    bound: frozenset[str]
+    unread: frozenset[str]
+
+
+def _names_of(blocks: Sequence[_Block], facts: Sequence[SourceFacts | None]) -> _Names:
+    texts = [block.code for block, each in zip(blocks, facts, strict=True) if each is None]
+    return _Names(
+        bound=frozenset().union(*(each.binds for each in facts if each is not None)),
+        unread=frozenset(name for text in texts for name in _DEFINED.findall(text)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class _Search:
     """How blocks are compared: for one language, and one entry point."""
 
@@ -104,11 +126,12 @@ class _Search:
 
     def best(self, blocks: Sequence[_Block], others: Sequence[_Block] = ()) -> _Scored:
         """The last of the blocks that score most; `others`: further blocks of the answer."""
-        facts = [self._facts(block.code) for block in (*blocks, *others)]
-        defined = [each.functions for each in facts if each is not None]
+        every = (*blocks, *others)
+        facts = [self._facts(block.code) for block in every]
+        names = _names_of(every, facts)
         best = _Scored(_NO_PROGRAM)
         for block, of_block in zip(blocks, facts, strict=False):
-            score = self._score(block, of_block, defined)
+            score = self._score(block, of_block, names)
             if score and score >= best.score:
                 best = _Scored(score, block.code)
         return best
@@ -120,18 +143,19 @@ class _Search:
     def joined(self, block: _Block, beside: str) -> _Block:
         """`block` with the code that stands on its opening line, where the rest needs it."""
         whole, rest = (self._facts(code) for code in (f"{beside}\n{block.code}", block.code))
-        if whole is None or (rest is not None and not rest.uses & (whole.binds | whole.imports)):
+        if whole is None:
             return block
-        return replace(block, code=f"{beside}\n{block.code}")
+        needed = rest is None or "*" in whole.imports or rest.uses & (whole.binds | whole.imports)
+        return replace(block, code=f"{beside}\n{block.code}") if needed else block
 
-    def _score(self, block: _Block, facts: SourceFacts | None, defined: Sequence[frozenset[str]]) -> int:
+    def _score(self, block: _Block, facts: SourceFacts | None, names: _Names) -> int:
         tagged = self.is_tagged(block.tag)
         if not tagged and block.tag in _OTHER_TAGS.split():
             return _NO_PROGRAM
         if block.code.lstrip().startswith((">>>", "$ ", "Traceback (most")):
             return _NO_PROGRAM
         if not self.language.makes_calls and _MAIN.search(block.code):
-            return _COMPLETE
+            return _COMPLETE if tagged or _CPP_START.match(block.code) else _NO_PROGRAM
         if facts is None:
             return _OF_LANGUAGE if tagged or _CODE_LINE.search(block.code) else _NO_PROGRAM
         if not facts.acts:
@@ -139,11 +163,10 @@ class _Search:
         if self.entry_point is not None:
             complete = entry_name(self.entry_point, facts.functions) is not None
         else:
-            needed = facts.uses | facts.imports
-            complete = facts.writes and not any(
-                needed & names for names in defined if not names <= facts.binds
-            )
-        return _COMPLETE if complete else _PARSES
+            complete = facts.writes and not facts.uses & (names.bound | names.unread)
+        if complete:
+            return _COMPLETE
+        return _NO_PROGRAM if facts.uses & names.unread else _PARSES
 
     def _facts(self, code: str) -> SourceFacts | None:
         """Facts about a code that parses; None for others, and where the grammar is not Python's."""
@@ -171,7 +194,11 @@ def _fenced(text: str, search: _Search) -> list[_Block]:
         end = lines[last].strip(" \t\r>")
         closed = last > first and end.startswith(token.markup) and not end.strip(token.markup[0])
         tag, beside = _info(token.info)
-        block = _Block(tag, token.content.removesuffix("\n"), closed)
+        code = token.content.removesuffix("\n")
+        line, _, rest = code.partition("\n")
+        if not tag and search.is_tagged(line.strip().lower()):  # the tag on a line of its own
+            tag, code = line.strip().lower(), rest
+        block = _Block(tag, code, closed)
         blocks.append(search.joined(block, beside) if beside else block)
     return blocks
 
@@ -213,8 +240,11 @@ def _from_fence(lines: Sequence[str], fences: Sequence[int], position: int, sear
     """Codes that begin at one fence, with and without what stands on its line."""
     number = fences[position]
     rest = re.split(r"```+|~~~+", lines[number], maxsplit=1)[1]
-    word = re.match(r"[\w+#.]*", rest)
-    beside = rest[word.end() :] if word and search.is_tagged(word[0].lower()) else rest
+    word = re.match(r"[\w+#.-]*", rest)
+    tag = word[0].lower() if word else ""
+    if tag in _OTHER_TAGS.split() and tag not in _LOOSE_TAGS and not search.is_tagged(tag):
+        return
+    beside = rest[len(tag) :] if search.is_tagged(tag) else rest
     if _FENCE in beside:  # opened and closed on one line
         yield beside.split(_FENCE)[0].strip()
     for end in fences[position + 1 : position + 6]:

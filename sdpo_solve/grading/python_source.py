@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,13 +19,22 @@ MAX_CHARS = 100_000
 _PARSER = threading.Lock()
 _WRITERS = frozenset(("print", "exec", "eval", "write", "writelines", "system", "run", "call"))
 _BUILTINS = frozenset(dir(builtins))
+_LIBRARIES = sys.stdlib_module_names | {
+    "numpy",
+    "scipy",
+    "networkx",
+    "sympy",
+    "more_itertools",
+    "sortedcontainers",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
     """`functions`: names defined with a body, of methods `Class.method` too. `binds`: every name it gives a
-    value. `uses`: names it reads and never binds. `acts`: it holds a definition, an import, an
-    assignment or a call, so it is more than a literal. `writes`: it holds a call that may write output.
+    value. `uses`: names it reads that come from elsewhere: neither bound, nor imported from a known
+    library; none where a `*` of that is imported. `acts`: it holds a definition, an import, an assignment or
+    a call, so it is more than a literal. `writes`: it holds a call that may write output.
     """
 
     functions: frozenset[str]
@@ -49,7 +59,7 @@ def parse(text: str) -> ast.Module | None:
 
 def facts(tree: ast.Module) -> SourceFacts:
     """What `tree` defines, uses and does."""
-    binds, loads, imports = set[str](), set[str](), set[str]()
+    binds, loads, imports, known = set[str](), set[str](), set[str](), set[str]()
     acts = writes = False
     for node in ast.walk(tree):
         match node:
@@ -62,8 +72,14 @@ def facts(tree: ast.Module) -> SourceFacts:
                 writes = writes or name in _WRITERS
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 binds.add(name)
-            case ast.alias(name=name, asname=other):
-                imports.add(other or name)
+            case (
+                ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name))
+            ):
+                binds.add(name)
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                given = {alias.asname or alias.name.partition(".")[0] for alias in names}
+                imports |= given
+                known |= given if _is_known(node) else set()
         acts = acts or isinstance(
             node,
             (ast.Call, ast.Assign, ast.AugAssign, ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom),
@@ -72,7 +88,7 @@ def facts(tree: ast.Module) -> SourceFacts:
         functions=functions(tree),
         binds=frozenset(binds),
         imports=frozenset(imports),
-        uses=frozenset(loads - binds - imports - _BUILTINS),
+        uses=frozenset() if "*" in known else frozenset(loads - binds - known - _BUILTINS),
         acts=acts,
         writes=writes,
     )
@@ -93,6 +109,11 @@ def functions(tree: ast.Module) -> frozenset[str]:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     methods = (f"{node.name}.{name}" for node in classes for name in _defined(node.body))
     return frozenset((*_defined(tree.body), *methods))
+
+
+def _is_known(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether an import is of a module, or of names in a library; else they may be of another block."""
+    return isinstance(node, ast.Import) or (node.module or "").partition(".")[0] in _LIBRARIES
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[str]:

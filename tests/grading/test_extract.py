@@ -55,6 +55,7 @@ def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str
         f"```python\n{G}```\nThat adds them.",
         f"```python\n{G}\n```That adds them.",
         f"```python {G}\n```",
+        f"```\npython\n{G}\n```",  # the tag on a line of its own
         f"{G}\n```",
         f"Here it is.\n\n{G}\n```",
         G,
@@ -73,6 +74,10 @@ def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str
         f"A draft:\n```python\nprint(1)\n```\nBetter:\n{BLOCK}",
         f"{BLOCK}\nA test:\n```python\nassert add(1, 2) == 3\n```",
         f"{BLOCK}\nBetter:\n```python\nprint(a +\n```",
+        # Its lines again, one by one.
+        f"{BLOCK}\nFirst we read:\n```python\na,b=map(int,input().split())\n```\nthen\n```python\nprint(a+b)\n```",
+        f"```python\na,b=map(int,input().split())\n```\n```python\nprint(a+b)\n```\nTogether:\n{BLOCK}",
+        f"```plaintext\n{G}\n```",
     ],
 )  # fmt: skip
 def test_the_program_is_found(text: str) -> None:
@@ -91,6 +96,8 @@ def test_the_program_is_found(text: str) -> None:
         "```python\n\n```",
         "```\n3\n```",
         "```bash\nls\n```",
+        "```bash\ncat > a.py <<'E'\nprint(1)\nE\n```",  # which Python parses as well
+        "```swift\nprint(1)\n```",
         "```\nYES NO\n```",
         "```python\n>>> add(1, 2)\n3\n```",
         "```python\nprint(1)\n```\n</think>\nSo the answer is to print.",
@@ -156,9 +163,45 @@ def test_for_a_function_it_is_the_block_that_defines_it(text: str, right: object
     assert code(text, "add") == (whole if right is ... else right)
 
 
+def test_code_beside_the_fence_belongs_to_the_block_that_needs_it() -> None:
+    for beside in ("from math import *", "from math import sqrt", "sqrt = abs"):
+        assert code(f"```python {beside}\nprint(sqrt(4))\n```") == f"{beside}\nprint(sqrt(4))"
+    assert code("```python title = 3\nprint(4)\n```") == "print(4)"
+
+
 def test_a_block_that_uses_another_is_no_program_by_itself() -> None:
     program = "def solve(n):\n    return n * 2\nprint(solve(int(input())))"
     assert code(f"```python\n{program}\n```\nExample:\n```python\nprint(solve(4))\n```") == program
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # Each reads a name that a draft before it binds.
+        "match input().split():\n    case [n]:\n        print(n)",
+        "from math import *\nn = pi\nprint(n)",
+        "import os.path\nprint(os.path.sep)",
+        "from numpy import pi\nprint(pi)",
+    ],
+)
+def test_a_draft_that_binds_the_same_names_takes_nothing_away(program: str) -> None:
+    draft = "n = 1\npi = 3\nos = 2\nprint(n)"
+    assert code(f"```python\n{draft}\n```\nBetter:\n```python\n{program}\n```") == program
+
+
+@pytest.mark.parametrize(
+    ("program", "entry_point", "usage"),
+    [
+        ("def first{T}(n): return n\nprint(first(input()))", None, "print(first(4))"),
+        ("def f{T}(n):\n    return n", "f", "print(f(4))"),
+    ],
+)
+def test_a_program_that_the_hosts_python_cannot_parse_is_no_less_than_its_usage(
+    program: str, entry_point: str | None, usage: str
+) -> None:
+    """As where the sandbox's Python is newer than the host's."""
+    text = f"```python\n{program}\n```\nUsage:\n```python\n{usage}\n```"
+    assert code(text, entry_point) == program
 
 
 @pytest.mark.parametrize(
@@ -169,6 +212,12 @@ def test_a_block_that_uses_another_is_no_program_by_itself() -> None:
         (f"```C++17\n{MAIN}\n```\n```bash\ng++ a.cpp\n```", MAIN),
         (f"```\n{MAIN}\n```", MAIN),
         (f"```cpp\n{MAIN}```", MAIN),
+        (f"```c\n{MAIN}\n```", MAIN),
+        (MAIN, MAIN),
+        (f"Here it is.\n\n{MAIN}\n```", MAIN),
+        ("```cpp\nauto main() -> int\n{\n}\n```\n```cpp\nint add(int a);\n```", "auto main() -> int\n{\n}"),
+        ("The function main() reads.\n```cpp\nint f() { return 1; }\n```", "int f() { return 1; }"),
+        ("Call main() first. Then {1, 2} is printed.", None),
         (f"```cpp\n{MAIN}\n```\n```python\nprint(3)\n```", MAIN),
         ("```cpp\nint f() { return 1; }\n```", "int f() { return 1; }"),
         ("```python\nprint(3)\n```", None),
