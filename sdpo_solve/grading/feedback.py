@@ -6,13 +6,15 @@ untrusted, so it is cleaned and capped here: the result is valid text, within it
 
 from __future__ import annotations
 
+import unicodedata
+
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.grading import error_text
 from sdpo_solve.grading.difference import EXCERPT_CHARS, shown_value
 from sdpo_solve.sanitize import break_chat_tokens, clean, middle_cut
-from sdpo_solve.types import Case, Extracted, Kind, Problem, Status, Verdict
+from sdpo_solve.types import Case, Difference, Extracted, Kind, Problem, Status, Verdict
 
 HEADLINES = {
     Status.WRONG_ANSWER: "Wrong Answer",
@@ -29,7 +31,8 @@ CUT_OFF = "No Code\nThe answer was cut off at the length limit before the progra
 NO_CODE = "No Code\nThe answer holds no program. Put the whole program into one code block."
 
 _DOTS = "..."
-_FEW_LINES = 3
+_FEW_LINES, _FEW_CHARS = 3, 12
+_SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))  # of the form of the sign before
 
 
 class Options(BaseOptions):
@@ -94,13 +97,13 @@ def _answer(case: Case, expected: str, options: Options) -> list[str]:
         shown = [_field("Output", output, options)] if wrong else []
         return [*shown, _field("Expected", expected, options)]
     chars = options.field_chars
-    given = _around(difference.output, difference.output_at, difference.output_chars, chars)
-    wanted = _around(difference.expected, difference.expected_at, difference.expected_chars, chars)
+    alike = _look_alike(difference, chars)
+    if alike:
+        given, wanted = _written_out(difference, chars)
+    else:
+        given, wanted = _quoted(difference, chars)
     long = max(difference.output_chars, difference.expected_chars) > chars
-    alike = _as_seen(given) == _as_seen(wanted)
-    if alike:  # a difference that cannot be seen: white space, control characters, zero width
-        given, wanted = repr(given), repr(wanted)
-    elif not long:
+    if not alike and not long:
         given = output
     lines = [_field("Output", given, options), _field("Expected", wanted, options)]
     if difference.place and (long or alike or wanted.count("\n") > _FEW_LINES):
@@ -108,9 +111,45 @@ def _answer(case: Case, expected: str, options: Options) -> list[str]:
     return lines
 
 
+def _quoted(difference: Difference, limit: int) -> tuple[str, str]:
+    """Output and expected text around their first difference, at most `limit` characters of each."""
+    return (
+        _around(difference.output, difference.output_at, difference.output_chars, limit),
+        _around(difference.expected, difference.expected_at, difference.expected_chars, limit),
+    )
+
+
+def _written_out(difference: Difference, limit: int) -> tuple[str, str]:
+    """The same with white space, control characters and what has no width written as Python does."""
+    size = limit
+    while True:
+        pair = _quoted(difference, size)
+        shown = tuple(map(repr, pair))
+        if _as_seen(shown[0]) == _as_seen(shown[1]):  # one sign in two forms
+            shown = tuple(map(ascii, pair))
+        if max(map(len, shown)) <= limit or size <= _FEW_CHARS:
+            return shown[0], shown[1]
+        size -= size // 4
+
+
+def _look_alike(difference: Difference, chars: int) -> bool:
+    """Whether a reader would see the same where the two texts first differ, as far as they are quoted."""
+
+    def seen(excerpt: str, at: int, n_chars: int) -> tuple[str, bool]:
+        goes_on = n_chars > chars and len(excerpt) > at + chars // 2
+        return _as_seen(excerpt[max(at - chars, 0) : at + chars // 2 if goes_on else None]), goes_on
+
+    given, given_goes_on = seen(difference.output, difference.output_at, difference.output_chars)
+    wanted, wanted_goes_on = seen(difference.expected, difference.expected_at, difference.expected_chars)
+    if len(given) < len(wanted):
+        return given_goes_on and wanted.startswith(given)
+    return given == wanted or (wanted_goes_on and given.startswith(wanted))
+
+
 def _as_seen(text: str) -> str:
-    """A text as a reader sees it: white space is one blank."""
-    return " ".join(clean(text).split())
+    """A text as a reader sees it: white space is one blank, a sign has one form, what has none is gone."""
+    visible = (sign for sign in clean(text) if unicodedata.category(sign) != "Cf" and sign not in _SELECTORS)
+    return unicodedata.normalize("NFC", " ".join("".join(visible).split()))
 
 
 def _around(excerpt: str, at: int, n_chars: int, limit: int) -> str:

@@ -136,6 +136,8 @@ def test_a_long_output_is_quoted_around_its_first_difference() -> None:
         ("ab", "a\0b", "\\x00"),
         ("a b", "a\u00a0b", "\\xa0"),
         ("a b", "a  b", "a  b"),
+        ("ab", "a\u00adb", "\\xad"),
+        ("a", "a\ufe0f", "\\ufe0f"),
         ("a", "\ufeffa", "\\ufeff"),
         ("a\tb", "a b", "\\t"),
         ("a", " a", "' a'"),
@@ -145,6 +147,33 @@ def test_a_difference_that_cannot_be_seen_is_shown(expected: str, output: str, s
     text = wrong(expected, output)
     assert shown in text
     assert "First difference: line" in text
+
+
+@pytest.mark.parametrize("number", [3, 2500, 4990])
+@pytest.mark.parametrize(
+    ("sign", "shown"), [("\u200b", "\\u200b"), ("\0", "\\x00"), ("\n", "\\n\\n"), ("\u00ad", "\\xad")]
+)
+def test_it_is_shown_in_a_long_output_too(number: int, sign: str, shown: str) -> None:
+    """At the start, in the middle and at the end, within what may be quoted."""
+    expected = "".join(f"{n}\n" for n in range(5000))
+    text = wrong(expected, expected.replace(f"\n{number}\n", f"\n{number}{sign}\n"))
+    output, _, rest = text.partition("Expected")
+    assert f"{number}{shown}" in output
+    assert f"{number}\\n{number + 1}" in rest
+    assert len(output) < 300
+    assert f"First difference: line {number + (2 if sign == chr(10) else 1)}, " in text
+
+
+def test_one_sign_in_two_forms_is_written_out() -> None:
+    text = wrong("caf\u00e9\n", "cafe\u0301\n")
+    assert "cafe\\u0301" in text
+    assert "caf\\xe9" in text
+
+
+def test_what_goes_on_further_does_not_look_alike() -> None:
+    expected = "".join(f"{n}\n" for n in range(200))
+    assert "\\n" not in wrong(expected, expected * 2)
+    assert "\\n" not in wrong(expected * 2, expected)
 
 
 def test_a_short_wrong_answer_is_quoted_as_it_is() -> None:
