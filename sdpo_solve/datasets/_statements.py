@@ -14,26 +14,34 @@ SEVERAL = "several outputs are right, the tests accept one"
 INTERACTIVE = "interactive"
 
 _ERROR = re.compile(
-    r"(?:\berror|\bwithin|\btolerance|\bprecision)\b[^.\n]{0,160}?"
+    r"(?:\berror|\bwithin|\btolerance|\bprecision|\baccuracy)\b[^.\n]{0,160}?"
     r"(?:10\s*(?:\^|\*\*|<sup[^>\n]{0,60}>)?\s*\{?\s*[-−–]\s*\{?(\d{1,2})"
-    r"|10⁻([⁰¹²³⁴-⁹]{1,2})|1e[-−–](\d{1,2})|0?\.(0{2,11})1\b)",
+    r"|10⁻([⁰¹²³⁴-⁹]{1,2})|1e[-−–](\d{1,2})|(?<!\d)0?\.(0{1,11})1\b)",
     re.IGNORECASE,
 )
+_ANY_OF = r"\bany (?:one )?of (?:them|these|those)\b"
 _SEVERAL = re.compile(
-    r"\bany (?:one )?of (?:them|these|those)\b"
+    rf"\b(?:multiple|several|many|more than one|various)\b[^.\n]{{0,120}}{_ANY_OF}"
+    rf"|{_ANY_OF}[^.\n]{{0,40}}\b(?:accept|correct|valid|fine|allowed|will do)"
     r"|\b(?:print|output|return)(?:ing)? any (?:of|one|valid|such|correct|possible|solution|answer)"
+    r"|\b(?:print|output|return)(?:ing)? any(?=\s*[.,;)]|\s*$)"
+    r"|\b(?:print|output|return)(?:ing)? any \w+ (?:that|which|such|satisfying)\b"
     r"|\b(?:print|output|return)[^.\n]{0,120}\bin any order"
     r"|\b(?:answers?|outputs?|results?|solutions?)\b[^.\n]{0,60}\b(?:printed|returned|be|given) in any order"
-    r"|\bany (?:valid|correct|possible) (?:answer|solution|output|sequence|arrangement)s?\b[^.\n]{0,40}"
+    r"|\bany (?:(?:valid|correct|possible) )?(?:answer|solution|output|sequence|arrangement)s?\b[^.\n]{0,40}"
     r"(?:accepted|will do|is fine)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _INTERACTIVE = re.compile(
-    r"\bthis is an interactive|\binteractive (?:problem|task)|\binteractor\b"
-    r"|\binteract with the (?:judge|grader)",
+    r"\bthis is an interactive|\binteractive (?:problem|task)|\b(?:problem|task) is interactive"
+    r"|\binteractor\b|\binteract with the (?:judge|grader)",
     re.IGNORECASE,
 )
-_NODES = re.compile(r"^[^#\n]*\b(ListNode|TreeNode|GraphNode|Optional\[Node\]|'Node')", re.MULTILINE)
+_CLASSES = (
+    r"\w*ListNode|TreeNode|GraphNode|NestedInteger|BinaryMatrix|MountainArray|ArrayReader|CustomFunction"
+    r"|Optional\[Node\]|'Node'"
+)
+_NODES = re.compile(rf"^[^#\n]*(?<!\w)({_CLASSES})", re.MULTILINE)
 _IN_PLACE = re.compile(r"\)\s*->\s*None\s*:")
 
 
