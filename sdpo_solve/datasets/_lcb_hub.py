@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError, one_line
 
 REPOSITORY = "livecodebench/code_generation_lite"
 N_RELEASES = 6
@@ -46,20 +46,24 @@ def fetch(name: str, endpoint: str | None = None, cache_dir: Path | None = None)
     `endpoint` and `cache_dir` default to what the hub's client is set to (HF_ENDPOINT, HF_HOME).
     Raises PrerequisiteError where the hub cannot be reached or does not hold it.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    from sdpo_solve.model.names import absent_certificates, require_answer
+    from sdpo_solve.model.wheels import disk_errors
 
     kept = try_to_load_from_cache(REPOSITORY, name, cache_dir=cache_dir, repo_type="dataset")
     if isinstance(kept, str):
         return Path(kept)
     try:
-        with _silence():
+        with _silence(), disk_errors(name, cache_dir or Path(constants.HF_HUB_CACHE), "HF_HOME"):
+            require_answer(f"datasets/{REPOSITORY}", endpoint or constants.ENDPOINT)
             path = hf_hub_download(
                 REPOSITORY, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache_dir
             )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        cause = exc.__cause__ if isinstance(exc, LocalEntryNotFoundError) and exc.__cause__ else exc
-        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
+    except SdpoSolveError:
+        raise
+    except Exception as exc:  # noqa: BLE001 -- which HTTP library raises differs between the client's versions
+        reason = absent_certificates() or one_line(exc.__cause__ or exc).rstrip(".")[:200]
         raise PrerequisiteError(
             f"cannot fetch {name} of {REPOSITORY}: {reason}. "
             "Check the network or HF_ENDPOINT, or fetch the file elsewhere and name it: lcb:FILE.jsonl"

@@ -195,15 +195,16 @@ def _download(name: str, patterns: tuple[str, ...]) -> Path:
     return Path(path)
 
 
-def _require_answer(name: str, endpoint: str) -> None:
-    """Raises what the client's HTTP library does where none comes soon: the client would try for minutes.
+def require_answer(page: str, endpoint: str) -> None:
+    """Asks the hub for a page of its API.
 
+    Raises what the client's HTTP library does where no answer comes soon: the client would try for minutes.
     Raises PrerequisiteError for the page of somebody else. A refusal is left to the client.
     """
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    place = f"{endpoint}/api/models/{name}"
+    place = f"{endpoint}/api/{page}"
     answer = get_session().get(place, headers=build_hf_headers(), timeout=_HUB_TIMEOUT_S)
     try:
         if answer.status_code == 200:
@@ -215,7 +216,7 @@ def _require_answer(name: str, endpoint: str) -> None:
         ) from None
 
 
-def _absent_certificates() -> str:
+def absent_certificates() -> str:
     """Which variable names certificates that are not there, of which HTTP libraries say no more than that."""
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         place = os.environ.get(variable)
@@ -232,7 +233,7 @@ def _hub_errors(name: str) -> Iterator[None]:
 
     try:
         with disk_errors(name, Path(constants.HF_HUB_CACHE), "HF_HOME"):
-            _require_answer(name, constants.ENDPOINT)
+            require_answer(f"models/{name}", constants.ENDPOINT)
             yield
     except SdpoSolveError:
         raise
@@ -245,7 +246,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"the hub has no model {name} (or it is private and needs: hf auth login)"
         ) from None
     except Exception as exc:  # noqa: BLE001 -- which HTTP library raises differs between the client's versions
-        cause = _absent_certificates() or one_line(exc).rstrip(".")
+        cause = absent_certificates() or one_line(exc).rstrip(".")
         raise PrerequisiteError(
             f"cannot download {name} from the hub: {cause}. Check the network, then run: "
             f"sdpo-solve model pull {name}; or choose an embedded model: sdpo-solve model list"

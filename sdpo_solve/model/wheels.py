@@ -164,7 +164,7 @@ def disk_errors(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> I
 def _disk_full(name: str, where: Path, variable: str = "SDPO_SOLVE_CACHE") -> PrerequisiteError:
     return PrerequisiteError(
         f"the disk under {where} is full; {name} is not complete. Free some space, or set {variable} to a "
-        f"directory on another disk, and run: sdpo-solve model pull {name}"
+        "directory on another disk, and repeat the command"
     )
 
 

@@ -3,10 +3,7 @@
 import errno
 import json
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.model import names
+from tests.helpers.hubs import ANSWERS, hub_server
 from tests.helpers.tiny_model import save_tiny_model
 
 
@@ -59,30 +57,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_server(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}") as endpoint:
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
         yield made
-
-
-@contextmanager
-def hub_server(answer: bytes | None) -> Iterator[str]:
-    """The address of a server that gives this answer to every request; None: never any."""
-    open_ones: list[socket.socket] = []
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                open_ones.append(client)
-                client.recv(1 << 16)
-                if answer:
-                    client.sendall(answer)
-                elif answer is not None:
-                    client.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        for client in open_ones:
-            client.close()
 
 
 def test_other_forms_of_the_weights_stay_where_they_are(hub: Hub) -> None:
@@ -149,16 +123,7 @@ def test_whatever_the_client_raises_is_one_line_with_what_to_do(
     assert names.config_dir("owner/model") is None
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (None, "timed out"),
-        (b"", "disconnected|closed"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "timed out"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n<p>login<", "a login page of this network"),
-    ],
-    ids=["silent", "closes", "headers-alone", "login-page"],
-)
+@pytest.mark.parametrize(("answer", "words"), ANSWERS.values(), ids=ANSWERS)
 def test_a_hub_that_does_not_answer_is_not_waited_for(
     hub: Hub, answer: bytes | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
