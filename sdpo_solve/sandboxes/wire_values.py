@@ -38,6 +38,11 @@ _STANDARD = {
     ("builtins", "dict_keys"): "set",
     ("builtins", "dict_items"): "set",
     ("builtins", "dict_values"): "iterator",
+    ("builtins", "mappingproxy"): "dict",
+    ("collections", "UserDict"): "dict",
+    ("collections", "ChainMap"): "dict",
+    ("collections", "UserList"): "list",
+    ("collections", "UserString"): "text",
     ("array", "array"): "iterator",
     ("sortedcontainers.sortedlist", "SortedList"): "list",
     ("sortedcontainers.sortedset", "SortedSet"): "set",
@@ -199,6 +204,10 @@ def _pack_standard(value: Any, all_of: Callable[[Iterable[object]], list[object]
         return {"decimal": str(value)}
     if kind == "range":
         return {"range": all_of([value.start, value.stop, value.step])}
+    if kind == "text":
+        return str(value)
+    if kind == "dict":
+        return {"dict": [all_of(pair) for pair in value.items()]}
     items = all_of(itertools.islice(value, _MAX_ITEMS))
     return items if kind == "list" else {kind: items}
 

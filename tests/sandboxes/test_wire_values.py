@@ -4,10 +4,11 @@ import itertools
 import math
 import re
 from array import array
-from collections import Counter, defaultdict, deque
+from collections import ChainMap, Counter, UserDict, UserList, UserString, defaultdict, deque
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -97,6 +98,11 @@ class Own:
         ({1: 2}.keys(), {1}),
         ({1: 2}.items(), {(1, 2)}),
         (memoryview(b"ab"), b"ab"),
+        (UserDict({1: [2]}), {1: [2]}),
+        (ChainMap({1: 2}, {1: 3, 4: 5}), {1: 2, 4: 5}),
+        (MappingProxyType({1: 2}), {1: 2}),
+        (UserList([1, (2,)]), [1, (2,)]),
+        (UserString("ab"), "ab"),
         (SortedList([3, 1]), [1, 3]),
         (SortedSet([3, 1]), {1, 3}),
         (SortedDict({3: 1}), {3: 1}),
