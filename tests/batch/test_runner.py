@@ -7,7 +7,7 @@ import pytest
 
 from sdpo_solve.batch.runner import end_on_disk
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError, EngineError
+from sdpo_solve.errors import ConfigError, EngineError, PromptError
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Policy
 from tests.helpers.parts import answer
@@ -56,6 +56,13 @@ def test_a_failure_ends_its_own_run_and_is_tried_again(tmp_path: Path) -> None:
     assert [s.status for s in summaries] == ["finished"] * len(KEYS)
     failed = [key for key in KEYS if any(e["event"] == "run_failed" for e in journal(tmp_path, key))]
     assert len(failed) == 1
+
+
+def test_a_template_that_cannot_say_a_prompt_fails_its_own_run(tmp_path: Path) -> None:
+    fault = PromptError("System role not supported; leave out --system")
+    ended = SmallRuns(tmp_path, fails(1, fault), tries=1).perform()
+    assert sorted(end.status for end in ended) == ["failed"] + ["finished"] * (len(KEYS) - 1)
+    assert [end.error for end in ended if end.status == "failed"] == [str(fault)]
 
 
 def test_tries_are_counted_over_commands_and_then_the_run_is_listed(tmp_path: Path) -> None:

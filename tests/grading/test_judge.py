@@ -14,9 +14,13 @@ from sdpo_solve.types import (
     Checker,
     Execution,
     ExecutionStatus,
+    Finish,
     Kind,
+    Policy,
     Problem,
     Program,
+    Prompt,
+    Sample,
     Status,
     TestCase,
 )
@@ -71,6 +75,17 @@ def test_an_answer_without_code_runs_nothing() -> None:
     assert not none.solved
     assert some.solved
     assert len(box.inputs) == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["```python\n```", "```\n\n```", "<think>\n```python\nx = 1\n```\n</think>\n```\n```"]
+)
+def test_an_empty_block_solves_nothing_where_nothing_is_expected(text: str) -> None:
+    judge, problem = Judge(Box(lambda *_: prints(""))), stdin_problem(("in", "", True))
+    sample = Sample(Prompt(()), (), (), (), text, Finish.STOP, Policy("base", 0))
+    extracted = judge.extract(problem, sample)
+    (verdict,) = judge.grade(problem, [extracted.code])
+    assert (extracted.code, verdict.solved) == (None, False)
 
 
 @pytest.mark.parametrize(

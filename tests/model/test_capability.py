@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from sdpo_solve.engines.hf import HfEngine, Options
 from sdpo_solve.errors import ConfigError, EngineError
-from sdpo_solve.model import memory, names
+from sdpo_solve.model import capability, memory, names
 from sdpo_solve.model.adapted import AdaptedModel
-from sdpo_solve.model.capability import Level, capability_of, read_config
+from sdpo_solve.model.capability import Level, adapter_targets, capability_of, empty_model, read_config
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 from tests.helpers.architectures import ARCHITECTURES, config_of
 from tests.helpers.tiny_model import save_tiny_model
@@ -26,6 +26,20 @@ def test_the_level_of_an_architecture(name: str, tmp_path: Path) -> None:
     assert (can.level, can.reason) == (Level.LEARNS, "")
     config.save_pretrained(tmp_path)
     assert memory.size_of(tmp_path).params > 0
+
+
+def test_the_share_of_the_weights_that_an_adapter_reaches_is_said_where_it_is_small(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Embeddings and head count for nothing; of the rest norms, biases and routers are left."""
+    for name in ("phi3-window", "glm4", "starcoder2-window", "opt", "phi", "mixtral-window", "minicpm3"):
+        assert adapter_targets(empty_model(config_of(name)), "all").share > 0.97, name
+        assert not any("LoRA reaches" in note for note in capability_of(config_of(name)).notes)
+    config = config_of("deepseek-v3")
+    assert "LoRA reaches 58% of its weights" in capability_of(config).notes
+    monkeypatch.setattr(capability, "LEAST_LORA_SHARE", 0.6)
+    assert capability_of(config).level is Level.SAMPLES
+    assert "58%" in capability_of(config).reason
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import judge
 from sdpo_solve.report.cohort import load_cohort
 from sdpo_solve.report.consistency import MixedRuns
-from tests.helpers.journals import Made, make
-from tests.helpers.reports import report_of
+from tests.helpers.journals import Made, header, make
+from tests.helpers.reports import report_of, text_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,17 @@ def test_runs_that_must_not_be_mixed_are_refused(tmp_path: Path, change: dict, w
     make(tmp_path, Made(seed=0))
     make(tmp_path, Made(seed=1, header=change))
     with pytest.raises(ConfigError, match=f"must not be mixed: {what}.*report them apart"):
+        load_cohort([tmp_path])
+
+
+def test_the_rule_that_found_the_programs_is_named_and_not_mixed(tmp_path: Path) -> None:
+    for seed, rule in enumerate(("program", "livecodebench")):
+        made = Made(seed=seed)
+        config = header(made)["config"]
+        config = {**config, "options": {**config["options"], "extract": rule}}
+        make(tmp_path / rule, Made(seed=seed, header={"config": config}))
+        assert f"extract {rule}" in text_of(report_of(tmp_path / rule), 160)
+    with pytest.raises(ConfigError, match="must not be mixed: extraction rule"):
         load_cohort([tmp_path])
 
 
@@ -96,8 +107,6 @@ def test_limits_of_the_sandbox_are_not_mixed(tmp_path: Path) -> None:
 def test_the_same_problem_with_other_content_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "a", Made())
     other = Made(method="best-of-k")
-    from tests.helpers.journals import header
-
     config = {**header(other)["config"], "problem": {"id": "inc", "digest": "changed"}}
     make(tmp_path / "b", Made(method="best-of-k", header={"config": config}))
     with pytest.raises(ConfigError, match="content of problem inc"):

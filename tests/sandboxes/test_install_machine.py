@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.sandboxes import _engine, install
+from sdpo_solve.sandboxes import _engine, docker, install
 from sdpo_solve.sandboxes.images import image_folder, image_tag, setup_command
+from sdpo_solve.types import BoxInput, Limits, Program
 
 
 def test_without_any_sandbox_every_check_fails_with_a_remedy(
@@ -126,6 +127,36 @@ def test_the_image_holds_languages_and_nothing_of_this_project() -> None:
         check=True,
     )
     assert done.stdout == b"[]\n"
+
+
+@pytest.mark.docker
+def test_the_image_has_todays_python() -> None:
+    code = """from itertools import batched
+type Row = tuple[int, ...]
+def rows[T](items: list[T]) -> list[Row]: return [*batched(items, 2)]
+print(f"{", ".join(f"{row}" for row in rows([1, 2, 3]))}")
+"""
+    sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
+    try:
+        (result,) = sandbox.run(Program(code), [BoxInput()], Limits(2.0, 128))
+        assert result.stdout == "(1, 2), (3,)\n"
+        assert sandbox.toolchain.title == "Python 3.13"
+        assert set(sandbox.toolchain.libraries) >= {"numpy", "sortedcontainers"}
+    finally:
+        sandbox.close()
+
+
+@pytest.mark.docker
+def test_the_fuller_image_has_its_libraries_or_names_the_command_that_makes_it() -> None:
+    options = docker.Options(boxes_ready=1, parallel=1, image="full")
+    if not install.check_image("python-full").ok:
+        with pytest.raises(PrerequisiteError, match="run: sdpo-solve setup --image full"):
+            docker.DockerSandbox(options)
+        return
+    sandbox = docker.DockerSandbox(options)
+    sandbox.close()
+    wanted = {"scipy", "networkx", "sympy", "more_itertools", "bitarray"}
+    assert set(sandbox.toolchain.libraries) >= wanted
 
 
 @pytest.mark.parametrize("name", ["python", "python-full", "cpp", "cpp-full"])

@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from sdpo_solve.protocols import Sandbox
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import BoxInput, Call, Execution, ExecutionStatus, Limits, Program
 from tests.helpers.behaviours import LIMITS, behaviour, call, one, returned
 
@@ -199,6 +200,16 @@ with Pool(2) as pool: print(pool.map(double, [1, 2]))
 with ProcessPoolExecutor(2) as pool: print(list(pool.map(double, [3])))
 """
     assert one(sandbox, code, limits=Limits(5, 256)).stdout == "[2, 4]\n[6]\n"
+
+
+@behaviour
+def a_sandbox_knows_its_python_and_libraries(sandbox: Sandbox) -> None:
+    version, *names = one(sandbox, languages.get("python").probe).stdout.splitlines()
+    assert version.startswith("Python 3.")
+    known = one(sandbox, "import sys\nprint('Python %d.%d' % sys.version_info[:2])").stdout
+    assert known == f"{version}\n"
+    for name in names:
+        assert one(sandbox, f"import {name}", limits=Limits(5, 512)).status is ExecutionStatus.OK, name
 
 
 @behaviour
