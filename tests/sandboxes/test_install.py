@@ -250,6 +250,18 @@ def test_a_base_that_is_no_archive_leaves_nothing(tiny: Path, last: str) -> None
     assert nothing_is_left(tiny)
 
 
+@root
+@pytest.mark.docker
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of the killed child, not waited for
+def test_an_interrupted_setup_leaves_nothing(tiny: Path) -> None:
+    program(tiny, "mmdebstrap", *PACK, "kill -INT $PPID", "exec sleep 60")
+    with pytest.raises(KeyboardInterrupt):
+        setup.ensure_image("tiny", lambda _: None)
+    assert nothing_is_left(tiny)
+
+
 @pytest.mark.docker
 def test_a_base_needs_root(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
