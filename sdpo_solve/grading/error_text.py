@@ -9,6 +9,7 @@ import re
 
 TRACEBACK = "Traceback (most recent call last):"
 _GROUP = "+ Exception Group Traceback"
+_ABORTED = "the program was ended by signal 6 "
 _MAX_LINES = 6
 # A frame of the model's own program in a traceback; the runner compiles it under this file name.
 # A number longer than any file has lines is no line number.
@@ -36,7 +37,9 @@ def message(error: str) -> str:
         if first is not None:
             return "\n".join(_until_next(after[first:]))
     before = lines[-2].strip() if len(lines) > 1 else ""
-    return f"{before}\n{lines[-1]}" if before.startswith("what():") else lines[-1]
+    # What aborts says why right before: a failed assertion, an exception, a corrupted heap.
+    says_why = before.startswith("what():") or lines[-1].startswith(_ABORTED)
+    return f"{before}\n{lines[-1]}" if before and says_why else lines[-1]
 
 
 def own_line(error: str) -> int | None:
