@@ -61,7 +61,7 @@ def test_other_options_do_not_mix_with_runs_on_disk(folder: Path, monkeypatch: p
 SLOW_LOAD = """
 import time
 from sdpo_solve.model.adapted import AdaptedModel
-AdaptedModel.load = classmethod(lambda cls, *given: (print("loading", flush=True), time.sleep(60)))
+AdaptedModel.load = classmethod(lambda cls, *given, **named: (print("loading", flush=True), time.sleep(60)))
 from sdpo_solve.cli.main import main
 main()
 """
