@@ -122,6 +122,14 @@ _RULES = (
     _Rule(r",", "a comma too many", "remove it", _blank, after="Expecting property"),
     _Rule(r";", "a semicolon", "write a comma", lambda _: ","),
     _Rule(r"=>?", "= after a key", "write a colon", lambda _: ":", after="Expecting ':'"),
+    _Rule(
+        r"[A-Za-z_]\w*\"(?=\s*:)", "a key without its opening quote", "write one before it",
+        lambda read: f'"{read}', after="Expecting property",
+    ),
+    _Rule(
+        r"[A-Za-z][^\"\n]*\"(?=\s*[,}\]])", "a text without its opening quote", "write one before it",
+        lambda read: f'"{read}', after="Expecting value",
+    ),
     _Rule(r"[A-Za-z_]\w*(?=\s*[:=])", "a key without quotes", "put it in double quotes", json.dumps),
     _Rule(r"[-+]?\.?\d[\w.]*", "no number of JSON", "write as 1000 or 0.5", _number, "Expecting value"),
     _Rule(r"\d[\w.]*", "no number of JSON", "write as 1000 or 0.5", _number, "Within a number"),
@@ -180,6 +188,8 @@ def _mend(read: JsonText, exc: json.JSONDecodeError) -> bool:
     if text[at:].startswith('"') and before.endswith('""'):
         at = len(before) - 2  # the reader took the first two of three quotes for an empty text
     message = exc.msg
+    if _close_text(read, at, message):
+        return True
     if begun := re.search(r"(?<![\w.])\d[\w.]*$", text[:at]) if re.match(r"[\w.]", text[at:]) else None:
         at, message = begun.start(), "Within a number"
     for rule in _RULES:
@@ -193,6 +203,27 @@ def _mend(read: JsonText, exc: json.JSONDecodeError) -> bool:
             return True
     read.mistakes.append(_unknown(text, at, exc))
     return False
+
+
+def _close_text(read: JsonText, at: int, message: str) -> bool:
+    """Close the text that went on to the next quote, which opens another text; whether there was one.
+
+    `at`: where the reader stopped, right after that quote.
+    """
+    text = read.text
+    last = next((found for found in _TEXT.finditer(text, 0, at) if found.end() == at), None)
+    if last is None or not re.match(r"\w", text[at:]):
+        return False
+    held = last[0][:-1]
+    if message.startswith("Expecting ':'") and (key := re.match(r'"\w+(?=\s*:\s*$)', held)):
+        what, end = "a key", last.start() + key.end()
+    elif message.startswith("Expecting ','") and (rest := re.search(r",?\s*\n\s*$", held)):
+        what, end = "a text", last.start() + rest.start()
+    else:
+        return False
+    read.mistakes.append(Mistake("", f"{what} without its closing quote", "write one after it", end))
+    read.text = f'{text[:end]}"{text[end:]}'
+    return True
 
 
 def _unknown(text: str, at: int, exc: json.JSONDecodeError) -> Mistake:
