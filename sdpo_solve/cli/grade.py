@@ -62,7 +62,8 @@ class CheckCommand(WithJson, GradingOptions):
 def grade(given: GradeCommand) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
     language = languages.of_file(given.program)
-    parts = given.new_parts(language.name if language else RunOptions().language)
+    taken = language.name if language else RunOptions().language
+    parts = given.new_parts(taken)
     try:
         code = given.program.read_text(encoding="utf-8")
     except OSError as exc:
@@ -79,7 +80,7 @@ def grade(given: GradeCommand) -> None:
         console = Console(highlight=False)
         print_verdict(console, problem, code, verdict)
         short = re.sub(r"(sha256:\w{12})\w+", r"\1", sandbox)
-        console.print(Text(f"\njudged in {short}", style="dim"), soft_wrap=True)
+        console.print(Text(f"\njudged as {taken} in {short}", style="dim"), soft_wrap=True)
     raise typer.Exit(0 if verdict.solved else 1)
 
 

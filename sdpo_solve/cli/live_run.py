@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sdpo_solve.cli.live_view import View, bar
 from sdpo_solve.report.marks import LEGEND, mark, strip
-from sdpo_solve.report.progress import Progress
+from sdpo_solve.report.progress import Progress, resumed
 from sdpo_solve.report.table import Phrases, clock, labelled
 from sdpo_solve.report.updates import CONFIRMED, figure, shown_metrics, updates_table
 from sdpo_solve.run.records import (
@@ -55,7 +55,8 @@ class RunView(View):
         return frame(self.progress, self.console.height)
 
     def status_line(self) -> str:
-        return f"{self.progress.doing()} · {clock(self.progress.elapsed_now_s())}"
+        doing, spent = self.progress.doing(), clock(self.progress.elapsed_now_s())
+        return f"{doing} · {spent}{' in all' * self.progress.is_timed}"
 
 
 # -- plain lines ---------------------------------------------------------------------------------------------
@@ -66,8 +67,8 @@ def plain_line(record: Record, progress: Progress) -> str | None:
     match record:
         case RunStarted() as header:
             return title(header)
-        case RunResumed(attempts=attempts, updates=updates):
-            return f"resumed after {attempts} attempts and {updates} updates"
+        case RunResumed():
+            return resumed(record)
         case Record(replayed=True):
             return None
         case AttemptEvent(index=index) if index in progress.group_marks:

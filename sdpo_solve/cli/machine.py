@@ -24,6 +24,7 @@ from sdpo_solve.model.capability import Level, capability_of, read_config
 from sdpo_solve.model.chat import notes_of
 from sdpo_solve.model.cpu import cpu_dtype
 from sdpo_solve.paths import cache_dir
+from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import install
@@ -237,14 +238,12 @@ def list_models(given: ListCommand) -> None:
         typer.echo(json.dumps([asdict(info) for info in names.available()]))
         return
     console = Console(highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("name", "from", "size", "memory", "on disk"):
-        table.add_column(column, justify="right" if column in ("size", "memory") else "left")
+    table = AlignedTable(("name", "from", "size", "memory", "on disk"), names=("from", "on disk"))
     default = names.default_name()
     for info in names.available():
         name = f"{info.name} (default)" if info.name == default else info.name
         on_disk = "yes" if info.on_disk else "no"
-        table.add_row(name, info.source, f"{info.size_mb / 1024:.1f} GB", _memory_of(info), on_disk)
+        table.add([name, info.source, f"{info.size_mb / 1024:.1f} GB", _memory_of(info), on_disk])
     console.print(table)
     console.print(Text(f"memory: of a run with --engine hf. Models lie in {cache_dir()}", style="dim"))
     console.print(Text("Any other hub id (OWNER/NAME) or model directory works as well.", style="dim"))

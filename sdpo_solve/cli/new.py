@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +21,7 @@ TODO = "TODO"
 
 _HELP = """\
 statement  what the model is given to read
-tests      visible ones may be quoted to the model, hidden ones may not: give both
+tests      some visible, which the model may see, and some hidden
 reference  your own solution; check runs it on every test"""
 _STDIN: dict[str, Any] = {
     "statement": f"{TODO}: say what a program reads from standard input and what it prints.",
@@ -54,7 +56,8 @@ class NewCommand(Options):
 def new(given: NewCommand) -> None:
     """Write the file of a problem to fill in, with tests of both sorts and a place for your own solution."""
     path = Path(given.name).with_suffix(".json")
-    problem_id = re.sub(r"[^a-z0-9.-]+", "-", path.stem.lower()).strip("-.")
+    plain = "".join(c for c in unicodedata.normalize("NFKD", path.stem) if not unicodedata.combining(c))
+    problem_id = re.sub(r"[^a-z0-9.-]+", "-", plain.lower()).strip("-.")
     if not problem_id:
         raise UserError(f"{given.name!r} is no name for a problem; use letters, digits and -")
     content = {"id": problem_id, **(_STDIN if given.kind == "stdin" else _FUNCTION)}
@@ -68,4 +71,6 @@ def new(given: NewCommand) -> None:
     console = Console(highlight=False)
     console.print(Text(f"{path}: fill in what says {TODO}\n"), soft_wrap=True)
     console.print(Text(_HELP, style="dim"))
-    console.print(Text(f"\nsdpo-solve check {path}\nsdpo-solve run {path}", style="dim"), soft_wrap=True)
+    written = shlex.quote(str(path))
+    commands = f"\nsdpo-solve check {written}\nsdpo-solve run {written}"
+    console.print(Text(commands, style="dim"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from sdpo_solve.sanitize import clean
 
 Steps = Callable[[str, str], None]
 """Called with a part (sandbox, model) and one line about the step it is at."""
+
+_ERROR = "sdpo-solve: "
+"""Begins the line of a command that failed."""
 
 
 class SetupCommand(Options):
@@ -95,7 +99,7 @@ def _pulling(model: str | None, show: Steps) -> Iterator[Callable[[], None]]:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line.strip())
-                show("model", lines[-1])
+                show("model", re.sub(f"^{_ERROR}", "failed: ", lines[-1]))
 
         reader = Thread(target=read, daemon=True)
         reader.start()
@@ -104,7 +108,7 @@ def _pulling(model: str | None, show: Steps) -> Iterator[Callable[[], None]]:
             reader.join()
             if code := process.wait():
                 last = lines[-1] if lines else "no reason given"
-                raise (ConfigError if code == 2 else PrerequisiteError)(last.removeprefix("sdpo-solve: "))
+                raise (ConfigError if code == 2 else PrerequisiteError)(last.removeprefix(_ERROR))
 
         try:
             yield wait

@@ -14,6 +14,7 @@ import numpy as np
 from sdpo_solve.report.cohort import Axis, arm_of, observations, shared_end
 from sdpo_solve.report.runs import RunRecord
 from sdpo_solve.report.statistics import SpeedUp, curve, speed_ups
+from sdpo_solve.report.table import plural
 
 # Fewer independent units than this, and no interval is worth its name.
 MIN_UNITS = 5
@@ -96,10 +97,6 @@ def sentence(found: Comparison) -> str:
         f"{quick} needs {_times(ratios[0])} fewer {unit} than {slow} to reach {rate} discovery{scope} "
         f"(90 % interval {_times(ratios[1])} to {_end(ratios[2], quick, slow)}; {data})."
     )
-
-
-def plural(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _inverse(ratio: float) -> float:

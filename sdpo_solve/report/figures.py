@@ -15,7 +15,7 @@ import numpy as np
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, differing_settings, end
-from sdpo_solve.report.comparison import Comparison, compare, plural
+from sdpo_solve.report.comparison import Comparison, compare
 from sdpo_solve.report.problems import (
     Marks,
     ProblemRow,
@@ -27,6 +27,7 @@ from sdpo_solve.report.problems import (
 )
 from sdpo_solve.report.runs import RunRecord, RunStatus
 from sdpo_solve.report.statistics import Arm, Floats, Interval, bootstrap_curves, curve, event_grid, interval
+from sdpo_solve.report.table import plural
 
 
 @dataclass(frozen=True, slots=True)

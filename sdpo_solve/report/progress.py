@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from sdpo_solve.report.marks import mark
-from sdpo_solve.report.table import clock
+from sdpo_solve.report.table import clock, plural
 from sdpo_solve.run.records import (
     AttemptEvent,
     Graded,
@@ -23,6 +23,13 @@ from sdpo_solve.run.records import (
     TokensSampled,
     UpdateEvent,
 )
+
+_TIMED = ("sampling", "grading", "learning")
+
+
+def resumed(record: RunResumed) -> str:
+    """From where a run goes on."""
+    return f"resumed after {plural(record.attempts, 'attempt')} and {plural(record.updates, 'update')}"
 
 
 @dataclass(slots=True)
@@ -56,7 +63,7 @@ class Progress:
             case RunStarted():
                 self.header, self.seen_s = record, time.monotonic()
             case RunResumed():
-                self.notices.append(f"resumed after {record.attempts} attempts and {record.updates} updates")
+                self.notices.append(resumed(record))
             case Phase():
                 self.phase, self.phase_size = record.event, record.size
                 self.phase_tokens, self.phase_finished, self.phase_started_s = 0, 0, time.monotonic()
@@ -97,6 +104,11 @@ class Progress:
         """Seconds of the run, the time since the last record included while it runs."""
         return self.elapsed_s if self.finished else self.elapsed_s + time.monotonic() - self.seen_s
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether what it does now has a clock of its own."""
+        return self.phase in _TIMED
+
     def doing(self) -> str:
         """What the run does now, and how long it has."""
         size, taken = self.phase_size, clock(time.monotonic() - self.phase_started_s)
@@ -115,6 +127,7 @@ class Progress:
         done, total = len(self.marks), self.header.attempts_limit
         if not done or not total or not self.elapsed_s:
             return None
-        left_s = self.elapsed_s / done * max(0, total - done)
+        since_s = self.elapsed_now_s() - self.elapsed_s
+        left_s = max(0.0, self.elapsed_s / done * max(0, total - done) - since_s)
         limit_s = self.header.wall_limit_s
         return left_s if limit_s is None else max(0.0, min(left_s, limit_s - self.elapsed_now_s()))

@@ -114,6 +114,10 @@ def labelled(rows: Iterable[tuple[str, RenderableType]], width: int = 8) -> Tabl
     return table
 
 
+def plural(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def clock(seconds: float) -> str:
     """Hours, minutes, seconds; days once there are any."""
     minutes, rest = divmod(int(seconds), 60)

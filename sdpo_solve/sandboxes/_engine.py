@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from docker.api import APIClient
 
 _SOCKET = "/var/run/docker.sock"
+_SYSTEM_PROGRAMS = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _SSH_S = 20
 _SSH_OPTIONS = ("BatchMode=yes", "ExitOnForwardFailure=yes", f"ConnectTimeout={_SSH_S // 2}")
 
@@ -147,7 +148,9 @@ def engine_remedy() -> str:
     for place in (f"{own}/docker.sock", f"{own}/podman/podman.sock"):
         if Path(place).is_socket():
             return f"a rootless engine is here; run: export DOCKER_HOST=unix://{place}"
-    if shutil.which("dockerd") is None:
+    if not is_root() and Path(_SOCKET).exists() and not os.access(_SOCKET, os.W_OK):
+        return "let this user reach it: sudo usermod -aG docker $USER, then log in again"
+    if _dockerd() is None:
         if shutil.which("podman") and not is_root():
             place = f"unix://{own}/podman/podman.sock"
             return f"Podman is here, run: systemctl --user start podman.socket && export DOCKER_HOST={place}"
@@ -157,9 +160,13 @@ def engine_remedy() -> str:
             "run: sdpo-solve setup (as root, on Debian or Ubuntu); "
             "elsewhere: https://docs.docker.com/engine/install"
         )
-    if not is_root() and Path(_SOCKET).exists():
-        return "let this user reach it: sudo usermod -aG docker $USER, then log in again"
     return "start it: sudo systemctl start docker (without systemd, as root: sdpo-solve setup)"
+
+
+def _dockerd() -> str | None:
+    """The daemon's program, also where it is not on the path of a user without root's rights."""
+    path = os.environ.get("PATH", os.defpath)
+    return shutil.which("dockerd", path=os.pathsep.join((path, *_SYSTEM_PROGRAMS)))
 
 
 def _root_cause(exc: BaseException) -> str:

@@ -190,7 +190,7 @@ def ensure_sandbox(notify: Notify, images: Iterable[str]) -> None:
     except PrerequisiteError as exc:
         if not check_bubblewrap().ok:
             raise
-        notify(f"{exc} -- bubblewrap works here and serves instead.")
+        notify(f"bubblewrap works here and serves; Docker would be tried first, but {exc}")
     else:
         ensure_images(notify, images)
 

@@ -216,6 +216,16 @@ def test_a_long_silence_is_broken_by_a_line_that_says_where_things_stand(
     assert 2 <= n_lines == out.getvalue().count("\n")  # none after the view is left
 
 
+def test_the_time_left_runs_down_between_groups() -> None:
+    progress = after(*(attempt(i) for i in range(1, 9)), group(8, 500))
+    before = progress.left_s()
+    progress.seen_s -= 5
+    assert before is not None
+    assert progress.left_s() == pytest.approx(before - 5, abs=0.5)
+    progress.seen_s -= 10 * before
+    assert progress.left_s() == 0
+
+
 @pytest.mark.parametrize(("solved", "full"), [(True, 30), (False, 0)])
 def test_only_a_success_fills_the_bar_in_green(solved: bool, full: int) -> None:
     end = {"status": "solved" if solved else "unsolved", "attempts": 4, "tokens": 40, "wall_s": 1.0}

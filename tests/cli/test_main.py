@@ -106,6 +106,16 @@ def test_doctor_says_what_a_model_takes_and_whether_it_fits(place: Place) -> Non
     assert all(check["ok"] or not check["needed"] for check in record["checks"]) is record["ok"]
 
 
+def test_names_of_models_are_whole_in_a_narrow_terminal(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    listed = place("model", "list").stdout
+    assert "qwen2.5-coder-0.5b (default)" in listed
+    assert "…" not in listed
+    assert max(map(len, listed.splitlines())) <= 40
+
+
 @pytest.mark.parametrize("flags", [("--sandbox", "docker"), ("--runtime", "runsc")], ids=" ".join)
 def test_no_docker_engine_is_exit_code_3_with_what_to_do(
     place: Place, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]

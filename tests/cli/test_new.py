@@ -37,6 +37,13 @@ def test_a_new_problem_is_one_with_tests_of_both_sorts(folder: Path, kind: str) 
     assert isinstance(again.exception, UserError)
 
 
+def test_a_name_with_a_space_or_an_accent_gives_commands_and_an_id_that_work(folder: Path) -> None:
+    result = invoke("new", "Élan vital")
+    assert "sdpo-solve check 'Élan vital.json'" in result.output
+    assert problem_json.load(folder / "Élan vital.json").id == "elan-vital"
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("kind", ["stdin", "function"])
 def test_check_says_what_is_missing_until_nothing_is(folder: Path, kind: str) -> None:

@@ -37,7 +37,7 @@ def test_a_model_that_cannot_be_fetched_leaves_the_sandbox(monkeypatch: pytest.M
     assert "no-such" in str(result.exception)
     assert made == ["python", "cpp"]
     assert "sandbox: building" in result.output
-    assert "model: sdpo-solve: unknown model" in result.output
+    assert "model: failed: unknown model" in result.output
 
 
 def test_a_sandbox_that_fails_leaves_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -59,11 +59,17 @@ def test_a_user_without_rights_is_told_what_to_run(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(install, "connect", _absent)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(_engine, "_SYSTEM_PROGRAMS", (str(tmp_path),))
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setattr(Path, "exists", lambda self: False)
     with pytest.raises(PrerequisiteError, match="as root, on Debian or Ubuntu"):
         install.ensure_docker_engine(lambda _: None)
     (tmp_path / "dockerd").touch(mode=0o755)
+    with pytest.raises(PrerequisiteError, match="start it"):
+        install.ensure_docker_engine(lambda _: None)
+    (tmp_path / "dockerd").unlink()  # the socket alone says that there is an engine
     monkeypatch.setattr(Path, "exists", lambda self: str(self) == "/var/run/docker.sock")
+    monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PrerequisiteError, match=r"sudo usermod -aG docker \$USER"):
         install.ensure_docker_engine(lambda _: None)
 
