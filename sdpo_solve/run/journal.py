@@ -93,7 +93,8 @@ class Journal:
         if not self._is_locked:
             self.note("notice", text=NO_LOCKS, once=True)
         if self.state.header_event:
-            self.note("run_resumed", attempts=len(self.history), updates=len(self.state.updates))
+            counts = {"attempts": len(self.history), "updates": len(self.state.updates)}
+            self.note("run_resumed", **counts, elapsed_s=round(self.elapsed_s, 3))
             if self.state.header_event.get("budget", header["budget"]) == header["budget"]:
                 self._notify({"event": "run_started", **self.state.header_event})
             else:

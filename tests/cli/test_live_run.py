@@ -216,6 +216,15 @@ def test_a_long_silence_is_broken_by_a_line_that_says_where_things_stand(
     assert 2 <= n_lines == out.getvalue().count("\n")  # none after the view is left
 
 
+def test_the_clock_of_a_resumed_run_goes_on() -> None:
+    progress = Progress()
+    progress.apply(record_of({"event": "run_resumed", "attempts": 4, "updates": 1, "elapsed_s": 120.0}))
+    progress.apply(record_of({"event": "run_started", "budget": {"attempts": 8}}))
+    progress.apply(record_of({"event": "sampling", "size": 2}))
+    assert progress.elapsed_now_s() == pytest.approx(120, abs=1)
+    assert progress.notices == ["resumed after 4 attempts and 1 update"]
+
+
 def test_the_time_left_runs_down_between_groups() -> None:
     progress = after(*(attempt(i) for i in range(1, 9)), group(8, 500))
     before = progress.left_s()

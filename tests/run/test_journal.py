@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,10 +126,17 @@ def test_listeners_hear_every_event_and_a_resume_tells_them_the_past(tmp_path: P
         "run_started", "sampling", "grading", "graded", "graded", "prompt", "attempt", "attempt", "group",
         "run_finished",
     ]  # fmt: skip
-    again: list[str] = []
-    listeners = [lambda event: again.append(event["event"])]
-    make_run(tmp_path, SayEngine(lambda *_: ""), budget=Budget(2), listeners=listeners)
-    assert again == ["run_resumed", "run_started", "attempt", "attempt", "run_finished"]
+    before_s = last_record(tmp_path / "journal.jsonl").elapsed_s
+    again: list[Mapping[str, Any]] = []
+    make_run(tmp_path, SayEngine(lambda *_: ""), budget=Budget(2), listeners=[again.append])
+    assert again[0]["elapsed_s"] >= before_s - 0.001, "the clock goes on too"
+    assert [event["event"] for event in again] == [
+        "run_resumed",
+        "run_started",
+        "attempt",
+        "attempt",
+        "run_finished",
+    ]
 
 
 def test_a_failure_is_recorded_and_does_not_end_the_run(tmp_path: Path) -> None:
