@@ -7,6 +7,7 @@ can reach that port is refused: other hosts' names, pages of the web, large bodi
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,6 +26,7 @@ from sdpo_solve.datasets._rows import FileRow, parse_json, safe_id
 from sdpo_solve.datasets.competitive_companion import Posted
 from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.paths import file_errors
+from sdpo_solve.report.table import plural
 from sdpo_solve.sanitize import clean
 
 _MAX_BODY_BYTES = 16 << 20
@@ -50,7 +52,11 @@ def listen(given: ListenCommand) -> None:
     console = Console(highlight=False)
 
     def take(body: bytes) -> None:
-        console.print(Text(clean(receive(body, given.out))), soft_wrap=True)
+        try:
+            console.print(Text(clean(receive(body, given.out))), soft_wrap=True)
+        except UserError as exc:  # the extension shows no answer
+            console.print(Text(f"✗ {clean(str(exc))}", style="red"), soft_wrap=True)
+            raise
 
     with file_errors(UserError, f"listen on port {given.port}", "choose another --port"):
         server = make_server(given.port, take)
@@ -87,14 +93,14 @@ def receive(body: bytes, out: Path) -> str:
                 file.write(text)
         except FileExistsError:
             return f"{path}: there already, left as it is"
-    n = len(posted.tests)
-    return f"{path}: {n} sample{'s' * (n > 1)}; paste the statement, then: sdpo-solve run {path}"
+    samples = plural(len(posted.tests), "sample")
+    return f"{path}: {samples}; paste the statement, then: sdpo-solve run {shlex.quote(str(path))}"
 
 
 def make_server(port: int, take: Callable[[bytes], None]) -> HTTPServer:
     """A server on the loopback address that passes bodies of the extension to `take`. Raises OSError.
 
-    A ProblemError or UserError of `take` is answered with its message and printed nowhere else.
+    A ProblemError or UserError of `take` is answered with its message.
     """
 
     class Handler(BaseHTTPRequestHandler):

@@ -172,6 +172,10 @@ def test_the_command_takes_a_post_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         line = process.stdout.readline()
         assert "2 samples" in line
         assert "\x1b" not in line
+        connection.request("POST", "/", b"nonsense", {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 400
+        connection.close()
+        assert "not JSON" in process.stdout.readline(), "the extension shows no answer"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
