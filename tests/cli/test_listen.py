@@ -90,8 +90,8 @@ def test_what_cannot_be_judged_is_left_out_by_name(
 @pytest.mark.parametrize(
     "data",
     [
-        b"{", b"[]", b"7", b"\xff", b"{}", body(name=7), body(name=""), body(name="//"), body(tests="x"), body(tests=[{}]),
-        body(tests=[]), body(tests=[{"input": 1, "output": "2"}]), body(timeLimit="soon"), body(input="stdin"),
+        b"{", b"[]", b"7", b"\xff", b"{}", body(name=7), body(name=""), body(name="//", url=""), body(tests="x"),
+        body(tests=[{}]), body(tests=[]), body(tests=[{"input": 1, "output": "2"}]), body(timeLimit="soon"), body(input="stdin"),
     ],
 )  # fmt: skip
 def test_what_is_no_problem_is_refused(data: bytes, tmp_path: Path) -> None:
