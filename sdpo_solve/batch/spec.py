@@ -10,6 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -214,7 +215,7 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
     def named(key: str) -> str:
         return as_flag(BatchFile, key) if key in flags else f"{place}: {key_name(BatchFile, key)}"
 
-    options = read_options(BatchFile, given, place, named)
+    options = read_options(BatchFile, given, place, named, partial(key_name, BatchFile))
     run = RunOptions(**options.narrow(SharedOptions).model_dump())
     spec = BatchSpec(options.narrow(BatchOptions), run, place, frozenset(flags.get("settings", {})))
     _check(spec, arms_by_flag="methods" in flags)
