@@ -246,6 +246,7 @@ def test_the_file_of_the_readme_is_read(tmp_path: Path) -> None:
 def test_every_mistake_of_a_file_is_named_at_once_as_a_file_spells_it() -> None:
     with pytest.raises(ConfigError) as caught:
         make_spec({"sources": ["p"], "atempts": 3, "grup_size": 4, "seeds": "two", "tries": 0}, {}, "b.toml")
+    assert "known: sandbox, settings," in str(caught.value)
     for part in (
         "'atempts'; did you mean attempts",
         "did you mean group-size",
