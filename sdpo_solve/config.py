@@ -227,24 +227,34 @@ class RunOptions(SharedOptions):
 
 
 def read_options(
-    cls: type[OptionsT], given: Mapping[str, Any], part: str, named: Callable[[str], str] | None = None
+    cls: type[OptionsT],
+    given: Mapping[str, Any],
+    part: str,
+    named: Callable[[str], str] | None = None,
+    spelt: Callable[[str], str] = str,
 ) -> OptionsT:
-    """`given` as options of `part`; `named` says how the user wrote an option (see `as_flag`).
+    """`given` as options of `part`; `named` says how the user wrote an option (see `as_flag`),
+    `spelt` how a list of options writes one.
 
-    Raises ConfigError in one line: the key, what is wrong with it, and for an unknown key the known ones.
+    Raises ConfigError in one line: each key, what is wrong with it, and for an unknown key the known ones.
     """
     if issubclass(cls, Options):
         given = cls.current(given)
-    for key in given:
-        if key not in cls.model_fields:
-            near = difflib.get_close_matches(key, list(cls.model_fields), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            known = ", ".join(cls.model_fields) or "none"
-            raise ConfigError(f"{part} has no option {key!r}{hint} (known: {known})")
+    unknown = [key for key in given if key not in cls.model_fields]
+    mistakes = [_no_option(spelt(key), part, [*map(spelt, cls.model_fields)]) for key in unknown]
     try:
-        return cls(**given)
+        read = cls(**{key: value for key, value in given.items() if key not in unknown})
     except ValidationError as exc:
-        raise ConfigError(_first_line(exc, part, named or (lambda key: f"{part}.{key}"))) from None
+        mistakes += _faults(exc, part, named or (lambda key: f"{part}.{key}"))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes))
+    return read
+
+
+def _no_option(key: str, part: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{part} has no option {key!r}{hint} (known: {', '.join(known) or 'none'})"
 
 
 def flag_of(cls: type[BaseModel], key: str) -> Flag:
@@ -302,13 +312,16 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _first_line(exc: ValidationError, part: str, named: Callable[[str], str]) -> str:
-    first = exc.errors()[0]
-    words = fault_words(first)
-    if not first["loc"]:
-        return f"{part}: {words}"
-    name = ".".join([named(str(first["loc"][0])), *(key for key in first["loc"][1:] if isinstance(key, str))])
-    return f"{name} {words} (got {_shown(first.get('input'))})"
+def _faults(exc: ValidationError, part: str, named: Callable[[str], str]) -> list[str]:
+    """What is wrong with each value, by the first fault of an option."""
+    first_of: dict[Any, str] = {}
+    for fault in exc.errors():
+        words, loc = fault_words(fault), fault["loc"]
+        if loc:
+            name = ".".join([named(str(loc[0])), *(key for key in loc[1:] if isinstance(key, str))])
+            words = f"{name} {words} (got {_shown(fault.get('input'))})"
+        first_of.setdefault(loc[:1], words if loc else f"{part}: {words}")
+    return [*first_of.values()]
 
 
 def _shown(value: Any) -> str:

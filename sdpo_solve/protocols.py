@@ -195,6 +195,10 @@ class Grader(Protocol):
 class Method(Protocol):
     """Three answers: how to start, what to sample next, what to learn."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether it ever makes an update."""
+
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         """The policy to sample from first; `resume_from` is the last committed one of a resumed run."""
 

@@ -39,6 +39,8 @@ def solve(run: Run) -> Outcome:
 
 def learn(run: Run, policy: Policy, group: list[Attempt]) -> Policy:
     """The policy after learning from a group: `policy` itself where the method makes no update."""
+    if not run.method.learns:
+        return policy
     run.journal.note("learning", size=len(group))
     update = run.method.learn(run.problem, run.journal.history, group)
     if update is None:

@@ -156,3 +156,17 @@ def strip(lines: list[dict]) -> list[dict]:
     """Events without their clocks."""
     clocks = {"time", "elapsed_s", "sample_s", "grade_s", "wall_s"}
     return [{key: value for key, value in event.items() if key not in clocks} for event in lines]
+
+
+def test_a_method_that_never_learns_has_no_phase_of_learning(tmp_path: Path) -> None:
+    seen: list[str] = []
+    for learns in (True, False):
+        run = make_run(
+            tmp_path / str(learns),
+            always("wrong"),
+            learns=learns,
+            listeners=[lambda event, learns=learns: seen.append(f"{event['event']} {learns}")],
+        )
+        solve(run)
+    assert "learning True" in seen
+    assert "learning False" not in seen

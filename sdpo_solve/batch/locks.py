@@ -130,6 +130,10 @@ class LockedMethod:
     method: Method
     locks: DeviceLocks
 
+    @property
+    def learns(self) -> bool:
+        return self.method.learns
+
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         with self.locks.learning():
             return self.method.start(problem, resume_from)

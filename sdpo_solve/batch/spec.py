@@ -214,11 +214,16 @@ def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str
     def named(key: str) -> str:
         return as_flag(BatchFile, key) if key in flags else f"{place}: {key_name(BatchFile, key)}"
 
-    options = read_options(BatchFile, given, place, named)
+    options = read_options(BatchFile, given, place, named, _in_a_file)
     run = RunOptions(**options.narrow(SharedOptions).model_dump())
     spec = BatchSpec(options.narrow(BatchOptions), run, place, frozenset(flags.get("settings", {})))
     _check(spec, arms_by_flag="methods" in flags)
     return spec
+
+
+def _in_a_file(key: str) -> str:
+    """An option as a batch file spells it; `settings` are tables there, and `--set` on a command line."""
+    return key if key == "settings" else key_name(BatchFile, key)
 
 
 def _left_by_flags(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str) -> dict[str, Any]:

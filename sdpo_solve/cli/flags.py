@@ -265,7 +265,8 @@ def help_text(field: FieldInfo) -> str:
     if default is not None and default is not False and default != ():
         notes.append(f"default: {','.join(map(str, default)) if isinstance(default, tuple) else default}")
     text += f" ({'; '.join(notes)})" if notes else ""
-    return text[:1].upper() + text[1:] + "."
+    is_value = text.partition(" ")[0].endswith(":")  # "pack: runs without texts": to be written as it stands
+    return (text if is_value else text[:1].upper() + text[1:]) + "."
 
 
 def kind_of(field: FieldInfo) -> Any:

@@ -63,6 +63,7 @@ class BatchProgress:
     n_tokens: int = 0
     sample_s: float = 0.0
     started_s: float = field(default_factory=time.monotonic)
+    last_end_s: float = field(default_factory=time.monotonic)
 
     def apply(self, record: Record) -> None:
         """Fold one record in; other kinds are ignored."""
@@ -86,12 +87,16 @@ class BatchProgress:
         return self.under_way.setdefault(record.run, RunUnderWay())
 
     def left_s(self) -> float | None:
-        """Seconds left at the pace of the runs that this command has ended; None before the first."""
+        """Seconds left at the pace of the runs that this command has ended, counted down from the last end.
+
+        None before the first end, and where a run takes so long that the estimate is used up.
+        """
         ended_now = self.n_ended - self.n_kept
         if ended_now <= 0:
             return None
-        spent_s = time.monotonic() - self.started_s
-        return spent_s / ended_now * (self.n_runs - self.n_ended)
+        run_s = (self.last_end_s - self.started_s) / ended_now
+        left_s = run_s * (self.n_runs - self.n_ended) - (time.monotonic() - self.last_end_s)
+        return max(0.0, left_s) if self.n_ended == self.n_runs or left_s > 0 else None
 
     def spent(self) -> str:
         """Time, what is left of it at most, and pace."""
@@ -108,6 +113,7 @@ class BatchProgress:
             return
         self.n_ended += 1
         self.n_kept += end.kept
+        self.last_end_s = time.monotonic()
         if end.status == "failed":
             self.n_failed += 1
             return

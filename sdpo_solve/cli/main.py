@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def _print_interrupted(code: int) -> None:
-    keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"])
+    keeps = sys.argv[1:2] in (["run"], ["batch"], ["screen"]) and "--dry-run" not in sys.argv
     what = "interrupted" if code == 130 else "ended by SIGTERM"
     _complain(what + "; the same command goes on from the last whole group" * keeps)
 

@@ -25,7 +25,7 @@ _BOUNDS = {"ge": "≥ {:g}", "gt": "> {:g}", "le": "≤ {:g}", "lt": "< {:g}"}
 
 class OptionsCommand(WithJson):
     part: Annotated[str | None, Flag(metavar="PART", is_argument=True)] = Field(
-        None, description="run, batch, or what --set takes: learner, judge, engine, sandbox, a method"
+        None, description="what --set takes (learner, judge, engine, sandbox, a method), run or batch"
     )
 
 

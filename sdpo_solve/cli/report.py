@@ -113,7 +113,10 @@ def report(given: ReportCommand) -> None:
         )
         console.print(report_renderable(figures, curves, full=given.full))
     if not_written:
-        raise not_written[0] if len(not_written) == 1 else UserError("; ".join(map(str, not_written)))
+        one_each = {
+            str(error): error for error in not_written
+        }  # what is missing is missing for every picture
+        raise not_written[0] if len(one_each) == 1 else UserError("; ".join(one_each))
 
 
 def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
@@ -126,7 +129,12 @@ def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
     except MixedRuns as exc:
         command = f"sdpo-solve report {shlex.join(map(str, given.sources))}"
         typer.echo(exc.commands(command), err=True)
-        raise
+        message = str(exc)
+        for folder, source in zip(
+            dirs, given.sources, strict=True
+        ):  # a packed file is in a folder of its own
+            message = message.replace(str(folder), str(source))
+        raise ConfigError(message) from None
 
 
 def _write_files(figures: Report, cohort: Cohort, given: ReportCommand) -> list[SdpoSolveError]:

@@ -154,7 +154,9 @@ class Watch(View):
         return [*parts, *errors]
 
     def _idle(self) -> str:
-        return "between two runs" if self.batch_goes_on else "no run goes on"
+        if not self.batch_goes_on:
+            return "no run goes on"
+        return "between two runs" if self.followers else "starting"
 
     def summary(self, follower: Follower) -> str:
         """One line: the run and what has become of it."""

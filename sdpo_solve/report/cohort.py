@@ -75,7 +75,9 @@ def load_cohort(sources: Sequence[Path], set_number: int | None = None) -> Cohor
     if not found.runs:
         why = f"; cannot read {unreadable[0].removeprefix('cannot read ')}" if unreadable else ""
         where = ", ".join(str(source) for source in sources)
-        raise ConfigError(f"no runs under {where}{why}")
+        packed = sorted(file for source in sources for file in source.rglob("*.zip"))
+        hint = f"; packed runs are named themselves, such as {packed[0]}" if packed else ""
+        raise ConfigError(f"no runs under {where}{why}{hint}")
     return make_cohort(choose(consistent_sets(found.runs), set_number), unreadable)
 
 

@@ -182,6 +182,11 @@ def answer(report: Report) -> str:
     if not known:
         return "Nothing was graded yet."
     last, unit = known[-1], UNITS[report.options.axis]
+    nothing = [c.baseline for c in found if not c.rows]
+    if last.y == 0 and len(nothing) == len(found):
+        arms = " or ".join([report.reference, *nothing]) if len(found) < 2 else "any arm"
+        seen = min([last.x, *(c.limit for c in found)])  # a bootstrap of failures alone has no width
+        return f"Nothing was solved by {arms} in {number(seen)} {unit}."
     reached = (
         f"{report.reference} reaches {100 * last.y:.0f} % discovery in {number(last.x)} {unit} "
         f"(90 % interval {100 * last.low:.0f} to {100 * last.high:.0f} %)."

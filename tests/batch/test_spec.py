@@ -241,3 +241,16 @@ def test_the_file_of_the_readme_is_read(tmp_path: Path) -> None:
     (tmp_path / "batch.toml").write_text(file)
     slow = make_spec(read_toml(tmp_path / "batch.toml"), {}).options_for(RunKey(0, "p", "sdpo-slow"))
     assert (slow.method, slow.settings["learner"]) == ("sdpo", {"lr": 1e-5})
+
+
+def test_every_mistake_of_a_file_is_named_at_once_as_a_file_spells_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_spec({"sources": ["p"], "atempts": 3, "grup_size": 4, "seeds": "two", "tries": 0}, {}, "b.toml")
+    assert "known: sandbox, settings," in str(caught.value)
+    for part in (
+        "'atempts'; did you mean attempts",
+        "did you mean group-size",
+        "seeds must be",
+        "tries must",
+    ):
+        assert part in str(caught.value)

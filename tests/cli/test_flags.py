@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sdpo_solve.batch.spec import BatchOptions
 from sdpo_solve.cli.batch import BatchCommand
-from sdpo_solve.cli.flags import command, given
+from sdpo_solve.cli.flags import command, given, help_text
 from sdpo_solve.cli.main import app
 from sdpo_solve.cli.run import RunCommand
 from sdpo_solve.config import SETTINGS, Flag, Listed, Options, RunOptions, SharedOptions, flag_of
@@ -108,3 +108,12 @@ def test_every_option_of_a_run_and_of_a_batch_has_a_flag() -> None:
 def test_a_command_needs_few_modules(name: str, most: int) -> None:
     """Engines, methods, sandboxes, formats and the learner are loaded by their names, where they are chosen."""
     assert len(reached_from(f"cli.{name}")) <= most
+
+
+def test_a_value_at_the_head_of_a_description_keeps_its_spelling() -> None:
+    class Two(Options):
+        format: str = Field("pack", description="pack: runs without texts")
+        other: str = Field("pack", description="what is packed")
+
+    assert help_text(Two.model_fields["format"]).startswith("pack:")
+    assert help_text(Two.model_fields["other"]).startswith("What")

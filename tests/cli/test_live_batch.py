@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from sdpo_solve.batch.event_bus import batch_record_of, log_line
@@ -59,3 +60,23 @@ def test_runs_that_a_closed_batch_did_not_come_to_are_not_listed() -> None:
     assert said.getvalue().splitlines() == ["0/4  inc/sdpo/seed-5: stopped"]
     assert log_line(never) is None
     assert log_line(begun) == "inc/sdpo/seed-5 ended: stopped"
+
+
+def test_time_left_is_counted_down_and_no_longer_shown_once_it_is_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = BatchProgress()
+    progress.apply(batch_record_of(STARTED))  # four runs
+    assert progress.left_s() is None
+    now += 60
+    progress.apply(batch_record_of(ended(0)))
+    assert progress.left_s() == 180
+    now += 50
+    assert progress.left_s() == 130
+    now += 200
+    assert progress.left_s() is None
+    for n in (1, 2, 3):
+        progress.apply(batch_record_of(ended(n)))
+    assert progress.left_s() == 0

@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sdpo_solve.cli.main import app
+from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.report.archive import pack
 from tests.helpers.journals import Made, damage, make
 
 
@@ -204,3 +206,24 @@ def test_following_finished_runs_ends_by_itself(place: Path) -> None:
     result = CliRunner().invoke(app, ["show", "runs", "--follow"])
     assert "inc/sdpo/seed-0: solved at attempt 6 (8/8 attempts, 80 tokens" in result.output
     assert "inc/best-of-k/seed-0: unsolved (8/8 attempts, 80 tokens" in result.output
+
+
+def test_runs_of_packed_files_that_must_not_be_mixed_go_by_the_files(
+    place: Path,
+) -> None:
+    for name, fields in (("a", {}), ("b", {"language": "cpp"})):
+        make(place / name, Made(header=fields))
+        pack([place / name], place / f"{name}.zip")
+    result = CliRunner().invoke(app, ["report", "a.zip", "b.zip"])
+    assert isinstance(result.exception, ConfigError)
+    assert "a.zip/" in str(result.exception)
+    assert "b.zip/" in str(result.exception)
+
+
+def test_a_missing_library_is_one_message_for_all_pictures(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = CliRunner().invoke(app, ["report", "runs/first", "--png", "a.png", "--pdf", "a.pdf"])
+    assert isinstance(result.exception, PrerequisiteError)
+    assert str(result.exception).count("matplotlib") == 1

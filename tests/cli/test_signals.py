@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sdpo_solve.cli import main
 from tests.helpers.batches import make_problems
 from tests.helpers.tiny_model import save_tiny_model
 
@@ -165,3 +166,12 @@ def written(out: Path) -> list[str]:
     files = [*out.rglob("journal.jsonl"), *out.glob("screening.jsonl")]
     text = files[0].read_text() if files else ""
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+@pytest.mark.parametrize("words", [["batch", "p"], ["batch", "p", "--dry-run", "--measure"]])
+def test_an_interrupt_promises_to_go_on_only_where_something_is_kept(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sdpo-solve", *words])
+    main._print_interrupted(130)
+    assert ("goes on" in capsys.readouterr().err) == ("--dry-run" not in words)

@@ -202,3 +202,8 @@ def test_attempt_lines_hold_what_followers_rely_on(tmp_path: Path) -> None:
     lines = (make(tmp_path, Made()) / "journal.jsonl").read_text().splitlines()
     event = next(json.loads(line) for line in lines if json.loads(line)["event"] == "attempt")
     assert {"index", "cases", "solved", "token_ids", "time"} <= event.keys()
+
+
+def test_a_batch_before_its_first_run_is_starting(tmp_path: Path) -> None:
+    with LogFile(tmp_path):
+        assert "starting" in now(tmp_path)

@@ -66,3 +66,10 @@ def test_a_folder_without_runs_packs_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no runs under"):
         pack([tmp_path], tmp_path / "runs.zip")
     assert not (tmp_path / "runs.zip").exists()
+
+
+def test_a_folder_that_holds_a_packed_file_alone_names_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    pack([runs(tmp_path / "runs")], tmp_path / "kept" / "a.zip")
+    with pytest.raises(ConfigError, match=r"no runs under .*kept; .*a\.zip"):
+        load_cohort([tmp_path / "kept"])

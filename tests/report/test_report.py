@@ -476,3 +476,17 @@ def test_a_named_arm_stands_beside_the_method_it_is_made_of(tmp_path: Path) -> N
     make(tmp_path / "b", Made(header={"arm": "sdpo-paper"}, settings={"learner": {"preset": "paper"}}))
     make(tmp_path / "c", Made(method="best-of-k"))
     assert list(load_cohort([tmp_path]).arms) == ["sdpo", "sdpo-paper", "best-of-k"]
+
+
+@pytest.mark.parametrize("methods", [("sdpo",), ("sdpo", "best-of-k"), ("sdpo", "best-of-k", "multi-turn")])
+def test_where_nothing_was_solved_no_interval_and_no_comparison_is_claimed(
+    tmp_path: Path, methods: tuple[str, ...]
+) -> None:
+    for problem in ("p", "q"):
+        for method in methods:
+            make(tmp_path, Made(problem, method, limit=8))
+    answer = sections.answer(report_of(tmp_path))
+    assert answer.startswith("Nothing was solved")
+    assert "in 8 attempts" in answer
+    assert "interval" not in answer
+    assert "quicker" not in answer
