@@ -30,7 +30,7 @@ from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import UserError
 from sdpo_solve.report.table import clock, labelled
 from sdpo_solve.run.identity import check_out, default_out
-from sdpo_solve.run.options import warnings_of
+from sdpo_solve.run.options import model_name, warnings_of
 from sdpo_solve.sanitize import clean
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def print_plan(console: Console, batch: Batch) -> None:
     if batch.left_out:
         rows.append(("", describe_left_out(batch.left_out, batch.broken)))
     rows.append(("budget", _budget(spec)))
-    rows.append(("model", f"{spec.run.model or 'default'}, engine {spec.run.engine}"))
+    model = model_name(spec.run)
+    rows.append(("model", ", ".join(filter(None, [model, f"engine {spec.run.engine}"]))))
     rows += [("warning", warning) for warning in _warnings(batch)]
     rows += _cost_rows(left_to_spend(batch, batch.on_disk.costs), batch)
     console.print(labelled([*rows, ("out", str(batch.out))], 9))

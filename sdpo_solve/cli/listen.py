@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -60,7 +61,7 @@ def listen(given: ListenCommand) -> None:
 
     with file_errors(UserError, f"listen on port {given.port}", "choose another --port"):
         server = make_server(given.port, take)
-    with server:
+    with server, suppress(KeyboardInterrupt):
         where = f"http://localhost:{server.server_port}"
         console.print(Text(f"listening on {where} for Competitive Companion; Ctrl-C ends", style="dim"))
         server.serve_forever()

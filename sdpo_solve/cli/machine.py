@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -243,7 +244,7 @@ def list_models(given: ListCommand) -> None:
     for info in names.available():
         name = f"{info.name} (default)" if info.name == default else info.name
         on_disk = "yes" if info.on_disk else "no"
-        table.add([name, info.source, f"{info.size_mb / 1024:.1f} GB", _memory_of(info), on_disk])
+        table.add([name, info.source, decimal(info.size_mb << 20), _memory_of(info), on_disk])
     console.print(table)
     console.print(Text(f"memory: of a run with --engine hf. Models lie in {cache_dir()}", style="dim"))
     console.print(Text("Any other hub id (OWNER/NAME) or model directory works as well.", style="dim"))

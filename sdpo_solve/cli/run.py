@@ -104,7 +104,7 @@ def print_failures(console: Console, run: build.Run, plan: Plan) -> None:
     history = run.journal.history
     failures = Counter(map(failure_of, history)).most_common()
     console.print(Text("; ".join(f"{n} {what}" for what, n in failures)), soft_wrap=True)
-    best = max(history, key=lambda attempt: (attempt.code is not None, n_passed(attempt)))
+    best = max(history, key=_quality)
     if best.code is not None:
         passed = f"{n_passed(best)} of {len(best.verdict.cases)} tests passed"
         console.print(Text(f"\nthe best is attempt {best.index}: {passed}"))
@@ -114,6 +114,13 @@ def print_failures(console: Console, run: build.Run, plan: Plan) -> None:
     for flag, why in next_steps(history, run, plan):
         table.add_row(Text(f"  {flag}"), Text(why, style="dim"))
     console.print(table)
+
+
+def _quality(attempt: Attempt) -> tuple[bool, int, bool]:
+    """Larger for a better attempt; a wrong answer is better than none."""
+    case = attempt.verdict.first_failure
+    answers = case is None or case.status is Status.WRONG_ANSWER
+    return attempt.code is not None, n_passed(attempt), answers
 
 
 def n_passed(attempt: Attempt) -> int:

@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from sdpo_solve.cli.flags import command
+from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import Options
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError
 from sdpo_solve.model import names
@@ -120,7 +120,8 @@ def _pulling(model: str | None, show: Steps) -> Iterator[Callable[[], None]]:
 def _steps(console: Console) -> Iterator[Steps]:
     """A line a part that says what it does and for how long; where nobody watches, a line a step."""
     if not console.is_terminal:
-        yield lambda part, line: console.print(Text(f"{part}: {clean(line)}"), soft_wrap=True)
+        with Waiting(console, "setting up") as view:
+            yield lambda part, line: view.print_line(f"{part}: {line}")
         return
     columns = (SpinnerColumn(), TextColumn("{task.fields[part]:<8}"), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=console) as progress:

@@ -87,7 +87,7 @@ def page(report: Report, cohort: Cohort) -> str:
     return html.render(
         "report.html.j2",
         script="page.js",
-        title="sdpo-solve report",
+        title=f"{', '.join(list(cohort.arms)[:4])} · sdpo-solve report",
         answer=answer(report),
         summary=summary(report),
         facts=list(shared_facts(report)),

@@ -178,6 +178,6 @@ def test_the_command_takes_a_post_and_ends_with_ctrl_c(tmp_path: Path) -> None:
         assert "not JSON" in process.stdout.readline(), "the extension shows no answer"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 0, "the way that it says it ends"
     assert "Traceback" not in errors
     assert len(list(tmp_path.glob("*.json"))) == 1

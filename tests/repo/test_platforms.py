@@ -35,7 +35,7 @@ for module in pkgutil.walk_packages(sdpo_solve.__path__, "sdpo_solve."):
 from sdpo_solve.cli.main import main
 from sdpo_solve.sandboxes import _engine
 
-_engine._SOCKET = "/nowhere/docker.sock"
+_engine._SOCKET, _engine._SYSTEM_PROGRAMS = "/nowhere/docker.sock", ()
 _engine.engine_host = lambda: "unix:///nowhere/docker.sock"
 for sys.platform in ("darwin", "win32"):
     if sys.platform == "win32":

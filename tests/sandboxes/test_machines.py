@@ -239,7 +239,7 @@ def test_a_user_is_told_of_the_engine_that_is_here(
     monkeypatch.setattr(_engine, "is_root", lambda: False)
     monkeypatch.setattr(_engine, "_SOCKET", "/nowhere/docker.sock")
     monkeypatch.setattr(_engine, "engine_host", lambda: "unix:///nowhere/docker.sock")
-    monkeypatch.setattr(_engine.shutil, "which", lambda name: name if name in commands else None)
+    monkeypatch.setattr(_engine.shutil, "which", lambda name, path="": name if name in commands else None)
     if place:
         (tmp_path / place).parent.mkdir(exist_ok=True)
         with socket.socket(socket.AF_UNIX) as made:
