@@ -59,9 +59,18 @@ def make_lean(model: nn.Module, dtype: torch.dtype) -> None:
         if type(module) is nn.Embedding and module.weight.dtype is not dtype:
             NarrowEmbedding.take(module, dtype)
     model.to(dtype)
+    _let_go_of_the_file(model)
     hand_back_freed_memory()
     config: Any = model.config
     config.dtype = dtype
+
+
+def _let_go_of_the_file(model: nn.Module) -> None:
+    """Copy the weights that are left: one of them that lies in the mapped file keeps all of it in memory."""
+    for module in model.modules():
+        for kind, parameter in module.named_parameters(recurse=False):
+            if not (isinstance(module, PackedLinear | NarrowEmbedding) and kind == "weight"):
+                parameter.data = parameter.data.clone()
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Weights kept once compute what plain ones do, forward and back, and are not there a second time."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,10 @@ def test_a_reader_of_a_packed_weight_is_noticed(tmp_path: Path) -> None:
     weight = host.model.get_output_embeddings().weight
     assert weight.shape == (320, 64)
     assert bool(weight.isnan().all())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_file_of_the_weights_is_let_go(tmp_path: Path) -> None:
+    host = AdaptedModel.load(save_tiny_model(tmp_path / "let-go"), CPU, torch.float32)
+    assert any(isinstance(x, lean.PackedLinear) for x in host.model.modules())
+    assert "let-go" not in Path("/proc/self/maps").read_text()
