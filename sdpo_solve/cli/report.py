@@ -113,9 +113,8 @@ def report(given: ReportCommand) -> None:
         )
         console.print(report_renderable(figures, curves, full=given.full))
     if not_written:
-        one_each = {
-            str(error): error for error in not_written
-        }  # what is missing is missing for every picture
+        # What is missing is missing for every picture.
+        one_each = dict.fromkeys(map(str, not_written))
         raise not_written[0] if len(one_each) == 1 else UserError("; ".join(one_each))
 
 
@@ -132,7 +131,7 @@ def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
         message = str(exc)
         for folder, source in zip(
             dirs, given.sources, strict=True
-        ):  # a packed file is in a folder of its own
+        ):  # a packed one lies in a folder made for it
             message = message.replace(str(folder), str(source))
         raise ConfigError(message) from None
 

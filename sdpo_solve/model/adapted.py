@@ -116,7 +116,8 @@ class AdaptedModel:
             model = _pretrained(model_dir, config, dtype, quantised)
         if is_lean:
             lean.make_lean(model, dtype)
-        four_bit.keep_differentiable(model)
+        if quantised:
+            four_bit.keep_differentiable(model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -69,8 +69,13 @@ def _let_go_of_the_file(model: nn.Module) -> None:
     """Copy the weights that are left: one of them that lies in the mapped file keeps all of it in memory."""
     for module in model.modules():
         for kind, parameter in module.named_parameters(recurse=False):
-            if not (isinstance(module, PackedLinear | NarrowEmbedding) and kind == "weight"):
+            if not _is_stand_in(module, kind):
                 parameter.data = parameter.data.clone()
+
+
+def _is_stand_in(module: nn.Module, name: str) -> bool:
+    """Whether the parameter of that name stands in for a weight that the module keeps in another form."""
+    return isinstance(module, PackedLinear | NarrowEmbedding) and name.rpartition(".")[2] == "weight"
 
 
 def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -81,8 +86,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if isinstance(module, NarrowEmbedding):
             yield f"{name}.weight", module.table
         for kind, parameter in module.named_parameters(name, recurse=False):
-            is_stand_in = isinstance(module, PackedLinear | NarrowEmbedding) and kind.endswith(".weight")
-            if "lora_" not in kind and not is_stand_in:
+            if "lora_" not in kind and not _is_stand_in(module, kind):
                 yield kind, parameter
 
 

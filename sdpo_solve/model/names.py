@@ -212,7 +212,7 @@ def require_answer(page: str, endpoint: str) -> None:
     except ValueError:
         raise PrerequisiteError(
             f"{endpoint} answers with a page that is not the hub's: a login page of this network? Log in, or "
-            "set HF_ENDPOINT to a mirror that can be reached"
+            "set HF_ENDPOINT to a copy of the hub that can be reached"
         ) from None
 
 

@@ -46,9 +46,8 @@ def with_sdists(folder: Path) -> Iterator[Path]:
         )
         if done.returncode:
             lines = done.stderr.splitlines()
-            last = ([line for line in lines if line.startswith("ERROR: ")] or lines or ["no reason given"])[
-                -1
-            ]
+            errors = [line for line in lines if line.startswith("ERROR: ")]
+            last = [*lines, *errors][-1] if lines else "no reason given"
             raise PrerequisiteError(
                 f"cannot fetch {', '.join(names)} from the package index: {last.removeprefix('ERROR: ')}; "
                 "check the network and pip's index settings"
