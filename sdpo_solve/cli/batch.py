@@ -28,7 +28,7 @@ from sdpo_solve.cli.live_view import Waiting
 from sdpo_solve.config import Flag
 from sdpo_solve.datasets.selection import describe_left_out
 from sdpo_solve.errors import UserError
-from sdpo_solve.report.table import clock, labelled
+from sdpo_solve.report.table import clock, labelled, plural
 from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.run.options import model_name, warnings_of
 from sdpo_solve.sanitize import clean
@@ -168,8 +168,8 @@ def print_plan(console: Console, batch: Batch) -> None:
     spec, done = batch.spec, batch.on_disk
     n_problems, n_methods, n_seeds = len(batch.problems), len(spec.batch.methods), spec.batch.seeds
     counts = (
-        f"{len(batch.keys)} = {_count(n_problems, 'problem')} × {_count(n_methods, 'method')} × "
-        f"{_count(n_seeds, 'seed')}"
+        f"{len(batch.keys)} = {plural(n_problems, 'problem')} × {plural(n_methods, 'method')} × "
+        f"{plural(n_seeds, 'seed')}"
     )
     rows = [("runs", counts)]
     if done.finished or done.begun:
@@ -178,7 +178,7 @@ def print_plan(console: Console, batch: Batch) -> None:
     if n_methods > 1:
         pairs = n_problems * n_seeds
         visible = _module("report.statistics").visible_speed_up(pairs)
-        least = f"{_count(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
+        least = f"{plural(pairs, 'pair')} of runs show a speed-up of {visible:.1f}x or more"
         rows.append(("", f"{least} with 80 % power, if all are solved"))
     rows.append(("problems", _few(list(batch.problems.ids))))
     if batch.left_out:
@@ -253,7 +253,3 @@ def _budget(spec: BatchSpec) -> str:
 def _few(names: list[str], most: int = 6) -> str:
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
