@@ -65,6 +65,15 @@ def stacked(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
     return result
 
 
+def beginning(cache: DynamicCache, n_columns: int) -> DynamicCache:
+    """A cache that begins as `cache` does, with its first columns; what is added to it leaves that one alone."""
+    result = DynamicCache()
+    for index in range(len(cache.layers)):
+        keys, values = states(cache, index)
+        result.layers.append(RoomyLayer(keys[:, :, :n_columns], values[:, :, :n_columns]))
+    return result
+
+
 def selected(cache: DynamicCache, rows: Sequence[int], width: int) -> DynamicCache:
     """The cache of some rows, with the last `width` columns."""
     result = DynamicCache()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sdpo_solve.engines._cache import selected, stacked
+from sdpo_solve.engines._cache import beginning, selected, stacked
 from sdpo_solve.engines._scoring import cache_argument, last_logits
 from sdpo_solve.model.device import float64_device
 from sdpo_solve.types import Finish
@@ -103,7 +103,11 @@ class Decoder:
 
 
 class RowBatch(ABC):
-    """Rows that are decoded together. A distinct prompt is prefilled once in the life of a batch."""
+    """Rows that are decoded together.
+
+    A distinct prompt is prefilled once in the life of a batch, and what it begins with as another one does is
+    taken from that one's cache: prompts with feedback share the question.
+    """
 
     refills: ClassVar[bool] = True
     """Whether rows that enter while others are under way cost no pass of their own."""
@@ -135,12 +139,18 @@ class RowBatch(ABC):
         key = (row.policy, row.prompt_ids)
         if key not in self._prefilled:
             self._decoder.choose_for([row])
-            self._prefilled[key] = self._prefill(row.prompt_ids[:-1])
+            self._prefilled[key] = self._prefill(row.prompt_ids[:-1], row.policy)
         return self._prefilled[key]
 
-    def _prefill(self, ids: Sequence[int]) -> Any:
-        cache = DynamicCache()
-        self._decoder.logits(torch.tensor([ids], device=self._device), cache)
+    def _prefill(self, ids: Sequence[int], policy: int) -> Any:
+        """The cache of `ids` under a policy."""
+        cache, n_shared = DynamicCache(), 0
+        for (other, prompt_ids), known in self._prefilled.items():
+            n = _n_shared(ids, prompt_ids[:-1]) if other == policy else 0
+            if n > n_shared:
+                cache, n_shared = beginning(known, n), n
+        if n_shared < len(ids):
+            self._decoder.logits(torch.tensor([ids[n_shared:]], device=self._device), cache)
         return cache
 
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
@@ -239,7 +249,7 @@ class CohortBatch(RowBatch):
                 cohort.cache.reorder_cache(torch.tensor(kept, dtype=torch.long, device=self._device))
         self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
 
-    def _prefill(self, ids: Sequence[int]) -> Any:
+    def _prefill(self, ids: Sequence[int], policy: int) -> Any:
         return self._decoder.own_cache(ids)
 
 
@@ -247,6 +257,12 @@ class CohortBatch(RowBatch):
 class _Cohort:
     rows: list[Row]
     cache: Any
+
+
+def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts have in common at their beginnings."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def drawn_ids(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:

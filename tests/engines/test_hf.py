@@ -1,6 +1,7 @@
 """The in-process sampler: its log-probs are true, rows do not meet, and every limit is kept."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from sdpo_solve.engines._cuda_graph import SlotBatch
-from sdpo_solve.engines._decoding import Batch, drawn_ids
+from sdpo_solve.engines._decoding import Batch, RowBatch, drawn_ids
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.engines.hf import HfEngine, Options
 from sdpo_solve.errors import EngineError
@@ -50,6 +51,30 @@ def test_a_row_draws_the_same_alone_and_in_company(host: PlainHost) -> None:
     alone = [sample(host, [prompt], [seed], spec)[0] for seed, prompt in enumerate(prompts)]
     assert [s.token_ids_T for s in together] == [s.token_ids_T for s in alone]
     assert [s.token_ids_T for s in in_twos] == [s.token_ids_T for s in alone]
+
+
+@pytest.mark.parametrize("kind", [Batch, SlotBatch])
+def test_what_prompts_begin_with_alike_is_computed_once(host: PlainHost, kind: type[RowBatch]) -> None:
+    """Three prompts of a, b and c tokens with n alike at the beginning: a + (b - n) + (c - n) are computed."""
+    prompts = [ask("q" * 200 + end) for end in ("", "x" * 30, "y" * 9)]
+    n_computed: list[int] = []
+
+    def count(_: object, __: object, inputs: dict[str, torch.Tensor]) -> None:
+        if inputs["input_ids"].shape[1] > 1:
+            n_computed.append(inputs["input_ids"].shape[1])
+
+    hook = host.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        samples = HfEngine(host, Options(), batch_type=kind).sample(prompts, range(3), BASE, SamplingSpec(6))
+    finally:
+        hook.remove()
+    whole, *others = [sample.prompt_ids[:-1] for sample in samples]
+    n_alike = [len(os.path.commonprefix([whole, other])) for other in others]
+    assert min(n_alike) > 100
+    assert n_computed == [len(whole), *(len(x) - n for x, n in zip(others, n_alike, strict=True))]
+    for got in samples:
+        want = forced_logprobs(host.model, got.prompt_ids, got.token_ids_T, 1.0)
+        assert got.logprobs_T == pytest.approx(want, abs=1e-4)
 
 
 def test_slots_give_the_tokens_of_right_aligned_rows(
