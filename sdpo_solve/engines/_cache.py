@@ -66,7 +66,7 @@ def stacked(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
 
 
 def beginning(cache: DynamicCache, n_columns: int) -> DynamicCache:
-    """A cache that begins as `cache` does, with its first columns; what is added to it leaves that one alone."""
+    """A cache with the first columns of `cache`; what is added to it leaves that one alone."""
     result = DynamicCache()
     for index in range(len(cache.layers)):
         keys, values = states(cache, index)

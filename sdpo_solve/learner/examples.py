@@ -103,7 +103,13 @@ def tokenize(
 
 
 def reward_advantages(examples: Sequence[Example], options: Options) -> list[float]:
-    """r_i - mean r (2601.20802, eq. 3); the control without feedback has a constant on failed attempts."""
+    """r_i - mean r (2601.20802, eq. 3). The controls without feedback have constants instead.
+
+    Minus one, or what the option says, on failed attempts; or one on all of them: the loss of fine-tuning on
+    the model's own answers, right or wrong (arXiv 2604.01193).
+    """
+    if options.teacher == "own-answers":
+        return [1.0] * len(examples)
     if options.is_without_feedback:
         return [-(options.negative_advantage or 1.0) if e.reward < 1 else 0.0 for e in examples]
     mean = sum(example.reward for example in examples) / max(1, len(examples))

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.model.capability import LEAST_LORA_SHARE
 
-Teacher = Literal["frozen", "ema", "trust-region", "live", "none-negative"]
+Teacher = Literal["frozen", "ema", "trust-region", "live", "none-negative", "own-answers"]
 
 # What the options are where they are None and their teacher is chosen. Table 12: 0.01 for the average.
 EMA_RATE = 0.01
@@ -88,7 +88,8 @@ class Options(BaseOptions):
     teacher: Teacher = Field(
         "frozen",
         description="the model under the feedback: the initial one, a running average of the weights, "
-        "today's tied to the initial one, today's; none-negative: a control without feedback",
+        "today's tied to the initial one, today's; controls without feedback: none-negative pushes failed "
+        "answers down, own-answers fine-tunes on all answers as they are",
     )
     ema_rate: float | None = Field(None, gt=0, le=1, description="share of the new weights in the average")
     ema_rank: int | None = Field(None, ge=1, description="rank that the averaged product is kept at")
@@ -134,8 +135,8 @@ class Options(BaseOptions):
 
     @property
     def is_without_feedback(self) -> bool:
-        """Whether this is the control that pushes failed attempts down and sees no feedback."""
-        return self.teacher == "none-negative"
+        """Whether this is a control: one advantage for whole answers, from no feedback."""
+        return self.teacher in ("none-negative", "own-answers")
 
     @property
     def has_teacher(self) -> bool:
@@ -180,7 +181,7 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
         if name in changed and o.teacher != teacher:
             yield name, f"it belongs to teacher={teacher}"
     if o.is_without_feedback and o.grpo_weight > 0:
-        yield "grpo_weight", "teacher=none-negative has an advantage of its own"
+        yield "grpo_weight", f"teacher={o.teacher} has an advantage of its own"
     if "top_k" in changed and o.top_k is not None and o.granularity != "logit":
         yield "top_k", f"granularity={o.granularity} keeps one token a position"
     if not o.tail and (o.top_k is None or o.granularity != "logit"):
@@ -192,7 +193,7 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
     if not o.has_teacher:
         for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix"):
             if name in changed:
-                yield name, "no teacher acts under teacher=none-negative or grpo_weight=1"
+                yield name, "no teacher acts under teacher=none-negative, own-answers or grpo_weight=1"
     if "min_lora_share" in changed and o.lora_targets != "all":
         yield "min_lora_share", "it belongs to lora_targets=all"
     if "max_base_kl" in changed and o.base_kl_attempts == 0:

@@ -54,6 +54,12 @@ class Options(BaseOptions):
         description="feedback_share follows which form passes more visible tests with new programs, and "
         "neither form gets less than this; None: it stays as it is",
     )
+    feedback_window: int = Field(
+        1,
+        ge=1,
+        description="every second of these attempts reads so many distinct texts of feedback, the newest, "
+        "instead of one",
+    )
     learn_after: int = Field(
         0, ge=0, description="failures before the first update, which then learns from all of them at once"
     )
@@ -108,6 +114,10 @@ class Sdpo(MethodPlugin):
             "sdpo.learn_from_feedback would do nothing without sdpo.feedback_share",
         )
         _refuse_where(
+            options.feedback_window > 1 and not with_feedback,
+            "sdpo.feedback_window would do nothing without sdpo.feedback_share",
+        )
+        _refuse_where(
             stops_at_first and options.teacher in ("solution", "both"),
             f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
             "add --keep-going",
@@ -118,7 +128,9 @@ class Sdpo(MethodPlugin):
             "add --keep-going",
         )
         if not learner.has_teacher:
-            idle = "learner.teacher=none-negative" if learner.is_without_feedback else "learner.grpo_weight=1"
+            idle = "learner.grpo_weight=1"
+            if learner.is_without_feedback:
+                idle = f"learner.teacher={learner.teacher}"
             for name in ("teacher", "attempt_in_prompt"):
                 unused = getattr(options, name) != Options.model_fields[name].default
                 _refuse_where(unused, f"sdpo.{name} would do nothing: there is no teacher under {idle}")
@@ -142,10 +154,16 @@ class Sdpo(MethodPlugin):
         question = self.prompter.student(problem)
         texts = list(dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved))
         n_with = self._n_with_feedback(history, size) if texts else 0
-        with_feedback = [
-            self.prompter.teacher(problem, feedback=texts[i % len(texts)]) for i in range(n_with)
-        ]
+        with_feedback = [self._with_feedback(problem, texts, i) for i in range(n_with)]
         return [question] * (size - n_with) + with_feedback
+
+    def _with_feedback(self, problem: Problem, texts: Sequence[str], i: int) -> Prompt:
+        """The i-th prompt of a group that holds some of `texts`, newest first."""
+        window = texts[: self.options.feedback_window]
+        if len(window) > 1 and i % 2:
+            return self.prompter.multi_turn(problem, window[::-1])
+        which = i // 2 if self.options.feedback_window > 1 else i
+        return self.prompter.teacher(problem, feedback=texts[which % len(texts)])
 
     def _n_with_feedback(self, history: Sequence[Attempt], size: int) -> int:
         options = self.options

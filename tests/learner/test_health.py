@@ -227,6 +227,7 @@ def test_rewards_count_against_the_mean_of_the_group() -> None:
     assert reward_advantages(group_G, Options(grpo_weight=0.5)) == [0.625, -0.375, -0.375, 0.125]
     control = Options(teacher="none-negative", negative_advantage=2.0)
     assert reward_advantages(group_G, control) == [0.0, -2.0, -2.0, -2.0]
+    assert reward_advantages(group_G, Options(teacher="own-answers")) == [1.0, 1.0, 1.0, 1.0]
 
 
 def test_who_teaches_and_why_not() -> None:

@@ -161,6 +161,19 @@ def test_attempts_with_feedback_teach_on_request(tmp_path: Path) -> None:
     assert [len(learned) for learned in learner.learned] == [8, 8]
 
 
+def test_every_second_attempt_with_feedback_reads_the_newest_texts_together(tmp_path: Path) -> None:
+    run = run_of(tmp_path, NumberEngine(), Remember(), group_size=8, feedback_attempts=4, feedback_window=2)
+    failures = [tried(n, 0, code=f"program {n}") for n in (1, 2, 3)]
+
+    def asked(history: list[Attempt]) -> list[Prompt]:
+        return [prompt for prompt in run.method.propose(PROBLEM, history, 8) if prompt != QUESTION]
+
+    one, two, three = (Prompter().teacher(PROBLEM, feedback=f"feedback {n}") for n in (1, 2, 3))
+    both = Prompter().multi_turn(PROBLEM, ["feedback 2", "feedback 3"])
+    assert asked(failures) == [three, both, two, both]
+    assert asked(failures[:1]) == [one] * 4
+
+
 @pytest.mark.parametrize("fails_at", range(2, 10))
 def test_a_run_that_broke_off_goes_on_with_the_same_groups(tmp_path: Path, fails_at: int) -> None:
     options = {**SCHEDULE, "learn_after": 6, "base_share": 0.25}
@@ -194,6 +207,7 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
         ({"feedback_share": 0.5, "feedback_attempts": 2}, "give one of them"),
         ({"feedback_floor": 0.2}, "feedback_floor would do nothing"),
         ({"learn_from_feedback": True}, "without sdpo.feedback_share"),
+        ({"feedback_window": 4}, "feedback_window would do nothing"),
     ],
 )
 def test_settings_that_could_not_act_are_refused(options: dict[str, Any], reason: str) -> None:

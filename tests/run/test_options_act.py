@@ -260,6 +260,12 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
             PROBLEM, [FAILED], 64
         ),
     ),
+    "feedback_window": (
+        {"feedback_window": 2},
+        lambda m: replace(m, options=m.options.model_copy(update={"feedback_attempts": 2})).propose(
+            PROBLEM, [FAILED, replace(FAILED, feedback="other")], 64
+        ),
+    ),
     "learn_after": ({"learn_after": 2}, lambda m: Learned.by(m)),
     "base_share": (
         {"base_share": 0.5},

@@ -124,7 +124,7 @@ def _teacher(
 ) -> Mixture:
     """The teacher at T positions; at version 0 every teacher is the initial model."""
     if options.is_without_feedback:
-        raise ConfigError("this run had no teacher (learner.teacher=none-negative)")
+        raise ConfigError(f"this run had no teacher (learner.teacher={options.teacher})")
     if policy.version == 0 or policy.adapter_dir is None:
         options = options.model_copy(update={"teacher": "frozen"})
     if options.teacher != "frozen":
