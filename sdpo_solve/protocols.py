@@ -150,6 +150,10 @@ class PolicyHost(Protocol):
 class Learner(Protocol):
     """Per-run LoRA updates. Independent of methods."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether no further update would change this run's policy."""
+
     def start(self, run: str, policies_dir: Path, seed: int) -> Policy:
         """A fresh adapter for one run; version 0 equals the base model."""
 

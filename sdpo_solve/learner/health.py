@@ -20,7 +20,7 @@ _MAX_ROLLBACKS = 3
 _IDLE_GROUPS = 3
 
 Action = Literal["step", "rollback", "freeze", "restart", "rest"]
-"""What to do with a group; `rest`: learning was frozen earlier."""
+"""What to do with a group; `rest`: learning has ended earlier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,13 @@ class Health:
     n_rollbacks: int = 0
     n_idle: int = 0
     frozen: bool = False
+    is_near: bool = False
+    """The teacher had nothing to say at the first update (`Options.min_gap`)."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether no further update is made."""
+        return self.frozen or self.is_near
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +61,7 @@ class Health:
         """What follows for the group that `version` sampled, with the group's `vitals`."""
         if not self.first_length_tokens:
             self.first_length_tokens = vitals["mean_length_tokens"]
-        if self.frozen:
+        if self.rests:
             return Decision("rest")
         reason = self.collapse(vitals, options)
         if not reason or version == 0:  # the base model is what it is
@@ -100,6 +107,16 @@ class Health:
         if vitals["entropy_sampled"] < options.min_entropy:
             return f"entropy {vitals['entropy_sampled']:.3g} nats, limit {options.min_entropy:.3g}"
         return ""
+
+    def check_gap(self, version: int, divergence: float, options: Options) -> str:
+        """Why learning ends before it has begun; empty where it goes on. `divergence`: nats a token."""
+        if version or not options.has_teacher or divergence >= (options.min_gap or 0):
+            return ""
+        self.is_near = True
+        return (
+            "no updates: with the feedback the model says nearly what it says without "
+            f"({divergence:.3f} nats a token, learner.min_gap={options.min_gap:g})"
+        )
 
     def check_step(self, norm: float, logprob_gap: float, max_gap: float, options: Options) -> str:
         """Why a step must not be taken; empty where it may.

@@ -131,6 +131,11 @@ class LoraLearner:
             self._host.drop("policy")
             self._host.drop("teacher")
 
+    @property
+    def rests(self) -> bool:
+        """Whether no further update would change this run's policy."""
+        return self._active().health.rests
+
     # -- one update ----------------------------------------------------------------------------------------
 
     def learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
@@ -205,7 +210,7 @@ class LoraLearner:
     ) -> str:
         """Gradient, clip, AdamW, average; adds to `metrics`.
 
-        Returns the notice of a step that was not taken, or of an average that lost too much; empty else.
+        Returns the notice of a step that is not taken, or of an average that lost too much; empty else.
         """
         run, options = self._active(), self._options
         step = self.gradient(examples, spec)
@@ -215,6 +220,8 @@ class LoraLearner:
         gap = 0.0 if options.replay else metrics["logprob_gap"]
         refused = run.health.check_step(norm, gap, self._max_gap, options)
         metrics["skipped"] = float(bool(refused))
+        if not refused:
+            refused = run.health.check_gap(run.policy.version, metrics["divergence"], options)
         if refused:
             return refused
         run.optimizer.step(step.gradients, scale=min(1.0, options.grad_clip / max(norm, 1e-12)))

@@ -36,6 +36,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "granularity": "logit",
         "advantage_clip": 5.0,
         "is_clip": 2.0,
+        "min_gap": None,
         "teacher": "ema",
         "ema_rate": 0.01,
         "on_collapse": "ignore",
@@ -94,6 +95,12 @@ class Options(BaseOptions):
     ema_rate: float | None = Field(None, gt=0, le=1, description="share of the new weights in the average")
     ema_rank: int | None = Field(None, ge=1, description="rank that the averaged product is kept at")
     trust_rate: float | None = Field(None, gt=0, lt=1, description="share of today's model in its log-probs")
+    min_gap: float | None = Field(
+        None,
+        gt=0,
+        description="no update is made where the teacher is nearer to the student than this at the first "
+        "one, nats a token: it would teach nothing; none: always learn",
+    )
     # beta-OPSD, arXiv 2607.28582: softmax((1 - w) z_base + w z_teacher)
     teacher_mix: float = Field(
         1.0, gt=0, le=1, description="share of the teacher in its mix with the base without feedback (logits)"
@@ -191,7 +198,8 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
     if o.granularity != "logit" and o.alpha != 1:
         yield "alpha", f"granularity={o.granularity} uses advantages, which are those of alpha=1"
     if not o.has_teacher:
-        for name in ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix"):
+        of_teachers = ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix", "min_gap")
+        for name in of_teachers:
             if name in changed:
                 yield name, "no teacher acts under teacher=none-negative, own-answers or grpo_weight=1"
     if "min_lora_share" in changed and o.lora_targets != "all":

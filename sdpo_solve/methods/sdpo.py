@@ -193,7 +193,7 @@ class Sdpo(MethodPlugin):
         if first is not None and first in group:
             self.learner.keep(first.sample.policy)
         n_failed = sum(not attempt.verdict.solved for attempt in history)
-        if n_failed < self.options.learn_after:
+        if n_failed < self.options.learn_after or self.learner.rests:
             return None
         n_failed_before = n_failed - sum(not attempt.verdict.solved for attempt in group)
         fresh = history if n_failed_before < self.options.learn_after else group

@@ -62,6 +62,9 @@ class ProblemRow:
     ratios: Mapping[str, float]
     cut: tuple[str, ...]
     """Arms whose ratio counts less than the cells do."""
+    gap: float | None = None
+    """How far the student was from its teacher at the runs' first updates, mean, nats a token; it predicts
+    what there is to learn (arXiv 2605.30070). None without such an update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ def problem_rows(cohort: Cohort, reference: str, marks: Marks | None = None) -> 
         }
         ratios = {arm: ratio.value for arm, ratio in found.items()}
         cut = tuple(arm for arm, ratio in found.items() if ratio.cut)
-        rows.append(ProblemRow(name, difficulty.get(name), hardness.get(name), cells, ratios, cut))
+        gap = _gap([run for run in cohort.runs if run.problem == name])
+        rows.append(ProblemRow(name, difficulty.get(name), hardness.get(name), cells, ratios, cut, gap))
     return tuple(rows)
 
 
@@ -172,6 +176,13 @@ def _cell(arm: str, problem: str, runs: Sequence[RunRecord], cohort: Cohort) -> 
         n_failed=sum(run.problem == problem for run in cohort.failed[arm]),
         n_collapses=sum(run.n_collapses for run in mine),
     )
+
+
+def _gap(runs: Sequence[RunRecord]) -> float | None:
+    """The mean loss of first updates; controls without a teacher have none."""
+    firsts = [run.updates[0].loss for run in runs if run.updates]
+    losses = [loss for loss in firsts if loss]
+    return sum(losses) / len(losses) if losses else None
 
 
 def natural_key(text: str) -> tuple[tuple[bool, int, str], ...]:

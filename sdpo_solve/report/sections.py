@@ -282,6 +282,11 @@ def _problems(report: Report) -> Section:
         for row in report.problems
     ]
     header = ["problem", *report.rates, *(f"ratio {n}" for n in range(1, len(others) + 1))]
+    if any(row.gap is not None for row in report.problems):
+        header.append("gap")
+        ratios.append("gap: of student and teacher at a run's first update, nats a token")
+        for cells, row in zip(rows, report.problems, strict=True):
+            cells.append("–" if row.gap is None else f"{row.gap:.3f}")
     title = "mean attempts to the first success, by problem (seeds solved)"
     return Section(title, header, rows, [*_problem_notes(report), *ratios])
 

@@ -80,6 +80,19 @@ def test_freezing_lasts() -> None:
     assert Health(**found.facts()).decide(3, WELL, options).action == "rest", "through a resume"
 
 
+def test_a_teacher_that_says_nothing_new_ends_learning_before_it_begins() -> None:
+    options = Options(min_gap=0.1)
+    found = Health()
+    assert found.check_gap(0, 0.1, options) == ""
+    assert not found.rests
+    assert "0.099 nats a token, learner.min_gap=0.1" in found.check_gap(0, 0.099, options)
+    assert Health(**found.facts()).rests, "through a resume"
+    assert found.decide(1, WELL, options).action == "rest"
+    assert Health().check_gap(1, 0.01, options) == "", "later the student has learned what the teacher says"
+    assert Health().check_gap(0, 0.01, Options()) == ""
+    assert Health().check_gap(0, 0.0, Options(teacher="own-answers", min_gap=None)) == "", "no teacher"
+
+
 def test_restart_and_ignore() -> None:
     found, options = health(on_collapse="restart")
     assert found.decide(1, {**WELL, "repetition": 0.9}, options).action == "restart"
@@ -199,6 +212,19 @@ def test_an_exploding_gradient_leaves_the_weights_alone(host: AdaptedModel, tmp_
     update = found.learn(group(host, policy), SPEC)
     assert update.metrics["skipped"] == 1
     assert "update skipped: gradient norm" in update.notices[0]
+    assert all(torch.equal(before[n], t) for n, t in found._active().optimizer.weights.items())
+
+
+def test_a_run_whose_teacher_is_near_keeps_the_base_weights(host: AdaptedModel, tmp_path: Path) -> None:
+    found = learner(host, min_gap=1e3)
+    policy = found.start("run", tmp_path, 0)
+    before = {name: t.clone() for name, t in found._active().optimizer.weights.items()}
+    assert not found.rests
+    update = found.learn(group(host, policy), SPEC)
+    assert found.rests
+    assert update.loss > 0
+    assert (update.metrics["skipped"], update.metrics["frozen"]) == (0, 0), "no fault of the policy"
+    assert "no updates: with the feedback the model says nearly what it says without" in update.notices[-1]
     assert all(torch.equal(before[n], t) for n, t in found._active().optimizer.weights.items())
 
 

@@ -78,6 +78,10 @@ def test_the_share_follows_the_progress_of_the_forms_down_to_a_floor() -> None:
 class Remember:
     """A learner that makes versions without weights and keeps what each was made from."""
 
+    @property
+    def rests(self) -> bool:
+        return False
+
     def __init__(self) -> None:
         self.version, self.learned = 0, list[list[int]]()
 
@@ -225,3 +229,15 @@ def test_what_an_earlier_version_sampled_from_its_wording_of_the_question_is_lea
         PROBLEM, group, group
     )
     assert [len(learned) for learned in learner.learned] == [1]
+
+
+def test_a_learner_that_rests_is_asked_no_more(tmp_path: Path) -> None:
+    class RestsAfterOne(Remember):
+        @property
+        def rests(self) -> bool:
+            return self.version > 0
+
+    learner, engine = RestsAfterOne(), NumberEngine()
+    solve(run_of(tmp_path, engine, learner, group_size=8))
+    assert len(learner.learned) == 1
+    assert [version for _, version in engine.prompts] == [0] * 8 + [1] * 24

@@ -71,6 +71,8 @@ def test_feedback_attempts_read_the_newest_feedback_once_something_has_failed() 
 
 def test_feedback_attempts_are_no_lessons() -> None:
     class Remember:
+        rests = False
+
         def learn(self, examples: list[Example], spec: SamplingSpec) -> None:
             self.indices = [example.sample.token_ids_T[0] for example in examples]
 

@@ -151,6 +151,7 @@ LEARNER: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ema_rate": ("weights", {"ema_rate": 0.9}, {"teacher": "ema"}),
     "ema_rank": ("metrics", {"ema_rank": 1}, {"teacher": "ema", "ema_rate": 0.5}),
     "trust_rate": ("weights", {"trust_rate": 0.9}, {"teacher": "trust-region"}),
+    "min_gap": ("weights", {"min_gap": 1e3}, {}),
     "teacher_mix": ("weights", {"teacher_mix": 0.5}, {}),
     "negative_advantage": ("metrics", {"negative_advantage": 3.0}, {"teacher": "none-negative"}),
     "grpo_weight": ("weights", {"grpo_weight": 0.5}, {}),
@@ -282,6 +283,8 @@ PROBLEM = Problem("add", "Add.", Kind.STDIN, (TestCase("1 2\n", "3\n", True),))
 
 class Learned:
     """A learner that keeps what it learns from."""
+
+    rests = False
 
     def __init__(self) -> None:
         self.examples: list[Example] = []
