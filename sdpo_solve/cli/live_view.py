@@ -17,8 +17,8 @@ from rich.text import Text
 from sdpo_solve.report.table import clock
 from sdpo_solve.sanitize import clean
 
-SILENCE_S = 5.0
-"""Where frames are not drawn, a line comes at least this often."""
+SILENCE_S, LONGEST_SILENCE_S = 5.0, 80.0
+"""Where frames are not drawn, a line comes after the first, then after twice as long, up to the second."""
 
 
 class View(ABC):
@@ -54,12 +54,19 @@ class View(ABC):
             self.console.print(Text(clean(line)), soft_wrap=True)
 
     def _print_status(self) -> None:
-        """Print the status line whenever nothing was printed for `SILENCE_S`, until the view is left."""
-        while not self._left.wait(SILENCE_S - min(SILENCE_S, time.monotonic() - self._printed_s)):
-            if time.monotonic() - self._printed_s >= SILENCE_S:
+        """Print the status line whenever nothing was printed for a while, until the view is left.
+
+        The while doubles with each of them, and is short again once something happened.
+        """
+        silence_s, said_s = SILENCE_S, self._printed_s
+        while not self._left.wait(max(0.0, self._printed_s + silence_s - time.monotonic())):
+            if self._printed_s > said_s:
+                silence_s = SILENCE_S
+            if time.monotonic() - self._printed_s >= silence_s:
                 with self.guard:
                     self.print_line(self.status_line())
-                self._printed_s = time.monotonic()
+                said_s = self._printed_s = time.monotonic()
+                silence_s = min(2 * silence_s, LONGEST_SILENCE_S)
 
     def __enter__(self) -> Self:
         self._printed_s = time.monotonic()
