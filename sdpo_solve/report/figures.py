@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdpo_solve.errors import ConfigError
-from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, differing_settings, end
+from sdpo_solve.report.cohort import Axis, Cohort, SharedFacts, arm_of, differing_settings, end, observations
 from sdpo_solve.report.comparison import Comparison, compare
 from sdpo_solve.report.problems import (
     Marks,
@@ -71,6 +71,8 @@ class ArmCounts:
     n_without_program: int
     """Attempts in whose answers no program was found; `n_cut_off` of them ended at the token limit."""
     n_cut_off: int
+    per_success: Mapping[Axis, float]
+    """All that its runs spent up to their first success or their end, over the runs solved; inf for none."""
     unbiased: bool
     """discovery@k is the unbiased pass@k: independent samples, never stopped early."""
 
@@ -235,8 +237,15 @@ def _counts(
         n_attempts=sum(len(run.attempts) for run in runs),
         n_without_program=sum(run.n_without_program for run in runs),
         n_cut_off=sum(run.n_cut_off for run in runs),
+        per_success={axis: _per_success(runs, axis) for axis in Axis},
         unbiased=arm is not None and arm.unbiased,
     )
+
+
+def _per_success(runs: Sequence[RunRecord], axis: Axis) -> float:
+    seen = [one for group in observations(runs, axis).values() for one in group]
+    n_found = sum(one.found for one in seen)
+    return sum(one.time for one in seen) / n_found if n_found else math.inf
 
 
 def _curves(arms: Mapping[str, Sequence[RunRecord]], axis: Axis, options: ReportOptions) -> Iterator[Curve]:

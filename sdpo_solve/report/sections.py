@@ -44,6 +44,7 @@ def sections(report: Report) -> list[Section]:
     """Every table of the report that has rows, in the order in which they are read."""
     made = (
         _arms(report),
+        _costs(report),
         _settings(report),
         _rates(report),
         _comparisons(report),
@@ -113,6 +114,16 @@ def _arms(report: Report) -> Section:
         "no program: share of the attempts in whose answers none was found (of these, cut off by the limit)"
     )
     return Section("arms", header, [_arm_cells(arm) for arm in report.arms], [note])
+
+
+def _costs(report: Report) -> Section:
+    """What each arm spends for a success, on every axis."""
+    rows = [
+        [arm.name, f"{arm.n_solved}/{arm.n_runs}", *(number(arm.per_success[axis]) for axis in Axis)]
+        for arm in report.arms
+    ]
+    header = ["arm", "solved", *(UNITS[axis] for axis in Axis)]
+    return Section("what a success costs: all that was spent, over the runs solved", header, rows)
 
 
 def _arm_cells(arm: ArmCounts) -> list[str]:

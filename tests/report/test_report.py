@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -186,6 +187,23 @@ def test_problems_are_split_by_the_base_models_pass_at_64(tmp_path: Path) -> Non
         ("base model: very hard", 1),
         ("base model: easier", 2),
     ]
+
+
+def test_a_success_costs_all_that_was_spent_and_a_gap_is_that_of_first_updates(tmp_path: Path) -> None:
+    """Solved at 4, and not in 8: 12 attempts a success, of 10 tokens each."""
+    make(tmp_path, Made("a", limit=8, group=4, solved_at=(4,)))
+    make(tmp_path, Made("b", limit=8, group=4))
+    make(tmp_path, Made("b", "best-of-k", limit=8, group=4))
+    found = report_of(tmp_path)
+    sdpo, plain = found.arms
+    assert sdpo.per_success[Axis.ATTEMPTS] == 12
+    assert sdpo.per_success[Axis.TOKENS] == 120
+    assert plain.per_success[Axis.ATTEMPTS] == math.inf
+    costs = next(x for x in sections.sections(found) if x.title.startswith("what a success costs"))
+    assert [row[:3] for row in costs.rows] == [["sdpo", "1/2", "12"], ["best-of-k", "0/1", "∞"]]
+    assert [row.gap for row in found.problems] == [None, 0.5], "no update was made on the way to the first"
+    by_problem = next(x for x in sections.sections(found) if "by problem" in x.title)
+    assert [row[-1] for row in by_problem.rows] == ["–", "0.500"]
 
 
 def test_a_screening_says_what_is_hard_and_difficulties_keep_their_order(tmp_path: Path) -> None:
