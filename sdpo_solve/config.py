@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.types import Budget
@@ -113,16 +113,16 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     panel: ClassVar[str] = ""
-    renamed: ClassVar[Mapping[str, str]] = {}
-    """Options by their names in files of earlier versions, which are still read: old -> new."""
     removed: ClassVar[Mapping[str, Any]] = {}
     """Options that are gone, with the value at which they did nothing: files may still hold that one."""
+    before_the_option: ClassVar[Mapping[str, Any]] = {}
+    """What runs of earlier versions did that did not know an option, where it is not today's default."""
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given` with current names, removed options left out where they did nothing."""
+        """`given` without removed options, where they did nothing."""
         return {
-            cls.renamed.get(name, name): value
+            name: value
             for name, value in given.items()
             if name not in cls.removed or value != cls.removed[name]
         }
@@ -135,12 +135,33 @@ class Options(BaseModel):
     @classmethod
     def complete(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options that an earlier version stored, with the defaults of those that it did not know."""
-        return {**cls.model_construct().model_dump(mode="json"), **cls.current(given)}
+        defaults = cls.model_construct().model_dump(mode="json")
+        return {**defaults, **cls.before_the_option, **cls.current(given)}
 
     def narrow(self, cls: type[OptionsT]) -> OptionsT:
         """The part of these options that a base model declares."""
         given = self.model_fields_set & set(cls.model_fields)
         return cls.model_construct(given, **{key: getattr(self, key) for key in cls.model_fields})
+
+
+class OptionsWithPresets(Options):
+    """Options of which a preset stands for several at once; others given beside it win.
+
+    A subclass declares `preset`. `presets`: name -> the values it stands for. `belongs_to`: an option of a
+    preset -> the one that it goes with; whoever sets that one chooses these as well.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    belongs_to: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        preset = cls.presets.get(str(given.get("preset", "default")), {})
+        kept = {name: value for name, value in preset.items() if cls.belongs_to.get(name) not in given}
+        return {**kept, **given}
 
 
 class PartOptions(Options):
@@ -157,8 +178,7 @@ class SamplingOptions(PartOptions):
     """How answers are sampled and judged. None: decided when a run is built, and recorded."""
 
     panel = "Sampling"
-    before_the_option: ClassVar[Mapping[str, Any]] = {"extract": "livecodebench"}
-    """What runs did before there was the option, where that is not its default."""
+    before_the_option: ClassVar = {"extract": "livecodebench"}
     engine: str = Field(
         "hf", description="what samples: hf (in this process), vllm, openai (a server) or scripted"
     )

@@ -251,8 +251,9 @@ def _effect(material: _Material, label: str, options: LearnerOptions, host: Adap
     rows = [*material.right, *material.failed]
     with host.base_active():
         before = _logprobs(host, rows)
-    # Samples of the base stand for those of the policy of the moment: the two may differ.
-    learner = LoraLearner(host, options.model_copy(update={"max_logprob_gap": math.inf}))
+    # Samples of the base stand for those of the policy of the moment: the two may differ. And what an update
+    # would do is the question, also where a run would make none.
+    learner = LoraLearner(host, options.model_copy(update={"max_logprob_gap": math.inf, "min_gap": 0.0}))
     notices: list[str] = []
     with tempfile.TemporaryDirectory(prefix="sdpo-solve-lesson-") as scratch:
         policy = learner.start("lesson", Path(scratch), 0)

@@ -149,10 +149,9 @@ def next_steps(history: Sequence[Attempt], run: build.Run, plan: Plan) -> list[t
         share = f"{n_cut} of {len(history)} answers were cut off"
         steps.append((f"--max-tokens {2 * run.spec.max_tokens}", f"{share} (a run of its own)"))
     steps.append((f"--attempts {2 * plan.run.attempts}", "this run goes on"))
-    if getattr(options, "feedback_attempts", None) == 0 and not getattr(options, "feedback_share", 0):
-        n = max(1, getattr(options, "group_size", 8) // 8)
-        setting = f"--set {plan.run.method}.feedback_attempts={n}"
-        steps.append((setting, "some attempts see what failed before (a run of its own)"))
+    if getattr(options, "feedback_share", None) == 0:
+        setting = f"--set {plan.run.method}.feedback_share=0.5"
+        steps.append((setting, "half of the attempts see what failed before (a run of its own)"))
     if plan.has_weights:
         steps.append(("--model NAME", "a larger model: 'sdpo-solve model list'"))
     return steps

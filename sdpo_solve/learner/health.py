@@ -110,7 +110,7 @@ class Health:
 
     def check_gap(self, version: int, divergence: float, options: Options) -> str:
         """Why learning ends before it has begun; empty where it goes on. `divergence`: nats a token."""
-        if version or not options.has_teacher or divergence >= (options.min_gap or 0):
+        if version or not options.has_teacher or divergence >= options.min_gap:
             return ""
         self.is_near = True
         return (

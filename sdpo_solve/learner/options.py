@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sdpo_solve.config import Options as BaseOptions
+from sdpo_solve.config import OptionsWithPresets
 from sdpo_solve.model.capability import LEAST_LORA_SHARE
 
 Teacher = Literal["frozen", "ema", "trust-region", "live", "none-negative", "own-answers"]
@@ -36,24 +36,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "granularity": "logit",
         "advantage_clip": 5.0,
         "is_clip": 2.0,
-        "min_gap": None,
+        "min_gap": 0.0,
         "teacher": "ema",
         "ema_rate": 0.01,
         "on_collapse": "ignore",
     },
 }
-# Options of a preset that belong to another one: whoever sets that one chooses these as well.
-_BELONGS_TO = {
-    "ema_rate": "teacher",
-    "top_k": "granularity",
-    "advantage_clip": "alpha",
-    "tail": "top_k",
-}
 
 
-class Options(BaseOptions):
-    """One LoRA step of self-distillation after every group."""
+class Options(OptionsWithPresets):
+    """One LoRA step of self-distillation for each group that is learned from."""
 
+    presets = PRESETS
+    belongs_to: ClassVar = {
+        "ema_rate": "teacher",
+        "top_k": "granularity",
+        "advantage_clip": "alpha",
+        "tail": "top_k",
+    }
+    before_the_option: ClassVar = {"min_gap": 0.0}
     removed: ClassVar = {
         "kl_clip": None,
         "entropy_weight": 0.0,
@@ -95,11 +96,11 @@ class Options(BaseOptions):
     ema_rate: float | None = Field(None, gt=0, le=1, description="share of the new weights in the average")
     ema_rank: int | None = Field(None, ge=1, description="rank that the averaged product is kept at")
     trust_rate: float | None = Field(None, gt=0, lt=1, description="share of today's model in its log-probs")
-    min_gap: float | None = Field(
-        None,
-        gt=0,
+    min_gap: float = Field(
+        0.1,
+        ge=0,
         description="no update is made where the teacher is nearer to the student than this at the first "
-        "one, nats a token: it would teach nothing; none: always learn",
+        "one, nats a token: it has little to teach",
     )
     # beta-OPSD, arXiv 2607.28582: softmax((1 - w) z_base + w z_teacher)
     teacher_mix: float = Field(
@@ -155,15 +156,6 @@ class Options(BaseOptions):
         """Whether a running average of the weights is kept, as the teacher."""
         return self.teacher == "ema"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_preset(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        preset = PRESETS.get(str(given.get("preset", "default")), {})
-        kept = {name: value for name, value in preset.items() if _BELONGS_TO.get(name) not in given}
-        return {**kept, **given}
-
     @model_validator(mode="after")
     def _refuse_what_does_nothing(self) -> Options:
         for name, reason in _idle(self):
@@ -200,7 +192,7 @@ def _idle(o: Options) -> Iterator[tuple[str, str]]:
     if not o.has_teacher:
         of_teachers = ("alpha", "top_k", "tail", "granularity", "advantage_clip", "teacher_mix", "min_gap")
         for name in of_teachers:
-            if name in changed:
+            if name in changed and not (name == "min_gap" and not o.min_gap):
                 yield name, "no teacher acts under teacher=none-negative, own-answers or grpo_weight=1"
     if "min_lora_share" in changed and o.lora_targets != "all":
         yield "min_lora_share", "it belongs to lora_targets=all"

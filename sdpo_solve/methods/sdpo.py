@@ -1,19 +1,19 @@
-"""sdpo: after every group one LoRA step towards the same model conditioned on the feedback.
+"""sdpo: LoRA steps towards the same model conditioned on the feedback, from attempts that failed.
 
-Here are the prompts of a group, and of each attempt the teacher's prompt and the reward. The loss, the
-teacher's weights and the optimizer are the learner's.
+Here are the prompts of a group (how many of which kind: `_schedule.py`), and of each attempt the teacher's
+prompt and the reward. The loss, the teacher's weights and the optimizer are the learner's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sdpo_solve.config import Options as BaseOptions
+from sdpo_solve.config import OptionsWithPresets
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import MethodParts, MethodPlugin, _schedule
@@ -22,37 +22,47 @@ from sdpo_solve.methods.prompts import Prompter, is_question_alone
 from sdpo_solve.protocols import Learner
 from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, SamplingSpec, Update
 
+# Every group of one size and from the question alone, an update after each (arXiv 2601.20802, Algorithm 1).
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "paper": {
+        "growth": "constant",
+        "feedback_share": 0.0,
+        "feedback_floor": None,
+        "learn_after": 0,
+        "base_share": 0.0,
+    },
+}
 
-class Options(BaseOptions):
+
+class Options(OptionsWithPresets):
     """What is sampled, and what the teacher's prompt holds (arXiv 2601.20802, Tables 2 and 12: TTT)."""
 
-    renamed: ClassVar = {"told_attempts": "feedback_attempts"}
-    removed: ClassVar = {"reward": "solved"}
+    presets = PRESETS
+    removed: ClassVar = {"reward": "solved", "feedback_attempts": 0, "told_attempts": 0}
+    before_the_option: ClassVar = {**PRESETS["paper"], "preset": "paper"}
 
-    group_size: int = Field(16, ge=1, description="attempts sampled between two updates (paper: 16)")
-    teacher: Literal["feedback", "solution", "both", "shuffled"] = Field(
-        "feedback",
-        description="what the teacher's prompt holds; a solution exists after a success only; shuffled: a "
-        "control, the feedback of another problem",
+    preset: Literal["default", "paper"] = Field(
+        "default", description="paper: the schedule of 2601.20802; other options given beside it win"
     )
-    feedback_attempts: int = Field(
-        0,
-        ge=0,
-        description="attempts of a group that are sampled with the feedback of an earlier failure in the "
-        "prompt, as the teacher has it; they count as any attempt and nothing is learned from them",
-    )
+    group_size: int = Field(16, ge=1, description="attempts sampled together at most (paper: 16)")
     growth: Literal["constant", "doubling"] = Field(
-        "constant", description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size"
+        "doubling", description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size"
     )
+    # -- reading feedback
     feedback_share: float = Field(
-        0, ge=0, lt=1, description="feedback_attempts as a share of each group, in place of a number"
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of a group that is sampled with the feedback of an earlier failure in the prompt, "
+        "as the teacher has it",
     )
     feedback_floor: float | None = Field(
-        None,
+        0.25,
         gt=0,
         le=0.5,
         description="feedback_share follows which form passes more visible tests with new programs, and "
-        "neither form gets less than this; None: it stays as it is",
+        "neither form gets less than this; none: it stays as it is",
     )
     feedback_window: int = Field(
         1,
@@ -60,14 +70,20 @@ class Options(BaseOptions):
         description="every second of these attempts reads so many distinct texts of feedback, the newest, "
         "instead of one",
     )
+    # -- learning
     learn_after: int = Field(
-        0, ge=0, description="failures before the first update, which then learns from all of them at once"
+        32, ge=0, description="failures before the first update, which then learns from all of them at once"
     )
     base_share: float = Field(
-        0, ge=0, lt=1, description="share of each group sampled from the base model once updates were made"
+        0.25, ge=0, lt=1, description="share of each group sampled from the base model once updates were made"
     )
     learn_from_feedback: bool = Field(
         False, description="learn from attempts that were sampled with feedback as well"
+    )
+    teacher: Literal["feedback", "solution", "both", "shuffled"] = Field(
+        "feedback",
+        description="what the teacher's prompt holds; a solution exists after a success only; shuffled: a "
+        "control, the feedback of another problem",
     )
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
@@ -95,28 +111,12 @@ class Sdpo(MethodPlugin):
     @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
         """Refuse what could never act: raises ConfigError naming the option and the reason."""
-        with_feedback = options.feedback_share or options.feedback_attempts
-        _refuse_where(
-            options.feedback_attempts >= options.group_size,
-            f"sdpo.feedback_attempts={options.feedback_attempts} leaves none of {options.group_size} "
-            "attempts to learn from; choose fewer",
-        )
-        _refuse_where(
-            options.feedback_share and options.feedback_attempts,
-            "sdpo.feedback_share and sdpo.feedback_attempts: give one of them",
-        )
-        _refuse_where(
-            options.feedback_floor and not options.feedback_share,
-            "sdpo.feedback_floor would do nothing without sdpo.feedback_share",
-        )
-        _refuse_where(
-            options.learn_from_feedback and not with_feedback,
-            "sdpo.learn_from_feedback would do nothing without sdpo.feedback_share",
-        )
-        _refuse_where(
-            options.feedback_window > 1 and not with_feedback,
-            "sdpo.feedback_window would do nothing without sdpo.feedback_share",
-        )
+        for name in ("feedback_floor", "feedback_window", "learn_from_feedback"):
+            is_set = getattr(options, name) not in (None, Options.model_fields[name].default)
+            _refuse_where(
+                is_set and not options.feedback_share,
+                f"sdpo.{name} would do nothing without sdpo.feedback_share",
+            )
         _refuse_where(
             stops_at_first and options.teacher in ("solution", "both"),
             f"sdpo.teacher={options.teacher} needs a success to show, and the run stops at the first one; "
@@ -166,11 +166,8 @@ class Sdpo(MethodPlugin):
         return self.prompter.teacher(problem, feedback=texts[which % len(texts)])
 
     def _n_with_feedback(self, history: Sequence[Attempt], size: int) -> int:
-        options = self.options
-        if not options.feedback_share:
-            return min(options.feedback_attempts, size - 1)
-        share = _schedule.feedback_share(history, options.feedback_share, options.feedback_floor)
-        return _schedule.split(share, size)
+        start, floor = self.options.feedback_share, self.options.feedback_floor
+        return _schedule.split(_schedule.feedback_share(history, start, floor), size) if start else 0
 
     def policies(
         self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]

@@ -118,7 +118,8 @@ def _row(cells: Sequence[str]) -> str:
 def as_latex(report: Report) -> str:
     """The tables of arms, rates and difficulties for a paper; they need the package booktabs."""
     wanted = [section for section in sections(report) if section.for_papers]
-    return "\n\n".join(_latex_table(section) for section in [summary(report), *wanted])
+    tables = [_latex_table(section) for section in [summary(report), *wanted]]
+    return "\n\n".join([r"% needs \usepackage{booktabs}", *tables])
 
 
 def _latex_table(section: Section) -> str:

@@ -87,9 +87,11 @@ def number(value: float) -> str:
 
 
 def rate_text(rate: Rate) -> str:
-    """`53 % (40–66)`; – where it is not known."""
+    """`53 % (40–66)`; – where it is not known. A bootstrap of equal outcomes has no width."""
     if math.isnan(rate.y):
         return "–"
+    if rate.low == rate.high:
+        return f"{100 * rate.y:.0f} %"
     return f"{100 * rate.y:.0f} % ({100 * rate.low:.0f}–{100 * rate.high:.0f})"
 
 

@@ -56,7 +56,7 @@ def test_the_busy_shares_of_a_batch_that_learns(tmp_path: Path, monkeypatch: pyt
     make_problems(tmp_path / "problems", 2)
     save_tiny_model(tmp_path / "tiny")
     flags = {"sources": "problems", "model": "tiny", "methods": "sdpo", "max_tokens": 8, "attempts": 4,
-             "group_size": 2, "keep_going": True}  # fmt: skip
+             "group_size": 2, "keep_going": True, "settings": {"sdpo": {"preset": "paper"}}}  # fmt: skip
     batch = prepare(make_spec({}, flags), tmp_path / "runs")
     with local_executor(batch) as execute:
         for n in (1, 2):

@@ -30,12 +30,12 @@ def test_a_flag_may_run_one_method_of_a_file_that_says_more() -> None:
     assert got.run.group_size is None
     assert got.run.settings == {}
     assert make_spec(FILE, {"methods": "sdpo"}).run.settings == FILE["settings"]
-    both = {"learner": {"lr": 1e-4}, "sdpo": {"feedback_attempts": 2}}
+    both = {"learner": {"lr": 1e-4}, "sdpo": {"feedback_share": 0.3}}
     for methods in (["sdpo", "multi-turn"], "sdpo, multi-turn", ["tells", "multi-turn"]):
         told = {**FILE, "methods": methods, "settings": both, "arms": {"tells": {}}}
         assert make_spec(told, {"methods": "multi-turn"}).run.settings == {}
         assert make_spec(told, {"methods": "sdpo"}).run.settings == both
-        by_flag = {"methods": "multi-turn", "settings": {"sdpo": {"feedback_attempts": 4}}}
+        by_flag = {"methods": "multi-turn", "settings": {"sdpo": {"feedback_share": 0.4}}}
         assert "sdpo" in make_spec(told, by_flag).run.settings  # and refused with the run's other options
     with pytest.raises(ConfigError, match=r"^b\.toml: methods must be a list \(got 3\)"):
         make_spec({**FILE, "methods": 3}, {"methods": "sdpo"}, "b.toml")
@@ -159,14 +159,14 @@ def test_replies_instead_of_a_models_leave_out_what_a_file_says_to_the_model(tmp
     path = tmp_path / "batch.toml"
     text = (
         'sources = "problems"\nmethods = ["sdpo", "sdpo-fast"]\nmax-tokens = 99\n'
-        "settings.learner = {lr = 1}\nsettings.sdpo = {teacher = 'shuffled', feedback_attempts = 2}\n"
+        "settings.learner = {lr = 1}\nsettings.sdpo = {teacher = 'shuffled', feedback_share = 0.3}\n"
         "[arms.sdpo-fast]\nsettings.learner = {lr = 2}\n"
     )
     path.write_text(text)
     got = make_spec(read_toml(path), SCRIPTED)
     for arm in got.batch.methods:
         options = got.options_for(RunKey(0, "inc", arm))
-        assert (options.max_tokens, options.settings) == (None, {"sdpo": {"feedback_attempts": 2}})
+        assert (options.max_tokens, options.settings) == (None, {"sdpo": {"feedback_share": 0.3}})
         make_plan(options)
     for said, flags in (
         ("max-tokens", {"max_tokens": 9}),

@@ -132,6 +132,8 @@ def test_a_signal_ends_a_command_wherever_it_is_and_the_same_command_goes_on(
     make_problems(tmp_path / "problems", 1)
     save_tiny_model(tmp_path / "tiny")
     given = [*command, "--model", "tiny", "--max-tokens", "8"]
+    if command is not SCREEN:
+        given += ["--set", "sdpo.preset=paper"]  # it learns after each group
 
     def start(patch: str) -> subprocess.Popen[str]:
         code = COMMAND.replace("PATCH", patch)

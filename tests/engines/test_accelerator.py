@@ -285,7 +285,7 @@ def examples(host: AdaptedModel, policy: Policy, seed: int) -> list[Example]:
 @pytest.mark.parametrize("teacher", ["frozen", "ema", "trust-region", "live"])
 def test_two_updates_and_a_resume(model_dir: Path, tmp_path: Path, teacher: Any) -> None:
     """Sampled and learned in bfloat16; a learner that resumes takes the same third step."""
-    options = Options(teacher=teacher, lr=1e-3, lora_rank=4, max_base_kl=1e9, on_collapse="ignore")
+    options = Options(teacher=teacher, lr=1e-3, lora_rank=4, max_base_kl=1e9, on_collapse="ignore", min_gap=0)
     host, spec = AdaptedModel.load(model_dir, "cuda"), SamplingSpec(max_tokens=24)
     assert host.dtype == torch.bfloat16
     learner = LoraLearner(host, options)

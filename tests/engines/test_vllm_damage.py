@@ -43,7 +43,7 @@ def updated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Updated]:
     host = AdaptedModel.load(model_dir)
     parts = EngineParts(lambda: host, lambda: model_dir, None, 0, None)
     engine = VllmEngine.build(Options(batch_rows=4, max_model_len=1024), parts)
-    learner = build(LearnerOptions(lr=5e-5, on_collapse="ignore"), host)
+    learner = build(LearnerOptions(lr=5e-5, on_collapse="ignore", min_gap=0), host)
     chain = [learner.start("run", folder / "policies", seed=0)]
     for _ in range(2):
         samples = engine.sample([ASK] * 4, [1, 2, 3, 4], chain[-1], SHORT)

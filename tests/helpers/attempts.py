@@ -9,7 +9,9 @@ from sdpo_solve.types import Attempt, Case, Finish, Policy, Prompt, Sample, Samp
 
 
 def method(seed: int = 0, **options: Any) -> sdpo.Sdpo:
-    return sdpo.Sdpo(Prompter(), SamplingSpec(16), "run", Path(), seed, sdpo.Options(**options), None)
+    """The paper's schedule, and `options` over it."""
+    given = sdpo.Options(**{"preset": "paper", **options})
+    return sdpo.Sdpo(Prompter(), SamplingSpec(16), "run", Path(), seed, given, None)
 
 
 def attempt(index: int, passed: int, *, hidden: bool = False) -> Attempt:

@@ -27,10 +27,15 @@ def make_problems(folder: Path, n: int) -> Path:
 
 
 def start(folder: Path, *flags: str, code: str = COMMAND, log: str = "said") -> subprocess.Popen:
-    """The batch command in `folder`, which holds `problems` and the model `tiny`; it writes to `log`."""
+    """The batch command in `folder`, which holds `problems` and the model `tiny`; it writes to `log`.
+
+    sdpo makes an update after each group, however near its teacher is.
+    """
     if not (folder / "tiny").exists():
         save_tiny_model(folder / "tiny")
     given = ["batch", "problems", "--model", "tiny", "--max-tokens", "32", "--group-size", "4", *flags]
+    if "--methods" not in flags or "sdpo" in flags[flags.index("--methods") + 1]:
+        given += ["--set", "sdpo.preset=paper", "--set", "learner.min_gap=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
     with (folder / log).open("a") as said:
         return subprocess.Popen(

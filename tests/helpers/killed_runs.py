@@ -30,7 +30,10 @@ OPTIONS = RunOptions(
     attempts=8,
     group_size=2,
     max_tokens=8,
-    settings={"learner": {"teacher": "ema", "ema_rate": 0.3, "lora_rank": 4, "lr": 1e-3, "replay": 2}},
+    settings={
+        "sdpo": {"preset": "paper"},
+        "learner": {"teacher": "ema", "ema_rate": 0.3, "lora_rank": 4, "lr": 1e-3, "replay": 2, "min_gap": 0},
+    },
 )
 WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

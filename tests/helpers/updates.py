@@ -49,7 +49,7 @@ def sample(
 
 
 def learner(host: AdaptedModel, **options: Any) -> LoraLearner:
-    return build(Options(**{"lr": 1e-3, "on_collapse": "ignore", **options}), host)
+    return build(Options(**{"lr": 1e-3, "on_collapse": "ignore", "min_gap": 0, **options}), host)
 
 
 def run_updates(

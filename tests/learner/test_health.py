@@ -89,8 +89,8 @@ def test_a_teacher_that_says_nothing_new_ends_learning_before_it_begins() -> Non
     assert Health(**found.facts()).rests, "through a resume"
     assert found.decide(1, WELL, options).action == "rest"
     assert Health().check_gap(1, 0.01, options) == "", "later the student has learned what the teacher says"
-    assert Health().check_gap(0, 0.01, Options()) == ""
-    assert Health().check_gap(0, 0.0, Options(teacher="own-answers", min_gap=None)) == "", "no teacher"
+    assert Health().check_gap(0, 0.01, Options(min_gap=0)) == ""
+    assert Health().check_gap(0, 0.0, Options(teacher="own-answers")) == "", "no teacher"
 
 
 def test_restart_and_ignore() -> None:

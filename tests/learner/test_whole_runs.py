@@ -26,7 +26,8 @@ def test_a_run_learns_what_it_sampled_to_its_end(name: str, preset: str, tmp_pat
     model = save_architecture(tmp_path / "model", config_of(name, max_position_embeddings=2048))
     place = Place(tmp_path)
     budget = ("--attempts", "6", "--group-size", "2", "--max-tokens", "16", "--out", "out")
-    done = place("run", "inc.json", "--model", str(model), *budget, "--set", f"learner.preset={preset}")
+    learns = ("--set", f"learner.preset={preset}", "--set", "learner.min_gap=0", "--set", "sdpo.preset=paper")
+    done = place("run", "inc.json", "--model", str(model), *budget, *learns)
     assert done.returncode == 1, done.stderr
     updates = [x for x in place.events("sdpo") if x["event"] == "update"]
     assert len(updates) >= 2

@@ -124,7 +124,7 @@ SCHEDULE = {"group_size": 8, "growth": "doubling", "feedback_share": 0.5, "feedb
 
 def run_of(folder: Path, engine: SayEngine, learner: Any, budget: int = 32, **options: Any) -> Any:
     run = make_run(folder, engine, budget=Budget(budget))
-    given = sdpo.Options(**options)
+    given = sdpo.Options(**{"preset": "paper", **options})
     method = sdpo.Sdpo(Prompter(), run.spec, run.journal.run, folder / "policies", 0, given, learner)
     return replace(run, method=method)
 
@@ -166,7 +166,7 @@ def test_attempts_with_feedback_teach_on_request(tmp_path: Path) -> None:
 
 
 def test_every_second_attempt_with_feedback_reads_the_newest_texts_together(tmp_path: Path) -> None:
-    run = run_of(tmp_path, NumberEngine(), Remember(), group_size=8, feedback_attempts=4, feedback_window=2)
+    run = run_of(tmp_path, NumberEngine(), Remember(), group_size=8, feedback_share=0.5, feedback_window=2)
     failures = [tried(n, 0, code=f"program {n}") for n in (1, 2, 3)]
 
     def asked(history: list[Attempt]) -> list[Prompt]:
@@ -208,7 +208,6 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"feedback_share": 0.5, "feedback_attempts": 2}, "give one of them"),
         ({"feedback_floor": 0.2}, "feedback_floor would do nothing"),
         ({"learn_from_feedback": True}, "without sdpo.feedback_share"),
         ({"feedback_window": 4}, "feedback_window would do nothing"),
@@ -216,7 +215,8 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
 )
 def test_settings_that_could_not_act_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        sdpo.Sdpo.check(sdpo.Options(**options), LearnerOptions(), stops_at_first=True)
+        sdpo.Sdpo.check(sdpo.Options(preset="paper", **options), LearnerOptions(), stops_at_first=True)
+    sdpo.Sdpo.check(sdpo.Options(**options), LearnerOptions(), stops_at_first=True)
 
 
 def test_what_an_earlier_version_sampled_from_its_wording_of_the_question_is_learned_from(
@@ -225,7 +225,7 @@ def test_what_an_earlier_version_sampled_from_its_wording_of_the_question_is_lea
     learner = Remember()
     older = Prompt((Message("user", "Add one, in the words of an earlier version."),))
     group = [tried(1, 0, prompt=older), tried(2, 0, prompt=HINT)]
-    sdpo.Sdpo(Prompter(), SamplingSpec(8), "run", tmp_path, 0, sdpo.Options(), learner).learn(
+    sdpo.Sdpo(Prompter(), SamplingSpec(8), "run", tmp_path, 0, sdpo.Options(learn_after=0), learner).learn(
         PROBLEM, group, group
     )
     assert [len(learned) for learned in learner.learned] == [1]

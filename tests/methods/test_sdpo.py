@@ -53,11 +53,11 @@ def test_the_attempt_is_pasted_on_request_only() -> None:
     assert "program 1" in told(method(attempt_in_prompt=True).example(PROBLEM, FAILED, [FAILED]))
 
 
-# -- told attempts -----------------------------------------------------------------------------------------
+# -- reading feedback -----------------------------------------------------------------------------------------
 
 
-def test_feedback_attempts_read_the_newest_feedback_once_something_has_failed() -> None:
-    some = method(group_size=4, feedback_attempts=3)
+def test_attempts_with_feedback_read_the_newest_once_something_has_failed() -> None:
+    some = method(group_size=4, feedback_share=0.75)
     question = Prompter().student(PROBLEM)
     assert some.propose(PROBLEM, [], 16) == [question] * 4
     history = [attempt(1, 0), attempt(2, 1), SOLVED]
@@ -69,7 +69,7 @@ def test_feedback_attempts_read_the_newest_feedback_once_something_has_failed() 
     assert method().propose(PROBLEM, history, 3) == [question] * 3
 
 
-def test_feedback_attempts_are_no_lessons() -> None:
+def test_attempts_with_feedback_are_no_lessons() -> None:
     class Remember:
         rests = False
 
@@ -77,7 +77,7 @@ def test_feedback_attempts_are_no_lessons() -> None:
             self.indices = [example.sample.token_ids_T[0] for example in examples]
 
     remember = Remember()
-    some = replace(method(group_size=4, feedback_attempts=2), learner=remember)
+    some = replace(method(group_size=4, feedback_share=0.5), learner=remember)
     prompts = some.propose(PROBLEM, [FAILED], 16)
     group = [
         replace(
@@ -125,7 +125,7 @@ def test_a_problem_never_hears_its_own_recorded_feedback() -> None:
         ("learner.teacher=none-negative sdpo.teacher=shuffled", "sdpo.teacher would do nothing"),
         ("learner.teacher=none-negative sdpo.attempt_in_prompt=true", "attempt_in_prompt would do nothing"),
         ("sdpo.reward=visible-share", "sdpo has no option 'reward'"),
-        ("sdpo.feedback_attempts=16", "leaves none of 16 attempts to learn from"),
+        ("sdpo.feedback_attempts=4", "sdpo has no option 'feedback_attempts'"),
         ("engine.top_p=0.9", "importance weights and distillation wrong"),
         ("engine.top_k=50", "importance weights and distillation wrong"),
     ],
@@ -152,7 +152,7 @@ def test_scripted_replies_without_a_model_refuse_what_only_a_model_reads(given: 
         make_plan(RunOptions(engine="scripted", **given))
     make_plan(RunOptions(engine="scripted", model="tiny", **given))
     make_plan(
-        RunOptions(engine="scripted", settings={"sdpo": {"feedback_attempts": 2}, "judge": {"boxes": 2}})
+        RunOptions(engine="scripted", settings={"sdpo": {"feedback_share": 0.25}, "judge": {"boxes": 2}})
     )
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from sdpo_solve.batch import spec as plan
 from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.cli.main import app
 from sdpo_solve.datasets.selection import half_of
+from sdpo_solve.learner.options import Options as LearnerOptions
 
 ROOT = Path(__file__).parents[2]
 DISCOVERY = ROOT / "problems" / "discovery"
@@ -301,3 +303,38 @@ def test_the_table_of_the_first_readme_is_that_of_the_main_measurement() -> None
         arms = ("best-of-k", "multi-turn", "sdpo", "sdpo-told")
         figures = [per_success([run for run in mine if run.arm == arm]) for arm in arms]
         assert first[f"all, {size.upper()}"][1:] == figures
+
+
+def test_the_gap_of_the_first_update_says_where_updates_helped() -> None:
+    """The table of gaps and gains, the limit between them, and the rank correlations."""
+    section = README.split("## Where updates help")[1]
+    runs, told, found, teacher = packed_runs(), rows(section), {}, {}
+    for size in ("0.5b", "1.5b"):
+        screened = read_screening(SIZES / size).problems
+        for problem in {run.problem for run in runs if run.size == size}:
+            mine = [run for run in runs if (run.size, run.problem) == (size, problem)]
+            firsts = [next((e["loss"] for e in run.events if e["event"] == "update"), None) for run in mine]
+            losses = [loss for loss in firsts if loss]
+            if not losses:
+                continue
+            name, gap = f"{size.upper()}, {problem}", sum(losses) / len(losses)
+            learned = [run.learned(told=False) for run in mine if run.arm in ("sdpo", "sdpo-fast")]
+            plain = [run.passed for run in mine if run.arm == "best-of-k"]
+            rates = [sum(k for k, _ in pairs) / sum(n for _, n in pairs) for pairs in (learned, plain)]
+            found[name], teacher[name] = (gap, rates[0] / rates[1]), screened[problem].teacher.solved
+            said = [f"{gap:.2f}", f"{teacher[name]} of 16", added(learned), added(plain)]
+            assert told[name] == [*said, f"{rates[0] / rates[1]:.1f}"]
+    far = [gain for gap, gain in found.values() if gap >= LearnerOptions().min_gap]
+    near = [gain for gap, gain in found.values() if gap < LearnerOptions().min_gap]
+    flat = " ".join(section.split())
+    assert (len(far), len(near)) == (5, 8)
+    assert f"0.1 nats or more updates raise the plain rate {min(far):.1f} to {max(far):.1f} times" in flat
+    assert f"in the eight with less it is {min(near):.1f} to {max(near):.1f} times" in flat
+    gains = [gain for _, gain in found.values()]
+    by_gap, by_teacher = (
+        spearmanr(values, gains).statistic
+        for values in ([gap for gap, _ in found.values()], [*teacher.values()])
+    )
+    assert f"of gap and gain is {by_gap:.2f}, about that of the teacher's successes" in flat
+    assert f"in 16 samples ({by_teacher:.2f})" in flat
+    assert sum(n >= 4 for n in teacher.values()) == 4

@@ -329,7 +329,7 @@ def test_a_narrow_terminal_loses_no_arm_and_no_figure(tmp_path: Path, width: int
     lines = [line.strip() for line in text.splitlines()]
     assert "arm multi-turn" in lines
     assert "problem problem-2" in lines or any(line.startswith("problem-2 ") for line in lines)
-    for figure in ("100 % (100–100)", "confirmed 3", "1.00 (1.00–1.00)"):
+    for figure in ("100 %", "confirmed 3", "1.00 (1.00–1.00)"):
         assert figure in text
     assert "…" not in text
 

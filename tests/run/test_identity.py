@@ -138,12 +138,18 @@ def test_the_default_directory_depends_on_the_options_and_not_on_the_budget(
     )  # as an earlier version named it
 
 
-def test_an_option_goes_by_the_name_that_it_had_when_the_run_was_begun(tmp_path: Path) -> None:
-    plan = planned({"sdpo": {"feedback_attempts": 2}})
-    rewrite(begun(tmp_path, plan), "sdpo", feedback_attempts=None, told_attempts=2)
-    check_config(tmp_path, config(plan), plan)
-    with pytest.raises(ConfigError, match=r"parts\.sdpo\.feedback_attempts = 2, now it is 0"):
-        check_config(tmp_path, config(planned()), planned())
+def test_a_run_that_knew_no_schedule_had_the_papers(tmp_path: Path) -> None:
+    paper = planned({"sdpo": {"preset": "paper"}, "learner": {"min_gap": 0.0}})
+    unknown = ("preset", "growth", "feedback_share", "feedback_floor", "learn_after", "base_share")
+    rewrite(begun(tmp_path, paper), "sdpo", told_attempts=0, **dict.fromkeys(unknown))
+    rewrite(tmp_path, "learner", min_gap=None)
+    check_config(tmp_path, config(paper), paper)
+    other = planned({"learner": {"min_gap": 0.0}})
+    with pytest.raises(ConfigError, match=r"parts\.sdpo\.\w+ = "):
+        check_config(tmp_path, config(other), other)
+    rewrite(tmp_path, "sdpo", told_attempts=2)
+    with pytest.raises(ConfigError, match=r"parts\.sdpo\.told_attempts = 2"):
+        check_config(tmp_path, config(paper), paper)
 
 
 def test_a_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def trace(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     Head.backward = backward  # type: ignore[method-assign]
 
 
-CALM = {"on_collapse": "ignore", "max_base_kl": 1e9, "max_logprob_gap": 1e9, "lr": 1e-3}
+CALM = {"on_collapse": "ignore", "min_gap": 0, "max_base_kl": 1e9, "max_logprob_gap": 1e9, "lr": 1e-3}
 # Option -> (where the change is seen, the changed options, and what both runs have besides CALM).
 LEARNER: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "preset": ("weights", {"preset": "paper"}, {}),
@@ -250,9 +250,9 @@ def test_options_of_memory_change_no_weights(trace: Callable[..., Trace]) -> Non
 # -- method ------------------------------------------------------------------------------------------------
 
 SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
+    "preset": ({"preset": "default"}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "group_size": ({"group_size": 3}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "teacher": ({"teacher": "shuffled"}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
-    "feedback_attempts": ({"feedback_attempts": 1}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
     "growth": ({"growth": "doubling"}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "feedback_share": ({"feedback_share": 0.5}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
     "feedback_floor": (
@@ -263,7 +263,7 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
     ),
     "feedback_window": (
         {"feedback_window": 2},
-        lambda m: replace(m, options=m.options.model_copy(update={"feedback_attempts": 2})).propose(
+        lambda m: replace(m, options=m.options.model_copy(update={"feedback_share": 0.5})).propose(
             PROBLEM, [FAILED, replace(FAILED, feedback="other")], 64
         ),
     ),

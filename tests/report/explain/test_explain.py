@@ -91,7 +91,7 @@ def learned_run(model_dir: Path, out: Path, **options: object) -> Path:
     host = load(model_dir)
     run_dir = out / "inc" / "sdpo" / "seed-0"
     journal = Journal(run_dir, "x")
-    said = Options(lr=0.05, lora_rank=4, base_kl_attempts=0, **options)
+    said = Options(lr=0.05, lora_rank=4, base_kl_attempts=0, min_gap=0, **options)
     header = {
         "problem": "inc", "method": "sdpo", "seed": 0, "model": "tiny", "language": "python", "n_hidden": 0,
         "config": {
@@ -102,7 +102,9 @@ def learned_run(model_dir: Path, out: Path, **options: object) -> Path:
     }  # fmt: skip
     journal.start(header)
     learner = LoraLearner(host, said)
-    method = sdpo.Sdpo(Prompter(), SPEC, "x", run_dir / "policies", 0, sdpo.Options(group_size=3), learner)
+    method = sdpo.Sdpo(
+        Prompter(), SPEC, "x", run_dir / "policies", 0, sdpo.Options(preset="paper", group_size=3), learner
+    )
     policy = method.start(PROBLEM, None)
     for first in (1, 4):
         group = attempts(host, policy, first)
