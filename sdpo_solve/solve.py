@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
 from sdpo_solve.paths import file_errors
+from sdpo_solve.protocols import MixingEngine
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample, Verdict
@@ -85,7 +86,9 @@ def announce_verdict(run: Run, index: int, verdict: Verdict) -> None:
 def sample_group(
     run: Run, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policies_G: Sequence[Policy]
 ) -> list[Sample]:
-    """One sample a prompt, in order, each from its policy; one call of the engine a policy."""
+    """One sample a prompt, in order, each from its policy: in one call where the engine can mix policies."""
+    if len(set(policies_G)) > 1 and isinstance(run.engine, MixingEngine):
+        return run.engine.sample_mixed(prompts_G, seeds_G, policies_G, run.spec)
     samples: dict[int, Sample] = {}
     for policy in dict.fromkeys(policies_G):
         own = [g for g, other in enumerate(policies_G) if other == policy]

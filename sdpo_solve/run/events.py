@@ -300,13 +300,14 @@ def _number(value: float | None) -> float:
 def without_texts(event: Event) -> dict[str, Any] | None:
     """An event as packed runs hold it: no answers, programs, feedback and tokens; None where nothing is left.
 
-    Every figure of a report comes out the same from what is kept.
+    Every figure of a report comes out the same from what is kept. The name of an attempt's prompt stays: it
+    tells attempts that were asked with feedback from those of the question alone, the first one's.
     """
     if event["event"] == "prompt":
         return None
     if event["event"] != "attempt":
         return dict(event)
-    kept = {key: value for key, value in event.items() if key not in ("token_ids", "logprobs", "prompt")}
+    kept = {key: value for key, value in event.items() if key not in ("token_ids", "logprobs")}
     cases = [{"status": case["status"], "visible": case["visible"]} for case in event["cases"]]
     texts = {"text": "", "code": None, "feedback": ""}
     return {**kept, **texts, "cases": cases, "n_tokens": len(event["token_ids"])}

@@ -205,6 +205,17 @@ def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path
     assert engine.n_calls == 2
 
 
+def test_an_engine_that_can_mix_is_called_once(tmp_path: Path) -> None:
+    class Mixing(NumberEngine):
+        def sample_mixed(self, prompts_G: Any, seeds_G: Any, policies_G: Any, spec: SamplingSpec) -> Any:
+            assert policies_G == [newest, base]
+            return super().sample(prompts_G, seeds_G, newest, spec)
+
+    engine, base, newest = Mixing(), Policy("r", 0), Policy("r", 3)
+    sample_group(make_run(tmp_path, engine), [QUESTION, HINT], [1, 2], [newest, base])
+    assert engine.n_calls == 1
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

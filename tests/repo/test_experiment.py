@@ -1,6 +1,7 @@
 """The experiments as they are kept: their files are valid plans, and the READMEs' figures are those of the runs."""
 
 import json
+import math
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ PILOT = DISCOVERY / "pilot"
 TOLD = DISCOVERY / "told"
 SIZES = DISCOVERY / "sizes"
 CONTROL = DISCOVERY / "control"
+SCHEDULE = DISCOVERY / "schedule"
 README = (DISCOVERY / "README.md").read_text("utf-8")
 ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
 
@@ -35,6 +37,10 @@ class Packed:
     problem: str
     arm: str
     events: list[dict[str, Any]]
+
+    @property
+    def seed(self) -> int:
+        return int(self.events[0]["seed"])
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -289,20 +295,73 @@ def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
     assert sum(item.base.solved + item.teacher.solved > 0 for item in screened) == 1
 
 
-def test_the_table_of_the_first_readme_is_that_of_the_main_measurement() -> None:
-    first, kept = rows((ROOT / "README.md").read_text("utf-8")), rows(README)
-    groups = {
-        "4 pairs that feedback solves in 4 of 16 samples or more": "these, attempts a success",
-        "the other 12": "the other 12, attempts a success",
+def scheduled() -> dict[str, list[Packed]]:
+    return {half: runs_in(SCHEDULE / f"{half}.zip") for half in ("dev", "test")}
+
+
+def of_arms(runs: list[Packed]) -> list[str]:
+    """Pairs; of best-of-k and of sdpo attempts a success and runs solved; the ratio.
+
+    A pair counts as far as both of its runs came: a run that ended early would look quick.
+    """
+    pairs: dict[tuple[str, int], dict[str, Packed]] = {}
+    for run in runs:
+        arm = "best-of-k" if run.arm == "best-of-k" else "sdpo"
+        pairs.setdefault((run.problem, run.seed), {})[arm] = run
+    ends = {
+        key: min(len(run.attempts) if run.found is None else math.inf for run in pair.values())
+        for key, pair in pairs.items()
     }
-    for short, long in groups.items():
-        best_of_k, multi_turn, sdpo, _, with_feedback = kept[long][1:]
-        assert first[short][1:] == [best_of_k, multi_turn, sdpo, with_feedback]
-    for size in ("0.5b", "1.5b"):
-        mine = [run for run in packed_runs() if run.size == size]
-        arms = ("best-of-k", "multi-turn", "sdpo", "sdpo-told")
-        figures = [per_success([run for run in mine if run.arm == arm]) for arm in arms]
-        assert first[f"all, {size.upper()}"][1:] == figures
+    cells, costs = [], []
+    for arm in ("best-of-k", "sdpo"):
+        found = [(pair[arm].found or math.inf, ends[key]) for key, pair in pairs.items()]
+        n_solved = sum(first <= end for first, end in found)
+        costs.append(sum(min(each) for each in found) / n_solved if n_solved else math.inf)
+        cells.append(f"{f'{costs[-1]:.1f}' if n_solved else 'none'} ({n_solved} of {len(pairs)})")
+    ratio = f"{costs[1] / costs[0]:.2f}" if max(costs) < math.inf else "–"
+    return [str(len(pairs)), *cells, ratio]
+
+
+def test_the_schedule_of_sdpo_beside_best_of_k() -> None:
+    """The five rows of the first README: problems by how often plain answers pass, and both halves."""
+    halves, first = scheduled(), rows((ROOT / "README.md").read_text("utf-8"))
+    groups: dict[str, list[Packed]] = {"1 of 32 or more": [], "fewer, but some": [], "none": []}
+    for runs in halves.values():
+        for problem in {run.problem for run in runs}:
+            mine = [run for run in runs if run.problem == problem]
+            passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
+            groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
+    kept = rows(README)
+    for name, mine in groups.items():
+        assert first[name] == kept[name] == of_arms(mine)
+    for name, half in (("all, development half", "dev"), ("all, test half", "test")):
+        assert first[name] == kept[name] == of_arms(halves[half])
+
+
+def test_what_the_schedule_learned() -> None:
+    """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
+    gaps, counts = [], {False: [0, 0], True: [0, 0]}
+    for run in (run for half in scheduled().values() for run in half if run.arm in ("early", "gated")):
+        loss = next((event["loss"] for event in run.events if event["event"] == "update"), None)
+        if loss is None:
+            continue
+        gaps.append(loss)
+        if run.arm == "gated" and loss < LearnerOptions().min_gap:
+            continue
+        for attempt in run.attempts:
+            if attempt["policy"]["version"]:
+                count = counts[attempt["prompt"] != run.attempts[0]["prompt"]]
+                count[0], count[1] = count[0] + attempt["solved"], count[1] + 1
+    (alone, n_alone), (told, n_told) = counts[False], counts[True]
+    flat = " ".join(README.split())
+    assert (
+        f"sampled after them {alone} of {n_alone} plain ones pass, and {told} of {n_told} that read" in flat
+    )
+    far = sum(gap >= LearnerOptions().min_gap for gap in gaps)
+    assert f"0.1 or more in {far} of the {len(gaps)} runs that came to one" in flat
+    first = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"none of {n_alone} plain answers sampled after them passed" in first
+    assert alone == 0
 
 
 def test_the_gap_of_the_first_update_says_where_updates_helped() -> None:
@@ -322,7 +381,7 @@ def test_the_gap_of_the_first_update_says_where_updates_helped() -> None:
             plain = [run.passed for run in mine if run.arm == "best-of-k"]
             rates = [sum(k for k, _ in pairs) / sum(n for _, n in pairs) for pairs in (learned, plain)]
             found[name], teacher[name] = (gap, rates[0] / rates[1]), screened[problem].teacher.solved
-            said = [f"{gap:.2f}", f"{teacher[name]} of 16", added(learned), added(plain)]
+            said = [f"{teacher[name]} of 16", f"{gap:.2f}", added(learned), added(plain)]
             assert told[name] == [*said, f"{rates[0] / rates[1]:.1f}"]
     far = [gain for gap, gain in found.values() if gap >= LearnerOptions().min_gap]
     near = [gain for gap, gain in found.values() if gap < LearnerOptions().min_gap]
