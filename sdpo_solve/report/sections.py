@@ -125,7 +125,7 @@ def _costs(report: Report) -> Section:
         for arm in report.arms
     ]
     header = ["arm", "solved", *(UNITS[axis] for axis in Axis)]
-    return Section("what a success costs: all that was spent, over the runs solved", header, rows)
+    return Section("what a success costs, unsolved runs included", header, rows)
 
 
 def _arm_cells(arm: ArmCounts) -> list[str]:

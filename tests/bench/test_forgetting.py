@@ -28,7 +28,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = save_tiny_model(folder / "tiny")
     found = run(
         "run", str(PROBLEMS / "letter-tally.json"), "--model", str(model), "--sandbox", "bubblewrap", "--attempts", "6",
-        "--group-size", "3", "--max-tokens", "12", "--set", "learner.lr=0.05", "--out", str(folder / "runs"),
+        "--group-size", "3", "--max-tokens", "12", "--set", "learner.lr=0.05", "--set", "sdpo.preset=paper",
+        "--set", "learner.min_gap=0", "--out", str(folder / "runs"),
     )  # fmt: skip
     assert found.exit_code == 1
     return folder / "runs"

@@ -20,7 +20,10 @@ from tests.helpers.command import Place
 from tests.helpers.tiny_model import save_tiny_model
 
 SPEC = SamplingSpec(10)
-RUN = ("--sandbox", "bubblewrap", "--attempts", "6", "--group-size", "2", "--max-tokens", "8", "--out", "out")
+RUN = (
+    *("--sandbox", "bubblewrap", "--attempts", "6", "--group-size", "2", "--max-tokens", "8", "--out", "out"),
+    *("--set", "sdpo.preset=paper", "--set", "learner.min_gap=0"),  # an update after each group
+)
 needs_package = pytest.mark.skipif(
     find_spec("bitsandbytes") is None, reason="needs bitsandbytes: the extra dev"
 )

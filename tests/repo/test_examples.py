@@ -283,7 +283,8 @@ def test_examples_that_measure(place: Path, words: list[str]) -> None:
     if {"RUN", "RUNS"} & set(words):  # one that failed, learned, and then solved its problem
         (place / "mixed").write_text('{"text": "no"}\n' * 2 + (place / "replies").read_text())
         learned = "--engine scripted --replies mixed --attempts 4 --group-size 2 --max-tokens 8 --keep-going"
-        invoke(["run", "problems/letter-tally.json", *TINY, *learned.split(), "--out", "learned"])
+        each = "--set sdpo.preset=paper --set learner.min_gap=0"  # an update after each group
+        invoke(["run", "problems/letter-tally.json", *TINY, *f"{learned} {each}".split(), "--out", "learned"])
         words = ["learned" if word in ("RUN", "RUNS") else word for word in words]
     result = invoke([*words, *MEASURES[" ".join(words[:2])]], (0, 1))
     assert json.loads(result.stdout) if "--json" in words else len(result.stdout.splitlines()) > 1
