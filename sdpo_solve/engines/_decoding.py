@@ -144,11 +144,12 @@ class RowBatch(ABC):
 
     def _prefill(self, ids: Sequence[int], policy: int) -> Any:
         """The cache of `ids` under a policy."""
-        cache, n_shared = DynamicCache(), 0
-        for (other, prompt_ids), known in self._prefilled.items():
-            n = _n_shared(ids, prompt_ids[:-1]) if other == policy else 0
-            if n > n_shared:
-                cache, n_shared = beginning(known, n), n
+        others = [key for key in self._prefilled if key[0] == policy]
+        n_alike = [_n_shared(ids, prompt_ids[:-1]) for _, prompt_ids in others]
+        n_shared = max(n_alike, default=0)
+        cache = DynamicCache()
+        if n_shared:
+            cache = beginning(self._prefilled[others[n_alike.index(n_shared)]], n_shared)
         if n_shared < len(ids):
             self._decoder.logits(torch.tensor([ids[n_shared:]], device=self._device), cache)
         return cache

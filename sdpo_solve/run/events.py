@@ -301,7 +301,7 @@ def without_texts(event: Event) -> dict[str, Any] | None:
     """An event as packed runs hold it: no answers, programs, feedback and tokens; None where nothing is left.
 
     Every figure of a report comes out the same from what is kept. The name of an attempt's prompt stays: it
-    tells attempts that were asked with feedback from those of the question alone, the first one's.
+    tells attempts that read feedback from those of the question alone, which the first one is.
     """
     if event["event"] == "prompt":
         return None
