@@ -91,6 +91,9 @@ class BatchOptions(SourceOptions, ExecutionOptions):
         default_factory=dict, description="names that `methods` may use besides the methods' own"
     )
     seeds: Annotated[int, BUDGET] = Field(1, ge=1, le=1000, description="seeds of each problem and method")
+    first_seed: Annotated[int, BUDGET] = Field(
+        0, ge=0, description="the first of them: another machine's share, or more after runs kept elsewhere"
+    )
     only: str | None = Field(
         None,
         description="keep what a screening marked so: hard, very-hard, below a rate, e.g. 0.05, or taught: "
@@ -311,7 +314,7 @@ def list_runs(spec: BatchSpec, problem_ids: Sequence[str]) -> list[RunKey]:
     """Every run, whole seeds first, so that a batch broken off early still holds pairs to compare."""
     return [
         RunKey(seed, problem_id, arm)
-        for seed in range(spec.batch.seeds)
+        for seed in range(spec.batch.first_seed, spec.batch.first_seed + spec.batch.seeds)
         for problem_id in problem_ids
         for arm in spec.batch.methods
     ]
