@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
 from sdpo_solve.paths import file_errors
-from sdpo_solve.protocols import MixingEngine
+from sdpo_solve.protocols import MixingEngine, Sampler
 from sdpo_solve.run.build import Run
 from sdpo_solve.sandboxes import languages
-from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample, Verdict
+from sdpo_solve.types import Attempt, Outcome, OutcomeStatus, Policy, Prompt, Sample, SamplingSpec, Verdict
 
 
 def solve(run: Run) -> Outcome:
@@ -60,7 +60,7 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
     started_s = time.monotonic()
     journal.note("sampling", first=first, size=len(prompts_G))
     policies_G = run.method.policies(journal.history, policy, prompts_G)
-    samples_G = sample_group(run, prompts_G, seeds_G, policies_G)
+    samples_G = sample_each(run.engine, prompts_G, seeds_G, policies_G, run.spec)
     sampled_s = time.monotonic()
     journal.note("grading", size=len(samples_G))
     extracted_G = [run.grader.extract(problem, sample) for sample in samples_G]
@@ -83,17 +83,21 @@ def announce_verdict(run: Run, index: int, verdict: Verdict) -> None:
     run.journal.note("graded", index=index, solved=verdict.solved, cases=cases)
 
 
-def sample_group(
-    run: Run, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policies_G: Sequence[Policy]
+def sample_each(
+    engine: Sampler,
+    prompts_G: Sequence[Prompt],
+    seeds_G: Sequence[int],
+    policies_G: Sequence[Policy],
+    spec: SamplingSpec,
 ) -> list[Sample]:
     """One sample a prompt, in order, each from its policy: in one call where the engine can mix policies."""
-    if len(set(policies_G)) > 1 and isinstance(run.engine, MixingEngine):
-        return run.engine.sample_mixed(prompts_G, seeds_G, policies_G, run.spec)
+    if len(set(policies_G)) > 1 and isinstance(engine, MixingEngine):
+        return engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
     samples: dict[int, Sample] = {}
     for policy in dict.fromkeys(policies_G):
         own = [g for g, other in enumerate(policies_G) if other == policy]
         prompts, seeds = [prompts_G[g] for g in own], [seeds_G[g] for g in own]
-        samples |= dict(zip(own, run.engine.sample(prompts, seeds, policy, run.spec), strict=True))
+        samples |= dict(zip(own, engine.sample(prompts, seeds, policy, spec), strict=True))
     return [samples[g] for g in range(len(prompts_G))]
 
 

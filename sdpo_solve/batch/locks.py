@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.protocols import Method, Sampler
+from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Sample, SamplingSpec, Update
 
 RESOURCES = ("sampling", "grading", "learning")
@@ -108,7 +109,7 @@ class DeviceLocks:
 
 @dataclass(frozen=True, slots=True)
 class LockedEngine:
-    """One call at a time. Implements `protocols.Sampler`."""
+    """One group at a time. Implements `protocols.MixingEngine`, over engines that cannot mix as well."""
 
     engine: Sampler
     locks: DeviceLocks
@@ -116,8 +117,17 @@ class LockedEngine:
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
     ) -> list[Sample]:
+        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
         with self.locks.sampling():
-            return self.engine.sample(prompts_G, seeds_G, policy, spec)
+            return sample_each(self.engine, prompts_G, seeds_G, policies_G, spec)
 
 
 @dataclass(frozen=True, slots=True)

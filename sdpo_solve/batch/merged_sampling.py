@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from sdpo_solve.batch.locks import DeviceLocks
 from sdpo_solve.protocols import MixingEngine, Sampler
+from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
 
 _POLL_S = 0.05
@@ -25,13 +26,13 @@ _POLL_S = 0.05
 class _Request:
     prompts_G: Sequence[Prompt]
     seeds_G: Sequence[int]
-    policy: Policy
+    policies_G: Sequence[Policy]
     spec: SamplingSpec
     samples_G: Future[list[Sample]] = field(default_factory=Future)
 
 
 class MergingEngine:
-    """Passes requests that wait at the same time to the engine as one. Implements `protocols.Sampler`.
+    """Passes requests that wait at the same time to the engine as one. Implements `protocols.MixingEngine`.
 
     A request waits for the other runs that take part, for as long as one of them learns, and otherwise for
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
@@ -60,10 +61,20 @@ class MergingEngine:
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
     ) -> list[Sample]:
-        if policy.adapter_dir is not None and not isinstance(self._engine, MixingEngine):
+        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        uses_adapters = any(policy.adapter_dir is not None for policy in policies_G)
+        if uses_adapters and not isinstance(self._engine, MixingEngine):
             with self._locks.sampling():
-                return self._engine.sample(prompts_G, seeds_G, policy, spec)
-        own = _Request(prompts_G, seeds_G, policy, spec)
+                return sample_each(self._engine, prompts_G, seeds_G, policies_G, spec)
+        own = _Request(prompts_G, seeds_G, policies_G, spec)
         with self._locks.meter.time("waiting"), self._changed:
             self._waiting.append(own)
             self._changed.notify_all()
@@ -118,12 +129,12 @@ class MergingEngine:
     def _call(self, requests: Sequence[_Request]) -> None:
         prompts_G = [prompt for request in requests for prompt in request.prompts_G]
         seeds_G = [seed for request in requests for seed in request.seeds_G]
-        policies_G = [request.policy for request in requests for _ in request.prompts_G]
+        policies_G = [policy for request in requests for policy in request.policies_G]
         spec = requests[0].spec
         if isinstance(self._engine, MixingEngine):
             samples_G = self._engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
         else:
-            samples_G = self._engine.sample(prompts_G, seeds_G, requests[0].policy, spec)
+            samples_G = self._engine.sample(prompts_G, seeds_G, policies_G[0], spec)
         own_G = [replace(sample, policy=policy) for sample, policy in zip(samples_G, policies_G, strict=True)]
         for request in requests:
             n = len(request.prompts_G)

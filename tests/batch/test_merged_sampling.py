@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from sdpo_solve.batch.locks import DeviceLocks
+from sdpo_solve.batch.locks import DeviceLocks, LockedEngine
 from sdpo_solve.batch.merged_sampling import MergingEngine
 from sdpo_solve.errors import EngineError
 from sdpo_solve.types import Message, Policy, Prompt, Sample, SamplingSpec
@@ -201,6 +201,21 @@ def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:
         got: list[int] = []
         learning_run(merging, 1, 2, 0.0, got)
     assert got == [100, 101]
+
+
+def test_a_group_of_two_policies_is_one_call_where_the_engine_can_mix() -> None:
+    mixing, plain = MixedEngine(), SayEngine(lambda seed, policy, n: f"said {seed}")
+    base, newest = Policy("run", 0), Policy("run", 3, Path("adapter"))
+    for engine in (mixing, plain):
+        for depth in (MergingEngine, LockedEngine):
+            shared = depth(engine, DeviceLocks.make(shared_weights=True))
+            samples = shared.sample_mixed(PROMPTS * 3, [1, 2, 3], [newest, base, newest], SPEC)
+            assert [(s.text, s.policy) for s in samples] == [
+                ("said 1", newest),
+                ("said 2", base),
+                ("said 3", newest),
+            ]
+    assert mixing.mixes == [{"run@0", "run@3"}] * 2
 
 
 def test_an_engine_of_one_policy_a_call_merges_only_what_needs_no_adapter() -> None:

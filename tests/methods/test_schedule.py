@@ -10,7 +10,7 @@ from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import _schedule, sdpo
 from sdpo_solve.methods.prompts import Prompter
-from sdpo_solve.solve import sample_group, solve
+from sdpo_solve.solve import sample_each, solve
 from sdpo_solve.types import (
     Attempt,
     Budget,
@@ -28,6 +28,7 @@ from sdpo_solve.types import (
 )
 from tests.helpers.parts import PROBLEM, SayEngine, answer, make_run
 
+SPEC = SamplingSpec(8)
 QUESTION = Prompter().student(PROBLEM)
 HINT = Prompter().teacher(PROBLEM, feedback="wrong")
 
@@ -196,23 +197,22 @@ def test_a_run_that_broke_off_goes_on_with_the_same_groups(tmp_path: Path, fails
     assert sizes(again) == sizes(whole)
 
 
-def test_samples_of_several_policies_come_in_the_order_of_their_prompts(tmp_path: Path) -> None:
+def test_samples_of_several_policies_come_in_the_order_of_their_prompts() -> None:
     engine = NumberEngine()
-    run = make_run(tmp_path, engine)
     base, newest = Policy("r", 0), Policy("r", 3)
-    samples = sample_group(run, [QUESTION, HINT, QUESTION], [1, 2, 3], [newest, base, newest])
+    samples = sample_each(engine, [QUESTION, HINT, QUESTION], [1, 2, 3], [newest, base, newest], SPEC)
     assert [(s.prompt, s.policy) for s in samples] == [(QUESTION, newest), (HINT, base), (QUESTION, newest)]
     assert engine.n_calls == 2
 
 
-def test_an_engine_that_can_mix_is_called_once(tmp_path: Path) -> None:
+def test_an_engine_that_can_mix_is_called_once() -> None:
     class Mixing(NumberEngine):
         def sample_mixed(self, prompts_G: Any, seeds_G: Any, policies_G: Any, spec: SamplingSpec) -> Any:
             assert policies_G == [newest, base]
             return super().sample(prompts_G, seeds_G, newest, spec)
 
     engine, base, newest = Mixing(), Policy("r", 0), Policy("r", 3)
-    sample_group(make_run(tmp_path, engine), [QUESTION, HINT], [1, 2], [newest, base])
+    sample_each(engine, [QUESTION, HINT], [1, 2], [newest, base], SPEC)
     assert engine.n_calls == 1
 
 
