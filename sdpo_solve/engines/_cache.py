@@ -6,7 +6,7 @@ and cannot change its rows. Imports transformers: import it late.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 from sdpo_solve.errors import EngineError
 
 _ROOM_COLUMNS = 64
+_KeysValues = tuple[torch.Tensor, torch.Tensor]  # of one layer
 
 
 class RoomyLayer(DynamicLayer):
@@ -52,38 +53,38 @@ def stacked(caches: Sequence[DynamicCache], width: int) -> DynamicCache:
     Raises EngineError where a layer keeps something other than keys and values.
     """
 
-    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
         # A negative padding crops.
         return torch.cat([torch.nn.functional.pad(x, (0, 0, width - x.shape[-2], 0)) for x in parts])
 
-    result = DynamicCache()
-    for index in range(len(caches[0].layers)):
-        pairs = [states(cache, index) for cache in caches]
-        result.layers.append(
-            RoomyLayer(joined([pair[0] for pair in pairs]), joined([pair[1] for pair in pairs]))
-        )
-    return result
+    layers = zip(*map(_layers, caches), strict=True)
+    return _cache_of(
+        (joined([keys for keys, _ in own]), joined([values for _, values in own])) for own in layers
+    )
 
 
 def beginning(cache: DynamicCache, n_columns: int) -> DynamicCache:
     """A cache with the first columns of `cache`; what is added to it leaves that one alone."""
-    result = DynamicCache()
-    for index in range(len(cache.layers)):
-        keys, values = states(cache, index)
-        result.layers.append(RoomyLayer(keys[:, :, :n_columns], values[:, :, :n_columns]))
-    return result
+    return _cache_of((keys[:, :, :n_columns], values[:, :, :n_columns]) for keys, values in _layers(cache))
 
 
 def selected(cache: DynamicCache, rows: Sequence[int], width: int) -> DynamicCache:
     """The cache of some rows, with the last `width` columns."""
+    own = list(rows)
+    return _cache_of((keys[own, :, -width:], values[own, :, -width:]) for keys, values in _layers(cache))
+
+
+def _cache_of(layers: Iterable[_KeysValues]) -> DynamicCache:
     result = DynamicCache()
-    for index in range(len(cache.layers)):
-        keys, values = states(cache, index)
-        result.layers.append(RoomyLayer(keys[list(rows), :, -width:], values[list(rows), :, -width:]))
+    result.layers.extend(RoomyLayer(keys, values) for keys, values in layers)
     return result
 
 
-def states(cache: DynamicCache, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _layers(cache: DynamicCache) -> list[_KeysValues]:
+    return [states(cache, index) for index in range(len(cache.layers))]
+
+
+def states(cache: DynamicCache, index: int) -> _KeysValues:
     """Keys and values of a layer.
 
     Raises EngineError where it keeps something else.

@@ -1,13 +1,14 @@
-"""Threads follow what other processes leave: fewer beside a busy one, all again afterwards."""
+"""The fastest precision; threads follow what other processes leave: fewer beside a busy one, all again afterwards."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from sdpo_solve.model import cpu
-from sdpo_solve.model.cpu import threads_by_load
+from sdpo_solve.model.cpu import cpu_dtype, threads_by_load
 
 
 @pytest.fixture
@@ -50,3 +51,21 @@ def test_this_process_is_no_other() -> None:
     now = cpu._Times.now()
     assert now.others_s - before.others_s < (now.at_s - before.at_s) * now.n_cores - 0.8
     assert now.n_cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("can", "fastest"),
+    [
+        ({}, "float32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": True}, "bfloat16"),
+    ],
+)
+def test_the_precision_is_the_one_that_the_processor_multiplies_faster(
+    can: dict[str, Any], fastest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert cpu_dtype() == fastest
