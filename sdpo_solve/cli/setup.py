@@ -89,7 +89,7 @@ def _pulling(model: str | None, show: Steps) -> Iterator[Callable[[], None]]:
     if model is None:
         yield lambda: None
         return
-    pull = [sys.executable, "-c", "from sdpo_solve.cli.main import main; main()", "model", "pull", model]
+    pull = [sys.executable, "-m", "sdpo_solve.cli.main", "model", "pull", model]
     with subprocess.Popen(
         pull, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

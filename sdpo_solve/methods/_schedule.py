@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from sdpo_solve.methods.prompts import is_question_alone
 from sdpo_solve.types import Attempt, Status
 
 
-def group_size(n_attempts: int, most: int, growth: Literal["constant", "doubling"]) -> int:
-    """The size of the next group after `n_attempts`; doubling: 1, 1, 2, 4, 8 and so on up to `most`."""
-    return most if growth == "constant" else min(most, max(1, n_attempts))
+def group_size(n_attempts: int, first: int | None, most: int) -> int:
+    """The size of the next group after `n_attempts`: that of all before it, at least `first`, at most `most`.
+
+    `first` None: `most` from the beginning.
+    """
+    return most if first is None else min(most, max(first, n_attempts))
 
 
 def split(share: float, size: int) -> int:

@@ -26,13 +26,16 @@ from sdpo_solve.types import Attempt, Example, Policy, Problem, Prompt, Sampling
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "paper": {
-        "growth": "constant",
+        "first_group": None,
         "feedback_share": 0.0,
         "feedback_floor": None,
         "learn_after": 0,
         "base_share": 0.0,
     },
 }
+
+
+_FIRST_GROUPS = {"constant": None, "doubling": 1}
 
 
 class Options(OptionsWithPresets):
@@ -46,8 +49,11 @@ class Options(OptionsWithPresets):
         "default", description="paper: the schedule of 2601.20802; other options given beside it win"
     )
     group_size: int = Field(16, ge=1, description="attempts sampled together at most (paper: 16)")
-    growth: Literal["constant", "doubling"] = Field(
-        "doubling", description="doubling: groups of 1, 1, 2, 4, 8 and so on up to group_size"
+    first_group: int | None = Field(
+        4,
+        ge=1,
+        description="attempts of the first group; the next are as large as all before, 4, 8 and so on up "
+        "to group_size; none: group_size from the beginning",
     )
     # -- reading feedback
     feedback_share: float = Field(
@@ -88,6 +94,13 @@ class Options(OptionsWithPresets):
     attempt_in_prompt: bool = Field(
         False, description="paste the failed program into the teacher's prompt (an ablation; harmful)"
     )
+
+    @classmethod
+    def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As of all options; `growth` was an earlier name of two first groups."""
+        current = super().current(given)
+        growth = current.pop("growth", None)
+        return current if growth is None else {"first_group": _FIRST_GROUPS.get(growth, growth), **current}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +163,7 @@ class Sdpo(MethodPlugin):
 
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
         """Prompts of the question alone, then those with feedback: distinct texts, the newest first."""
-        size = min(n, _schedule.group_size(len(history), self.options.group_size, self.options.growth))
+        size = min(n, _schedule.group_size(len(history), self.options.first_group, self.options.group_size))
         question = self.prompter.student(problem)
         texts = list(dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved))
         n_with = self._n_with_feedback(history, size) if texts else 0

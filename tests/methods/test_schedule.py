@@ -42,13 +42,22 @@ def tried(index: int, passed: int, *, code: str | None = "", prompt: Prompt = QU
     )
 
 
-def test_groups_double_up_to_the_largest() -> None:
-    sizes, n = [], 0
-    while n < 48:
-        sizes.append(_schedule.group_size(n, 16, "doubling"))
-        n += sizes[-1]
-    assert sizes == [1, 1, 2, 4, 8, 16, 16]
-    assert _schedule.group_size(0, 16, "constant") == 16
+@pytest.mark.parametrize(
+    ("first", "wanted"),
+    [
+        (1, [1, 1, 2, 4, 8, 16, 16]),
+        (3, [3, 3, 6, 12, 16, 16]),
+        (4, [4, 4, 8, 16, 16]),
+        (16, [16, 16, 16]),
+        (20, [16, 16, 16]),
+        (None, [16, 16, 16]),
+    ],
+)
+def test_groups_double_up_to_the_largest(first: int | None, wanted: list[int]) -> None:
+    sizes: list[int] = []
+    while sum(sizes) < 48:
+        sizes.append(_schedule.group_size(sum(sizes), first, 16))
+    assert sizes == wanted
 
 
 @pytest.mark.parametrize(
@@ -120,7 +129,7 @@ class NumberEngine(SayEngine):
         return [replace(s, token_ids_T=(n + g,), logprobs_T=(-0.1,)) for g, s in enumerate(samples)]
 
 
-SCHEDULE = {"group_size": 8, "growth": "doubling", "feedback_share": 0.5, "feedback_floor": 0.25}
+SCHEDULE = {"group_size": 8, "first_group": 1, "feedback_share": 0.5, "feedback_floor": 0.25}
 
 
 def run_of(folder: Path, engine: SayEngine, learner: Any, budget: int = 32, **options: Any) -> Any:

@@ -11,7 +11,7 @@ from tests.helpers.killed_runs import OPTIONS, Points, run_once
 from tests.helpers.tiny_model import save_tiny_model
 
 SCHEDULE = {
-    "growth": "doubling",
+    "first_group": 1,
     "feedback_share": 0.5,
     "feedback_floor": 0.25,
     "learn_after": 4,

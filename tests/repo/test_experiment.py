@@ -158,7 +158,7 @@ def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() ->
     assert (spec.run.attempts, spec.batch.seeds) == (128, 2)
     early, reading = (spec.batch.arms[arm].settings["sdpo"] for arm in ("early", "reading"))
     assert reading["learn_after"] > spec.run.attempts > early["learn_after"]
-    same = ("group_size", "growth", "feedback_share", "feedback_floor")
+    same = ("first_group", "group_size", "feedback_share", "feedback_floor")
     assert [early[name] for name in same] == [reading[name] for name in same]
 
 

@@ -140,7 +140,7 @@ def test_the_default_directory_depends_on_the_options_and_not_on_the_budget(
 
 def test_a_run_that_knew_no_schedule_had_the_papers(tmp_path: Path) -> None:
     paper = planned({"sdpo": {"preset": "paper"}, "learner": {"min_gap": 0.0}})
-    unknown = ("preset", "growth", "feedback_share", "feedback_floor", "learn_after", "base_share")
+    unknown = ("preset", "first_group", "feedback_share", "feedback_floor", "learn_after", "base_share")
     rewrite(begun(tmp_path, paper), "sdpo", told_attempts=0, **dict.fromkeys(unknown))
     rewrite(tmp_path, "learner", min_gap=None)
     check_config(tmp_path, config(paper), paper)
@@ -150,6 +150,17 @@ def test_a_run_that_knew_no_schedule_had_the_papers(tmp_path: Path) -> None:
     rewrite(tmp_path, "sdpo", told_attempts=2)
     with pytest.raises(ConfigError, match=r"parts\.sdpo\.told_attempts = 2"):
         check_config(tmp_path, config(paper), paper)
+
+
+@pytest.mark.parametrize(("growth", "first_group"), [("doubling", 1), ("constant", None)])
+def test_the_growth_of_an_earlier_version_is_a_first_group(
+    tmp_path: Path, growth: str, first_group: int | None
+) -> None:
+    same, other = (planned({"sdpo": {"first_group": first}}) for first in (first_group, 2))
+    rewrite(begun(tmp_path, same), "sdpo", first_group=None, growth=growth)
+    check_config(tmp_path, config(same), same)
+    with pytest.raises(ConfigError, match=r"parts\.sdpo\.first_group"):
+        check_config(tmp_path, config(other), other)
 
 
 def test_a_directory_is_tried_and_left_as_it_was(tmp_path: Path) -> None:

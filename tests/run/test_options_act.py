@@ -253,7 +253,7 @@ SDPO: dict[str, tuple[dict[str, Any], Callable[[sdpo.Sdpo], object]]] = {
     "preset": ({"preset": "default"}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "group_size": ({"group_size": 3}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "teacher": ({"teacher": "shuffled"}, lambda m: m.example(PROBLEM, FAILED, [FAILED])),
-    "growth": ({"growth": "doubling"}, lambda m: len(m.propose(PROBLEM, [], 64))),
+    "first_group": ({"first_group": 2}, lambda m: len(m.propose(PROBLEM, [], 64))),
     "feedback_share": ({"feedback_share": 0.5}, lambda m: m.propose(PROBLEM, [FAILED], 64)),
     "feedback_floor": (
         {"feedback_share": 0.9, "feedback_floor": 0.5},
