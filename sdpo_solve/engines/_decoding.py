@@ -97,7 +97,8 @@ class Decoder:
         """[2, B] in float64: a token id for each row, and its log-prob. Makes no copy to the host where the
         device has float64."""
         logits_BV = logits_BV.to(self.draws_on)
-        logprobs_BV = torch.log_softmax(logits_BV.float() / self.temperature, dim=-1)
+        scaled_BV = logits_BV.float() if self.temperature == 1 else logits_BV.float() / self.temperature
+        logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
         ids_B = drawn_ids(logprobs_BV, uniforms_B)
         return torch.stack([ids_B.double(), logprobs_BV.gather(-1, ids_B[:, None])[:, 0].double()])
 
@@ -269,17 +270,22 @@ def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
 def drawn_ids(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     """One token id a row by inverting the cumulative distribution at `uniforms_B` (float64 in [0, 1)).
 
-    One number decides a row's draw, whatever rows stand beside it. The sums run in float64, over blocks and
-    then inside the block that was hit, so the only error is that of float32 probabilities. Where a row's
-    log-probs are not numbers, that of the token drawn is not finite. Makes no copy to the host.
+    One number decides a row's draw, whatever rows stand beside it. The sums run over blocks and then inside
+    the block that was hit: of a block in float32, as wide as the probabilities, then in float64 (sums
+    of all in float64 take a CPU ten times as long). Where a row's log-probs are not numbers, that of
+    the token drawn is not finite. Makes no copy to the host.
     """
-    n_rows, n_vocab = logprobs_BV.shape
-    probs_BKV = torch.nn.functional.pad(logprobs_BV.exp(), (0, -n_vocab % _BLOCK)).view(n_rows, -1, _BLOCK)
-    upto_BK = probs_BKV.sum(-1, dtype=torch.float64).cumsum(-1)
+    n_vocab, probs_BV = logprobs_BV.shape[-1], logprobs_BV.exp()
+    whole_BV, rest_BV = probs_BV.tensor_split([n_vocab // _BLOCK * _BLOCK], dim=-1)
+    sums_BK = whole_BV.unflatten(-1, (n_vocab // _BLOCK, _BLOCK)).sum(-1)
+    if rest_BV.shape[-1]:
+        sums_BK = torch.cat([sums_BK, rest_BV.sum(-1, keepdim=True)], -1)
+    upto_BK = sums_BK.double().cumsum(-1)
     target_B1 = (uniforms_B * upto_BK[:, -1])[:, None]
     block_B = (upto_BK <= target_B1).sum(-1).clamp(max=upto_BK.shape[-1] - 1)
-    rows_B = torch.arange(n_rows, device=logprobs_BV.device)
     before_B1 = upto_BK.gather(1, (block_B - 1).clamp(min=0)[:, None]) * (block_B > 0)[:, None]
-    inside_BV = probs_BKV[rows_B, block_B].double().cumsum(-1)
-    rest_B1 = torch.minimum(target_B1 - before_B1, inside_BV[:, -1:] * (1 - 2**-52))
-    return block_B * _BLOCK + (inside_BV <= rest_B1).sum(-1)
+    columns_BJ = block_B[:, None] * _BLOCK + torch.arange(_BLOCK, device=probs_BV.device)
+    inside_BJ = probs_BV.gather(1, columns_BJ.clamp(max=n_vocab - 1)).double()
+    inside_BJ = (inside_BJ * (columns_BJ < n_vocab)).cumsum(-1)
+    rest_B1 = torch.minimum(target_B1 - before_B1, inside_BJ[:, -1:] * (1 - 2**-52))
+    return block_B * _BLOCK + (inside_BJ <= rest_B1).sum(-1)
