@@ -17,7 +17,7 @@ from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.types import Finish
 
 _TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n" * 2
-_LENGTHS = (3, 12, 7)
+_LENGTHS = (3, 12, 7, 5)
 _N_TOKENS = 4
 _TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 0.03}
 _TOLERANCE = 0.15  # bfloat16
@@ -56,12 +56,12 @@ def _fault(decoder: Decoder, form: type[RowBatch], ids: tuple[int, ...]) -> str 
     rows = [Row(ids[:n], seed, _N_TOKENS) for seed, n in enumerate(_LENGTHS)]
     try:
         batch = form(decoder)
-        batch.admit(rows[:2])
+        batch.exchange(rows[:2])
         batch.step()
-        batch.admit(rows[2:])
+        batch.exchange(rows[2:3])
         batch.step()
         rows[0].finish = Finish.LENGTH
-        batch.drop_finished()
+        batch.exchange(rows[3:])
         for _ in range(_N_TOKENS - 2):
             batch.step()
     except NotFiniteError:

@@ -7,7 +7,7 @@ and cannot change its rows. Imports transformers: import it late.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import DynamicCache
@@ -41,6 +41,19 @@ class RoomyLayer(DynamicLayer):
             storage[:, :, start:stop] = states
         return self._view(stop)
 
+    def place(self, row: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write the keys and values [1, heads, n, head_dim] of a row into its last n columns."""
+        stop = self.get_seq_length()
+        for storage, given in zip(self._storage, (keys, values), strict=True):
+            storage[row, :, stop - given.shape[-2] : stop] = given[0]
+
+    def crop(self, n_columns: int) -> None:
+        """Let go of all but the last columns; nothing is copied."""
+        start = self.get_seq_length() - n_columns
+        keys, values = self._storage
+        self._storage = (keys[:, :, start:], values[:, :, start:])
+        self._view(n_columns)
+
     def _view(self, n_columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._storage
         self.keys, self.values = keys[:, :, :n_columns], values[:, :, :n_columns]
@@ -72,6 +85,18 @@ def selected(cache: DynamicCache, rows: Sequence[int], width: int) -> DynamicCac
     """The cache of some rows, with the last `width` columns."""
     own = list(rows)
     return _cache_of((keys[own, :, -width:], values[own, :, -width:]) for keys, values in _layers(cache))
+
+
+def place(cache: DynamicCache, row: int, prompt: DynamicCache) -> None:
+    """Let a row of `cache`, as `stacked` makes it, be that of a prompt, which must not have more columns."""
+    for layer, (keys, values) in zip(cache.layers, _layers(prompt), strict=True):
+        cast(RoomyLayer, layer).place(row, keys, values)
+
+
+def crop(cache: DynamicCache, width: int) -> None:
+    """Let `cache`, as `stacked` makes it, have the last `width` columns."""
+    for layer in cache.layers:
+        cast(RoomyLayer, layer).crop(width)
 
 
 def _cache_of(layers: Iterable[_KeysValues]) -> DynamicCache:

@@ -34,8 +34,9 @@ class SlotBatch(RowBatch):
         self._slots: list[Row | None] = []
         self._step = _Step(decoder)
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Put rows into free slots, or into new ones where those do not suffice."""
+    def exchange(self, rows: Sequence[Row]) -> None:
+        """Free the slots of ended rows; put `rows` into free ones, else into new ones."""
+        self._free_ended()
         if not rows:
             return
         prefilled = [self._enter(row) for row in rows]
@@ -59,7 +60,7 @@ class SlotBatch(RowBatch):
             if row is not None:
                 self._append(row, token_id, logprob)
 
-    def drop_finished(self) -> None:
+    def _free_ended(self) -> None:
         """Free the slots of ended rows; make the slots anew where half of them are empty."""
         rows = [row for row in self.rows if row.finish is None]
         if len(rows) == len(self.rows):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from sdpo_solve.engines._cache import beginning, selected, stacked
+from sdpo_solve.engines._cache import beginning, crop, place, selected, stacked
 from sdpo_solve.engines._scoring import cache_argument, last_logits
 from sdpo_solve.model.device import float64_device
 from sdpo_solve.types import Finish
@@ -119,8 +120,8 @@ class RowBatch(ABC):
         self._prefilled: dict[tuple[int, tuple[int, ...]], Any] = {}
 
     @abstractmethod
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Put rows into the batch."""
+    def exchange(self, rows: Sequence[Row]) -> None:
+        """Take ended rows out of the batch, and put `rows` in."""
 
     @abstractmethod
     def step(self) -> None:
@@ -128,10 +129,6 @@ class RowBatch(ABC):
 
         Raises NotFiniteError where the model's output is not finite.
         """
-
-    @abstractmethod
-    def drop_finished(self) -> None:
-        """Take ended rows out of the batch."""
 
     def _enter(self, row: Row) -> Any:
         """Draw the row's random numbers; gives the cache of its prompt, all tokens but the last."""
@@ -172,7 +169,11 @@ class RowBatch(ABC):
 
 
 class Batch(RowBatch):
-    """Rows right-aligned in one cache: row r uses its last `n_cached` columns, older ones are masked."""
+    """Rows right-aligned in one cache: row r uses its last `n_cached` columns, older ones are masked.
+
+    A row that enters takes the place of one that has ended, so that the cache is copied only where the batch
+    grows or shrinks.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
@@ -181,12 +182,38 @@ class Batch(RowBatch):
         # shares key-value heads without copies, ten times as fast as torch's own sharing without a mask.
         self._spare = 1 if self._device.type == "cpu" else 0
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        if not rows:
+    def exchange(self, rows: Sequence[Row]) -> None:
+        ended = deque(index for index, row in enumerate(self.rows) if row.finish is not None)
+        if not rows and not ended:
             return
-        parts = [self._enter(row) for row in rows]
-        self.rows += rows
-        self._cache = stacked(parts if self._cache is None else [self._cache, *parts], self._width())
+        width = 0 if self._cache is None else self._cache.get_seq_length()
+        others = []
+        for row in rows:
+            prompt = self._enter(row)
+            if ended and row.n_cached + self._spare <= width:
+                self.rows[ended[0]] = row
+                place(self._cache, ended.popleft(), prompt)
+            else:
+                others.append((row, prompt))
+        self._resize(others)
+
+    def _resize(self, entering: Sequence[tuple[Row, Any]]) -> None:
+        """Copy the cache where it has other rows than before, else only let old columns go."""
+        kept = [index for index, row in enumerate(self.rows) if row.finish is None]
+        n_rows = len(self.rows)
+        self.rows = [self.rows[index] for index in kept] + [row for row, _ in entering]
+        if not self.rows:
+            self._cache = None
+            return
+        width = self._width()
+        if len(kept) < n_rows:
+            own = min(width, self._cache.get_seq_length())
+            self._cache = selected(self._cache, kept, own) if kept else None
+        if entering:
+            caches = [prompt for _, prompt in entering]
+            self._cache = stacked(caches if self._cache is None else [self._cache, *caches], width)
+        elif self._cache.get_seq_length() > width:
+            crop(self._cache, width)
 
     def step(self) -> None:
         cached_B = torch.tensor([row.n_cached for row in self.rows], device=self._device)
@@ -199,13 +226,6 @@ class Batch(RowBatch):
             newest_B1, self._cache, attention_mask=mask_BL, position_ids=cached_B[:, None]
         )
         self._draw(self.rows, logits_BV)
-
-    def drop_finished(self) -> None:
-        kept = [index for index, row in enumerate(self.rows) if row.finish is None]
-        if len(kept) == len(self.rows):
-            return
-        self.rows = [self.rows[index] for index in kept]
-        self._cache = selected(self._cache, kept, self._width()) if kept else None
 
     def _width(self) -> int:
         """Columns that the cache must have for the rows now in the batch."""
@@ -225,7 +245,8 @@ class CohortBatch(RowBatch):
         super().__init__(decoder)
         self._cohorts: list[_Cohort] = []
 
-    def admit(self, rows: Sequence[Row]) -> None:
+    def exchange(self, rows: Sequence[Row]) -> None:
+        self._drop_ended()
         by_prompt: dict[tuple[int, tuple[int, ...]], list[Row]] = {}
         for row in rows:
             by_prompt.setdefault((row.policy, row.prompt_ids), []).append(row)
@@ -242,7 +263,7 @@ class CohortBatch(RowBatch):
             self._decoder.choose_for(cohort.rows)
             self._draw(cohort.rows, self._decoder.logits(newest_B1, cohort.cache))
 
-    def drop_finished(self) -> None:
+    def _drop_ended(self) -> None:
         self.rows = [row for row in self.rows if row.finish is None]
         for cohort in self._cohorts:
             kept = [index for index, row in enumerate(cohort.rows) if row.finish is None]
@@ -288,4 +309,5 @@ def drawn_ids(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     inside_BJ = probs_BV.gather(1, columns_BJ.clamp(max=n_vocab - 1)).double()
     inside_BJ = (inside_BJ * (columns_BJ < n_vocab)).cumsum(-1)
     rest_B1 = torch.minimum(target_B1 - before_B1, inside_BJ[:, -1:] * (1 - 2**-52))
-    return block_B * _BLOCK + (inside_BJ <= rest_B1).sum(-1)
+    ids_B: Tensor = block_B * _BLOCK + (inside_BJ <= rest_B1).sum(-1)
+    return ids_B

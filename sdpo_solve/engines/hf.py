@@ -216,16 +216,19 @@ class HfEngine(EnginePlugin):
         n_tokens = sum(len(row.token_ids) for row in rows)
         n_done = sum(row.finish is not None for row in rows)
         with threads_by_load() as look:
-            while waiting or batch.rows:
-                n_free = n_rows - len(batch.rows) if batch.refills or not batch.rows else 0
-                batch.admit([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
+            while True:
+                n_left = sum(row.finish is None for row in batch.rows)
+                n_free = n_rows - n_left if batch.refills or not n_left else 0
+                batch.exchange([waiting.popleft() for _ in range(min(n_free, len(waiting)))])
+                if not batch.rows:
+                    break
                 n_tokens += len(batch.rows)
                 batch.step()
                 for row in batch.rows:
                     row.finish = _finish_of(row, is_end)
-                batch.drop_finished()
+                    n_done += row.finish is not None
                 if self._progress is not None:
-                    self._progress(n_tokens, n_done + len(own) - len(waiting) - len(batch.rows))
+                    self._progress(n_tokens, n_done)
                 look()
 
     def _is_end(self, eos: frozenset[int]) -> Callable[[Row], bool]:
