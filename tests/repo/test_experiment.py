@@ -1,12 +1,7 @@
 """The experiments as they are kept: their files are valid plans, and the READMEs' figures are those of the runs."""
 
-import json
-import math
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scipy.stats import spearmanr
@@ -17,67 +12,13 @@ from sdpo_solve.batch.screening_file import read_screening
 from sdpo_solve.cli.main import app
 from sdpo_solve.datasets.selection import half_of
 from sdpo_solve.learner.options import Options as LearnerOptions
+from tests.helpers.packed_runs import DISCOVERY, README, Packed, added, rows, runs_in
 
-ROOT = Path(__file__).parents[2]
-DISCOVERY = ROOT / "problems" / "discovery"
 PILOT = DISCOVERY / "pilot"
 TOLD = DISCOVERY / "told"
 SIZES = DISCOVERY / "sizes"
 CONTROL = DISCOVERY / "control"
-SCHEDULE = DISCOVERY / "schedule"
-README = (DISCOVERY / "README.md").read_text("utf-8")
 ARMS = ("best-of-k", "multi-turn", "sdpo", "sdpo-fast", "sdpo-told")
-
-
-@dataclass
-class Packed:
-    """A run of the experiment on two sizes. `told` attempts read feedback: the second half of their group."""
-
-    size: str
-    problem: str
-    arm: str
-    events: list[dict[str, Any]]
-
-    @property
-    def seed(self) -> int:
-        return int(self.events[0]["seed"])
-
-    @property
-    def attempts(self) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == "attempt"]
-
-    @property
-    def found(self) -> int | None:
-        return next((event["index"] for event in self.attempts if event["solved"]), None)
-
-    @property
-    def passed(self) -> tuple[int, int]:
-        return sum(event["solved"] for event in self.attempts), len(self.attempts)
-
-    @property
-    def found_or_open(self) -> str:
-        """As in a table: `none in 19` where the run was cut off after 19."""
-        is_open = self.events[-1]["event"] != "run_finished"
-        return str(self.found or f"none in {len(self.attempts)}" if is_open else self.found or "none")
-
-    def learned(self, *, told: bool) -> tuple[int, int]:
-        """Successes and attempts after the first update, of those that read feedback or of those that do not."""
-        later = [event for event in self.attempts if event["policy"]["version"] > 0]
-        if self.arm == "sdpo-told":
-            later = [event for event in later if ((event["index"] - 1) % 8 >= 4) == told]
-        elif told:
-            later = []
-        return sum(event["solved"] for event in later), len(later)
-
-
-def runs_in(path: Path) -> list[Packed]:
-    runs = []
-    with zipfile.ZipFile(path) as file:
-        for name in sorted(file.namelist()):
-            top, problem, arm, *_ = Path(name).parts
-            lines = file.read(name).decode().splitlines()
-            runs.append(Packed(top, problem, arm, [json.loads(line) for line in lines]))
-    return runs
 
 
 def packed_runs() -> list[Packed]:
@@ -101,21 +42,6 @@ def expected(base: list[Packed], later: list[Packed]) -> str:
         solved, n = counts[run.size, run.problem]
         total += run.learned(told=False)[1] * solved / n
     return f"{total:.1f}"
-
-
-def added(pairs: Iterable[tuple[int, int]]) -> str:
-    solved, n = map(sum, zip(*pairs, strict=True))
-    return f"{solved} of {n}"
-
-
-def rows(text: str) -> dict[str, list[str]]:
-    """Cells of every table row by their first cell; the first row of a name counts."""
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if line.startswith("| "):
-            name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-            found.setdefault(name, cells)
-    return found
 
 
 def test_the_figures_in_the_readme_are_those_of_the_kept_runs() -> None:
@@ -151,15 +77,6 @@ def test_every_stage_of_the_experiment_is_a_valid_plan(stage: str | None) -> Non
     given = plan.read_toml(DISCOVERY / "batch.toml")
     spec = plan.make_spec(given, {"sources": "mbpp:rows.jsonl", "methods": stage})
     assert (spec.run.attempts, spec.batch.only, spec.batch.seeds) == (128, "hard", 3)
-
-
-def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() -> None:
-    spec = plan.make_spec(plan.read_toml(DISCOVERY / "schedule" / "batch.toml"), {})
-    assert (spec.run.attempts, spec.batch.seeds) == (128, 2)
-    early, reading = (spec.batch.arms[arm].settings["sdpo"] for arm in ("early", "reading"))
-    assert reading["learn_after"] > spec.run.attempts > early["learn_after"]
-    same = ("first_group", "group_size", "feedback_share", "feedback_floor")
-    assert [early[name] for name in same] == [reading[name] for name in same]
 
 
 def test_the_runs_whose_attempts_read_feedback_are_those_in_the_readme() -> None:
@@ -293,75 +210,6 @@ def test_the_look_at_livecodebench_is_that_in_the_readme() -> None:
     assert f"of {len(screened)} easy rows of v6" in flat
     assert f"the 0.5B passes {base} plain samples and {told} with feedback, both on one problem" in flat
     assert sum(item.base.solved + item.teacher.solved > 0 for item in screened) == 1
-
-
-def scheduled() -> dict[str, list[Packed]]:
-    return {half: runs_in(SCHEDULE / f"{half}.zip") for half in ("dev", "test")}
-
-
-def of_arms(runs: list[Packed]) -> list[str]:
-    """Pairs; of best-of-k and of sdpo attempts a success and runs solved; the ratio.
-
-    A pair counts as far as both of its runs came: a run that ended early would look quick.
-    """
-    pairs: dict[tuple[str, int], dict[str, Packed]] = {}
-    for run in runs:
-        arm = "best-of-k" if run.arm == "best-of-k" else "sdpo"
-        pairs.setdefault((run.problem, run.seed), {})[arm] = run
-    ends = {
-        key: min(len(run.attempts) if run.found is None else math.inf for run in pair.values())
-        for key, pair in pairs.items()
-    }
-    cells, costs = [], []
-    for arm in ("best-of-k", "sdpo"):
-        found = [(pair[arm].found or math.inf, ends[key]) for key, pair in pairs.items()]
-        n_solved = sum(first <= end for first, end in found)
-        costs.append(sum(min(each) for each in found) / n_solved if n_solved else math.inf)
-        cells.append(f"{f'{costs[-1]:.1f}' if n_solved else 'none'} ({n_solved} of {len(pairs)})")
-    ratio = f"{costs[1] / costs[0]:.2f}" if max(costs) < math.inf else "–"
-    return [str(len(pairs)), *cells, ratio]
-
-
-def test_the_schedule_of_sdpo_beside_best_of_k() -> None:
-    """The five rows of the first README: problems by how often plain answers pass, and both halves."""
-    halves, first = scheduled(), rows((ROOT / "README.md").read_text("utf-8"))
-    groups: dict[str, list[Packed]] = {"1 of 32 or more": [], "fewer, but some": [], "none": []}
-    for runs in halves.values():
-        for problem in {run.problem for run in runs}:
-            mine = [run for run in runs if run.problem == problem]
-            passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
-            groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
-    kept = rows(README)
-    for name, mine in groups.items():
-        assert first[name] == kept[name] == of_arms(mine)
-    for name, half in (("all, development half", "dev"), ("all, test half", "test")):
-        assert first[name] == kept[name] == of_arms(halves[half])
-
-
-def test_what_the_schedule_learned() -> None:
-    """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
-    gaps, counts = [], {False: [0, 0], True: [0, 0]}
-    for run in (run for half in scheduled().values() for run in half if run.arm in ("early", "gated")):
-        loss = next((event["loss"] for event in run.events if event["event"] == "update"), None)
-        if loss is None:
-            continue
-        gaps.append(loss)
-        if run.arm == "gated" and loss < LearnerOptions().min_gap:
-            continue
-        for attempt in run.attempts:
-            if attempt["policy"]["version"]:
-                count = counts[attempt["prompt"] != run.attempts[0]["prompt"]]
-                count[0], count[1] = count[0] + attempt["solved"], count[1] + 1
-    (alone, n_alone), (told, n_told) = counts[False], counts[True]
-    flat = " ".join(README.split())
-    assert (
-        f"sampled after them {alone} of {n_alone} plain ones pass, and {told} of {n_told} that read" in flat
-    )
-    far = sum(gap >= LearnerOptions().min_gap for gap in gaps)
-    assert f"0.1 or more in {far} of the {len(gaps)} runs that came to one" in flat
-    first = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"none of {n_alone} plain answers sampled after them passed" in first
-    assert alone == 0
 
 
 def test_the_gap_of_the_first_update_says_where_updates_helped() -> None:
