@@ -93,8 +93,8 @@ class AdaptedModel:
         """Weights and tokenizer from a Hugging Face directory.
 
         `device` None: an accelerator where there is one. `dtype` None: bfloat16, or float32 where the device
-        has no matrix instructions for bfloat16. `quantization`: of linear layers but the head; their products
-        are taken in `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of
+        multiplies that faster. `quantization`: of linear layers but the head; their products are taken in
+        `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of
         its weights, and PrerequisiteError without the package that quantises.
         """
         from transformers import AutoTokenizer

@@ -22,7 +22,7 @@ def best_device() -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it itself, else float32."""
+    """bfloat16 where the device multiplies it itself, and a CPU faster than float32; else float32."""
     import torch
 
     if device.type == "cpu":

@@ -4,6 +4,7 @@ import math
 
 from sdpo_solve.batch import spec as plan
 from sdpo_solve.learner.options import Options as LearnerOptions
+from sdpo_solve.methods import _schedule
 from tests.helpers.packed_runs import DISCOVERY, README, ROOT, Packed, rows, runs_in
 
 SCHEDULE = DISCOVERY / "schedule"
@@ -19,7 +20,22 @@ def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() ->
 
 
 def scheduled() -> dict[str, list[Packed]]:
-    return {half: runs_in(SCHEDULE / f"{half}.zip") for half in ("dev", "test")}
+    """Half -> its runs, of all files that begin with its name."""
+    return {
+        half: [run for path in sorted(SCHEDULE.glob(f"{half}*.zip")) for run in runs_in(path)]
+        for half in ("dev", "test")
+    }
+
+
+def by_plain_rate() -> dict[str, list[Packed]]:
+    """The runs of problems of which plain answers pass so often."""
+    groups: dict[str, list[Packed]] = {"1 of 32 or more": [], "fewer, but some": [], "none": []}
+    for runs in scheduled().values():
+        for problem in {run.problem for run in runs}:
+            mine = [run for run in runs if run.problem == problem]
+            passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
+            groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
+    return groups
 
 
 def of_arms(runs: list[Packed]) -> list[str]:
@@ -48,14 +64,8 @@ def of_arms(runs: list[Packed]) -> list[str]:
 def test_the_schedule_of_sdpo_beside_best_of_k() -> None:
     """The five rows of the first README: problems by how often plain answers pass, and both halves."""
     halves, first = scheduled(), rows((ROOT / "README.md").read_text("utf-8"))
-    groups: dict[str, list[Packed]] = {"1 of 32 or more": [], "fewer, but some": [], "none": []}
-    for runs in halves.values():
-        for problem in {run.problem for run in runs}:
-            mine = [run for run in runs if run.problem == problem]
-            passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
-            groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
     kept = rows(README)
-    for name, mine in groups.items():
+    for name, mine in by_plain_rate().items():
         assert first[name] == kept[name] == of_arms(mine)
     for name, half in (("all, development half", "dev"), ("all, test half", "test")):
         assert first[name] == kept[name] == of_arms(halves[half])
@@ -85,3 +95,47 @@ def test_what_the_schedule_learned() -> None:
     first = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"none of {n_alone} plain answers sampled after them passed" in first
     assert alone == 0
+
+
+def rates(runs: list[Packed]) -> tuple[float, float]:
+    """Of the base's answers the shares that pass: to the question alone, and with feedback."""
+    counts = {True: [0, 0], False: [0, 0]}
+    for run in runs:
+        for attempt in run.attempts:
+            if not attempt["policy"]["version"]:
+                count = counts[attempt["prompt"] == run.attempts[0]["prompt"]]
+                count[0], count[1] = count[0] + attempt["solved"], count[1] + 1
+    alone, told = (passed / n if n else 0.0 for passed, n in counts.values())
+    return alone, told
+
+
+def expected_run(alone: float, told: float, first: int | None, share: float) -> tuple[float, float, float]:
+    """Of a run of 128 attempts: the attempts up to the first success, the time, the chance of a success.
+
+    Time in groups of 16: one attempt takes half of that (measured on two cores), each further one a 32nd.
+    """
+    open_, n, attempts, time = 1.0, 0, 0.0, 0.0
+    while n < 128:
+        size = min(_schedule.group_size(n, first, 16), 128 - n)
+        n_told = _schedule.split(share, size) if n and share else 0
+        time += open_ * (1 + size / 16) / 2
+        for index in range(size):
+            attempts += open_
+            open_ *= 1 - (alone if index < size - n_told else told)
+        n += size
+    return attempts, time, 1 - open_
+
+
+def test_the_first_group_costs_no_attempts_and_saves_time() -> None:
+    """The table of first groups: by the kept runs' rates, attempts a success and time over best-of-k's."""
+    said = rows(README.split("### How large the first group is")[1])
+    for name, first, share in (("best-of-k", None, 0.0), *((str(n), n, 0.5) for n in (1, 2, 4, 8, 16))):
+        cells = []
+        for group in ("1 of 32 or more", "fewer, but some"):
+            mine = by_plain_rate()[group]
+            both = [rates([r for r in mine if r.problem == problem]) for problem in {r.problem for r in mine}]
+            of = [expected_run(*pair, first, share) for pair in both]
+            base = [expected_run(*pair, None, 0.0) for pair in both]
+            cells.append(f"{sum(x[0] for x in of) / sum(x[2] for x in of):.1f}")
+            cells.append(f"{sum(x[1] for x in of) / sum(x[1] for x in base):.2f}")
+        assert said[name] == cells
