@@ -152,7 +152,7 @@ def _held(path: Path, gpu_mb: int | None) -> memory.Load:
     """What the engine hf does at once here."""
     if gpu_mb is not None:
         return _load(gpu_mb)
-    load = replace(memory.Load(), dtype=cpu_dtype())
+    load = replace(memory.Load(), dtype=cpu_dtype(path))
     tokens = memory.pass_tokens(read_config(path), load.number_bytes, on_cpu=True)
     return replace(load, microbatch_tokens=tokens)
 

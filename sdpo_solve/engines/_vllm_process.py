@@ -207,7 +207,7 @@ def llm_arguments(
     on_cpu = share is None
     return {
         "model": str(model_dir),
-        "dtype": cpu_dtype() if on_cpu else "bfloat16",  # the learner's
+        "dtype": cpu_dtype(model_dir) if on_cpu else "bfloat16",  # the learner's
         "max_num_seqs": options.batch_rows,
         "max_model_len": options.max_model_len,
         "tensor_parallel_size": options.tensor_parallel,

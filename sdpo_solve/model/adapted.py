@@ -103,7 +103,7 @@ class AdaptedModel:
         device = torch.device(device or best_device())
         logging.disable_progress_bar()
         keep_freed_memory()
-        dtype = dtype or fast_dtype(device)
+        dtype = dtype or fast_dtype(device, model_dir)
         four_bit.hush()
         quantised = {} if quantization is None else four_bit.loading_options(device, dtype)
         config = read_config(model_dir)

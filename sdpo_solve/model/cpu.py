@@ -12,24 +12,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 _LOOK_S = 0.5
 
 
-def cpu_dtype() -> Literal["bfloat16", "float32"]:
+def cpu_dtype(model_dir: Path | None = None) -> Literal["bfloat16", "float32"]:
     """The precision that this CPU multiplies faster; without instructions for bfloat16 float32, by far.
 
     AVX-512's instruction for bfloat16 doubles the rate on AMD's processors. On Intel's (Sapphire Rapids whose
     AMX a virtual machine hides) products of 64 rows take 1.6 times as long as in float32, of 16 as long, of
-    one 0.7 times.
+    one 0.7 times. Such a processor takes bfloat16 for a model whose weights would fill half of the memory.
     """
     import torch
 
     can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    has_slow_form = str(can.get("cpu_name", "")).startswith("Intel")
-    is_faster = can.get("amx_bf16") or (can.get("avx512_bf16") and not has_slow_form)
-    return "bfloat16" if is_faster else "float32"
+    if can.get("amx_bf16"):
+        return "bfloat16"
+    if not can.get("avx512_bf16"):
+        return "float32"
+    is_slow_form = str(can.get("cpu_name", "")).startswith("Intel")
+    return "float32" if is_slow_form and _fits_in_float32(model_dir) else "bfloat16"
+
+
+def _fits_in_float32(model_dir: Path | None) -> bool:
+    """Whether the weights, stored in 16 bits a number, would leave half of the memory free; None: they do."""
+    import psutil
+
+    files = [] if model_dir is None else model_dir.glob("*.safetensors")
+    total: int = psutil.virtual_memory().total
+    return 2 * sum(file.stat().st_size for file in files) <= total / 2
 
 
 @contextmanager

@@ -5,6 +5,7 @@ AMD's torch calls its devices `cuda`; Apple's are `mps`, which has no float64. I
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdpo_solve.model.cpu import cpu_dtype
@@ -21,12 +22,12 @@ def best_device() -> torch.device:
     return found or torch.device("cpu")
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def fast_dtype(device: torch.device, model_dir: Path | None = None) -> torch.dtype:
     """bfloat16 where the device multiplies it itself, and a CPU faster than float32; else float32."""
     import torch
 
     if device.type == "cpu":
-        return torch.bfloat16 if cpu_dtype() == "bfloat16" else torch.float32
+        return torch.bfloat16 if cpu_dtype(model_dir) == "bfloat16" else torch.float32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float32
     return torch.bfloat16 if _can(device, torch.bfloat16) else torch.float32

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -69,3 +72,15 @@ def test_the_precision_is_the_one_that_the_processor_multiplies_faster(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
     assert cpu_dtype() == fastest
+
+
+@pytest.mark.parametrize(("n_bytes", "taken"), [(24, "float32"), (26, "bfloat16")])
+def test_a_model_that_would_fill_half_of_the_memory_takes_the_smaller_precision(
+    n_bytes: int, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 bytes; the weights are stored with half the bytes of float32."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=100))
+    (tmp_path / "model.safetensors").write_bytes(bytes(n_bytes))
+    for can, dtype in (({"cpu_name": "Intel Xeon", "avx512_bf16": True}, taken), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+        assert cpu_dtype(tmp_path) == dtype
