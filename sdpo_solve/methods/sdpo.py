@@ -34,8 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-
-_FIRST_GROUPS = {"constant": None, "doubling": 1}
+_FIRST_GROUPS = {"constant": None, "doubling": 1}  # of `growth`, an option of an earlier version
 
 
 class Options(OptionsWithPresets):
@@ -97,7 +96,7 @@ class Options(OptionsWithPresets):
 
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As of all options; `growth` was an earlier name of two first groups."""
+        """As of all options, and `growth` as the first group that it stood for."""
         current = super().current(given)
         growth = current.pop("growth", None)
         return current if growth is None else {"first_group": _FIRST_GROUPS.get(growth, growth), **current}
