@@ -92,7 +92,7 @@ class BatchOptions(SourceOptions, ExecutionOptions):
     )
     seeds: Annotated[int, BUDGET] = Field(1, ge=1, le=1000, description="seeds of each problem and method")
     first_seed: Annotated[int, BUDGET] = Field(
-        0, ge=0, description="the first of them: another machine's share, or more after runs kept elsewhere"
+        0, ge=0, description="the first seed, for another machine's share or more after runs kept elsewhere"
     )
     only: str | None = Field(
         None,

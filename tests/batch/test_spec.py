@@ -191,6 +191,8 @@ def test_whole_seeds_come_first() -> None:
     ]
     assert len(runs) == len(set(runs)) == 8
     assert {run.seed for run in runs[4:]} == {1}
+    more = list_runs(spec(methods="sdpo", seeds=2, first_seed=2), ["old"])
+    assert [run.name for run in more] == ["old/sdpo/seed-2", "old/sdpo/seed-3"]
 
 
 def test_every_file_of_options_in_a_readme_is_one(tmp_path: Path) -> None:
