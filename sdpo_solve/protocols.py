@@ -103,6 +103,12 @@ class PolicyMix:
 class MixingEngine(Sampler, Protocol):
     """An engine whose samples of one call may come from different policies."""
 
+    def sample(
+        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
+    ) -> list[Sample]:
+        """As `sample_mixed`, from one policy."""
+        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
+
     def sample_mixed(
         self,
         prompts_G: Sequence[Prompt],

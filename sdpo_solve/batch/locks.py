@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sdpo_solve.batch.stop import StopSignal
-from sdpo_solve.protocols import Method, Sampler
+from sdpo_solve.protocols import Method, MixingEngine, Sampler
 from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Sample, SamplingSpec, Update
 
@@ -108,16 +108,11 @@ class DeviceLocks:
 
 
 @dataclass(frozen=True, slots=True)
-class LockedEngine:
-    """One group at a time. Implements `protocols.MixingEngine`, over engines that cannot mix as well."""
+class LockedEngine(MixingEngine):
+    """One group at a time, over engines that cannot mix as well."""
 
     engine: Sampler
     locks: DeviceLocks
-
-    def sample(
-        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
-    ) -> list[Sample]:
-        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
 
     def sample_mixed(
         self,

@@ -31,8 +31,8 @@ class _Request:
     samples_G: Future[list[Sample]] = field(default_factory=Future)
 
 
-class MergingEngine:
-    """Passes requests that wait at the same time to the engine as one. Implements `protocols.MixingEngine`.
+class MergingEngine(MixingEngine):
+    """Passes requests that wait at the same time to the engine as one, over those that cannot mix as well.
 
     A request waits for the other runs that take part, for as long as one of them learns, and otherwise for
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
@@ -57,11 +57,6 @@ class MergingEngine:
             with self._changed:
                 self._n_runs -= 1
                 self._changed.notify_all()
-
-    def sample(
-        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
-    ) -> list[Sample]:
-        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
 
     def sample_mixed(
         self,

@@ -28,7 +28,7 @@ from sdpo_solve.engines._answers import answer_text, encode_all, eos_ids, room_t
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.model.capability import context_tokens
 from sdpo_solve.model.cpu import is_out_of_memory, threads_by_load
-from sdpo_solve.protocols import PolicyHost, PolicyMix, TokenProgress
+from sdpo_solve.protocols import MixingEngine, PolicyHost, PolicyMix, TokenProgress
 from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Options(BaseOptions):
     stop: str | None = Field(None, min_length=1, description="a text that ends an answer; it is kept in it")
 
 
-class HfEngine(EnginePlugin):
+class HfEngine(MixingEngine, EnginePlugin):
     """Samples from the weights of `host`. `batch_type`: the form of a batch; None: chosen at first."""
 
     options_type = Options
@@ -76,16 +76,6 @@ class HfEngine(EnginePlugin):
         self._eos: frozenset[int] = frozenset()
         self._batch_type = batch_type
 
-    def sample(
-        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
-    ) -> list[Sample]:
-        """One sample a prompt, in order.
-
-        Raises EngineError for a policy that is not held, a prompt that leaves no room for an answer, and a
-        model whose cache cannot be shared out by rows.
-        """
-        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
-
     def sample_mixed(
         self,
         prompts_G: Sequence[Prompt],
@@ -95,7 +85,8 @@ class HfEngine(EnginePlugin):
     ) -> list[Sample]:
         """One sample a prompt, in order, each from its policy: rows of different ones share a batch.
 
-        Raises EngineError as `sample` does.
+        Raises EngineError for a policy that is not held, a prompt that leaves no room for an answer, and a
+        model whose cache cannot be shared out by rows.
         """
         from sdpo_solve.engines._decoding import NotFiniteError, Row
 

@@ -29,14 +29,14 @@ from sdpo_solve.engines._vllm_backend import (
 from sdpo_solve.engines._vllm_process import Process
 from sdpo_solve.engines._vllm_server import Server
 from sdpo_solve.errors import EngineError
-from sdpo_solve.protocols import PolicyHost, TokenProgress
+from sdpo_solve.protocols import MixingEngine, PolicyHost, TokenProgress
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
 
 _BASE = "base"  # no policy's key: those hold an @
 _MOST_ADAPTERS = 8  # each takes memory, and more policies than that seldom wait at the same time
 
 
-class VllmEngine(EnginePlugin):
+class VllmEngine(MixingEngine, EnginePlugin):
     """A vLLM and the policies that it holds. `host` gives the learner's weights, for the probe alone."""
 
     options_type = Options
@@ -82,12 +82,6 @@ class VllmEngine(EnginePlugin):
         self._held: dict[str, Adapter] = {}
         """By policy key, the one used longest ago first."""
         self._base_checked = False
-
-    def sample(
-        self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
-    ) -> list[Sample]:
-        """As `sample_mixed`, from one policy."""
-        return self.sample_mixed(prompts_G, seeds_G, [policy] * len(prompts_G), spec)
 
     def sample_mixed(
         self,

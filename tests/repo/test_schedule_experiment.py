@@ -11,7 +11,7 @@ SCHEDULE = DISCOVERY / "schedule"
 
 
 def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() -> None:
-    spec = plan.make_spec(plan.read_toml(DISCOVERY / "schedule" / "batch.toml"), {})
+    spec = plan.make_spec(plan.read_toml(SCHEDULE / "batch.toml"), {})
     assert (spec.run.attempts, spec.batch.seeds) == (128, 2)
     early, reading = (spec.batch.arms[arm].settings["sdpo"] for arm in ("early", "reading"))
     assert reading["learn_after"] > spec.run.attempts > early["learn_after"]
@@ -128,14 +128,14 @@ def expected_run(alone: float, told: float, first: int | None, share: float) -> 
 
 def test_the_first_group_costs_no_attempts_and_saves_time() -> None:
     """The table of first groups: by the kept runs' rates, attempts a success and time over best-of-k's."""
-    said = rows(README.split("### How large the first group is")[1])
+    said, groups = rows(README.split("### How large the first group is")[1]), by_plain_rate()
     for name, first, share in (
         ("plain, groups of 16", None, 0.0),
         *((str(n), n, 0.5) for n in (1, 2, 4, 8, 16)),
     ):
         cells = []
         for group in ("1 of 32 or more", "fewer, but some"):
-            mine = by_plain_rate()[group]
+            mine = groups[group]
             both = [rates([r for r in mine if r.problem == problem]) for problem in {r.problem for r in mine}]
             of = [expected_run(*pair, first, share) for pair in both]
             base = [expected_run(*pair, None, 0.0) for pair in both]
