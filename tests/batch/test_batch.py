@@ -53,6 +53,7 @@ def test_a_batch_disturbed_in_every_way_ends_with_the_journals_of_an_undisturbed
 def test_other_options_do_not_mix_with_runs_on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     flags = {"sources": "problems", "model": "tiny", "max_tokens": 32, "group_size": 4, "attempts": 8}
+    flags["settings"] = {"sdpo": {"preset": "paper"}, "learner": {"min_gap": 0.0}}
     prepare(make_spec({}, flags), folder / "whole")
     with pytest.raises(ConfigError, match=r"options.temperature = 1.0, now it is 0.7"):
         prepare(make_spec({}, {**flags, "temperature": 0.7}), folder / "whole")
