@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from sdpo_solve.engines._cache import beginning, crop, place, selected, stacked
 from sdpo_solve.engines._scoring import cache_argument, last_logits
+from sdpo_solve.model.chat import common_beginning
 from sdpo_solve.model.device import float64_device
 from sdpo_solve.types import Finish
 
@@ -143,7 +144,7 @@ class RowBatch(ABC):
     def _prefill(self, ids: Sequence[int], policy: int) -> Any:
         """The cache of `ids` under a policy."""
         others = [key for key in self._prefilled if key[0] == policy]
-        n_alike = [_n_shared(ids, prompt_ids[:-1]) for _, prompt_ids in others]
+        n_alike = [len(common_beginning([ids, prompt_ids[:-1]])) for _, prompt_ids in others]
         n_shared = max(n_alike, default=0)
         cache = DynamicCache()
         if n_shared:
@@ -280,12 +281,6 @@ class CohortBatch(RowBatch):
 class _Cohort:
     rows: list[Row]
     cache: Any
-
-
-def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two prompts have in common at their beginnings."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def drawn_ids(logprobs_BV: Tensor, uniforms_B: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ Routes: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -63,8 +63,10 @@ class _Completion(BaseModel):
 class Server:
     """A vLLM at an address. Implements `Backend`."""
 
-    def __init__(self, names: Collection[str], options: Options, rank: int, n_adapters: int) -> None:
-        """`names`: what the learner's model is called; `rank`: of the adapters, as vLLM rounds it up.
+    def __init__(
+        self, model_dir: Path, name: str | None, options: Options, rank: int, n_adapters: int
+    ) -> None:
+        """`model_dir`, `name`: the learner's model; `rank`: of the adapters, as vLLM rounds it up.
 
         Raises PrerequisiteError where no such server answers, ConfigError for options that mean nothing.
         """
@@ -72,7 +74,8 @@ class Server:
         require_honoured(options)
         self._client = Client(options.server, options.key_variable, options.timeout_s, options.batch_rows)
         self._url = self._client.url
-        self._names = {PurePath(name).name for name in names}
+        self._model_dir = model_dir
+        self._names = {PurePath(name or model_dir).name, model_dir.name}
         self._rank = rank
         self.n_adapters = n_adapters
         self._loaded: set[str] = set()
@@ -235,7 +238,7 @@ class Server:
         return f"{self._url} refuses {path} ({exc.detail}); start it so: {self._command()}"
 
     def _command(self) -> str:
-        dtype = str(fast_dtype(best_device())).removeprefix("torch.")  # the learner's: the probe compares
+        dtype = str(fast_dtype(best_device(), self._model_dir)).removeprefix("torch.")  # the learner's
         return (
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 python -m vllm.entrypoints.openai.api_server --model MODEL "
             f"--dtype {dtype} --enable-lora "

@@ -53,8 +53,7 @@ class VllmEngine(MixingEngine, EnginePlugin):
         model_dir = parts.model_dir()
         backend: Backend
         if options.server is not None:
-            names = {parts.model_name or model_dir.name, model_dir.name}
-            backend = Server(names, options, rank, n_adapters)
+            backend = Server(model_dir, parts.model_name, options, rank, n_adapters)
         else:
             options = options.model_copy(update={"max_lora_rank": rank})
             backend = Process(model_dir, options, learner=parts.host is not None, n_adapters=n_adapters)

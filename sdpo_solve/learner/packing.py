@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint as checkpoint_layer
 from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.attention import KeysValues, Pass, attend
 from sdpo_solve.learner.head import Head, Mixture
+from sdpo_solve.model.chat import common_beginning
 from sdpo_solve.model.cpu import is_out_of_memory
 from sdpo_solve.model.device import release_memory
 
@@ -121,12 +122,7 @@ class PackedPasses:
 
     def common_prefix(self, rows: Sequence[PromptCompletion]) -> tuple[int, ...]:
         """The ids that all prompts begin with; each keeps its last token for itself, to predict from."""
-        first, last = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
-        limit = min(len(row.prompt_ids) for row in rows) - 1
-        n = 0
-        while n < limit and first[n] == last[n]:
-            n += 1
-        return first[:n]
+        return tuple(common_beginning(row.prompt_ids[:-1] for row in rows))
 
     def prefix(self, prefix_ids: Sequence[int]) -> KeysValues:
         """Keys and values of the prefix, with the graph that leads to them where gradients are on."""

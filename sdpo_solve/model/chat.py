@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def encode_chat(tokenizer: Any, prompt: Prompt) -> list[int]:
             raise PromptError(f"this model's chat template leaves out what the {lost.role} says")
     # The template writes the beginning-of-text token itself where the model wants one.
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def common_beginning(prompts: Iterable[Sequence[int]]) -> list[int]:
+    """The token ids that all prompts begin with."""
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+    return [token for token, *_ in columns]
 
 
 def special_tokens(tokenizer: Any) -> list[str]:

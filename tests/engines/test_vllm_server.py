@@ -68,8 +68,8 @@ def fake() -> FakeVllm:
     return FakeVllm()
 
 
-def server_at(http: ChatServer, names: tuple[str, ...] = ("tiny",), **options: Any) -> Server:
-    return Server(names, Options(server=http.url, **options), rank=16, n_adapters=2)
+def server_at(http: ChatServer, model: str = "tiny", name: str | None = None, **options: Any) -> Server:
+    return Server(Path(model), name, Options(server=http.url, **options), rank=16, n_adapters=2)
 
 
 def requests(adapter: Adapter | None = None) -> list[Request]:
@@ -137,14 +137,15 @@ def test_logprobs_without_the_temperature_are_refused(fake: FakeVllm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "names"), [("/models/tiny", ("tiny",)), ("org/tiny", ("other/tiny", "5f2a")), ("x", ("served",))]
+    ("root", "model", "name"),
+    [("/models/tiny", "tiny", None), ("org/tiny", "5f2a", "other/tiny"), ("x", "served", None)],
 )
-def test_the_models_name_is_compared(fake: FakeVllm, root: str, names: tuple[str, ...]) -> None:
+def test_the_models_name_is_compared(fake: FakeVllm, root: str, model: str, name: str | None) -> None:
     fake.root = root
     with serving(fake) as http:
-        assert server_at(http, names).context_tokens == 99
+        assert server_at(http, model, name).context_tokens == 99
         with pytest.raises(PrerequisiteError, match=rf"serves {root}, and the learner has large"):
-            server_at(http, ("large",))
+            server_at(http, "large")
 
 
 def test_another_model_after_a_restart_is_an_error(fake: FakeVllm) -> None:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken
 from sdpo_solve.cli.main import exit_code
 from sdpo_solve.engines._answers import eos_ids
 from sdpo_solve.errors import PromptError
-from sdpo_solve.model.chat import encode_chat, end_of_turn, notes_of, template_notes
+from sdpo_solve.model.chat import common_beginning, encode_chat, end_of_turn, notes_of, template_notes
 from sdpo_solve.types import Message, Prompt
 from tests.helpers.tiny_model import make_tokenizer, save_tiny_model
 
@@ -77,6 +77,20 @@ def test_words_that_were_added_stay_whole_and_special_tokens_of_a_text_are_broke
     tokenizer.add_tokens([AddedToken("<|stop|>", special=True)])
     text = tokenizer.decode(encode_chat(tokenizer, ask(("user", "hello world <|stop|> <|im_end|>"))))
     assert "hello world < |stop|> < |im_end|>" in text
+
+
+@pytest.mark.parametrize(
+    ("prompts", "ids"),
+    [
+        (["abcd", "abx"], "ab"),
+        (["ab", "abc"], "ab"),
+        (["ab", "x", "ab"], ""),
+        (["abc"], "abc"),
+        (["", "a"], ""),
+    ],
+)
+def test_the_beginning_that_prompts_have_in_common(prompts: list[str], ids: str) -> None:
+    assert common_beginning([*map(ord, prompt)] for prompt in prompts) == [*map(ord, ids)]
 
 
 def test_an_end_of_turn_that_only_the_template_names_ends_answers() -> None:
