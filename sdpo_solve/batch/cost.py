@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.config import RunOptions
+from sdpo_solve.errors import JournalError
 from sdpo_solve.run.events import FILE_NAME, read_records
 from sdpo_solve.run.records import GroupEvent, UpdateEvent
 
@@ -51,24 +53,26 @@ class Estimate:
 
 
 def cost_of(run_dirs: Iterable[Path]) -> Cost:
-    """The cost of the runs in these directories, failed and torn ones included."""
+    """The cost of the runs in these directories, failed and torn ones included.
+
+    A damaged journal counts up to the damage: the run that it belongs to says so when it is opened.
+    """
     total: Counter[str] = Counter()
     largest = 0
     for run_dir in run_dirs:
         path, group_end_s = run_dir / FILE_NAME, 0.0
         if not path.exists():
             continue
-        for line in read_records(path):
-            match line.record:
-                case GroupEvent() as group:
-                    group_end_s = group.elapsed_s or 0.0
-                    spent = {
-                        "sample_s": group.sample_s,
-                        "grade_s": group.grade_s,
-                    }  # a Counter adds floats too
-                    total.update({"attempts": group.size, "groups": 1, "tokens": group.n_tokens, **spent})
-                case UpdateEvent(elapsed_s=end_s):
-                    total.update({"updates": 1, "learn_s": max(0.0, (end_s or 0.0) - group_end_s)})
+        with suppress(JournalError):
+            for line in read_records(path):
+                match line.record:
+                    case GroupEvent() as group:
+                        group_end_s = group.elapsed_s or 0.0
+                        # A Counter adds floats too.
+                        spent = {"sample_s": group.sample_s, "grade_s": group.grade_s}
+                        total.update({"attempts": group.size, "groups": 1, "tokens": group.n_tokens, **spent})
+                    case UpdateEvent(elapsed_s=end_s):
+                        total.update({"updates": 1, "learn_s": max(0.0, (end_s or 0.0) - group_end_s)})
         total["journal_bytes"] += path.stat().st_size
         files = (item for item in (run_dir / "policies").rglob("*") if item.is_file())
         largest = max(largest, sum(item.stat().st_size for item in files))

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdpo_solve import methods
 from sdpo_solve.batch.batch import Batch, Executor, RunsOnDisk
 from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
 from sdpo_solve.batch.runner import Sink
-from sdpo_solve.batch.spec import RunKey
+from sdpo_solve.batch.spec import ArmOptions, RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import sampling_spec
 
@@ -53,7 +54,7 @@ def measure(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> di
 
 
 def _short(batch: Batch, out: Path) -> Batch:
-    """The batch with runs of two small groups."""
+    """The batch with runs of two small groups, and an update after each in the arms that make updates."""
     group_size = min(batch.spec.run.group_size or _GROUP, _GROUP)
     grouped = batch.spec.samples_groups()
     short = {
@@ -62,12 +63,9 @@ def _short(batch: Batch, out: Path) -> Batch:
         "keep_going": True,
         "tokens": None,
         "wall_seconds": None,
-        "settings": _without_group_size(batch.spec.run.settings),
+        "settings": _without(batch.spec.run.settings, "group_size"),
     }
-    arms = {
-        name: arm.model_copy(update={"settings": _without_group_size(arm.settings)})
-        for name, arm in batch.spec.batch.arms.items()
-    }
+    arms = {key.arm: _short_arm(batch, key) for key in reversed(batch.keys)}
     spec = replace(
         batch.spec,
         run=batch.spec.run.model_copy(update=short),
@@ -76,9 +74,23 @@ def _short(batch: Batch, out: Path) -> Batch:
     return replace(batch, spec=spec, out=out, on_disk=RunsOnDisk())
 
 
-def _without_group_size(settings: Settings) -> Settings:
+def _short_arm(batch: Batch, key: RunKey) -> ArmOptions:
+    """The arm of a run; where it comes to an update, nothing holds the first one back."""
+    named = batch.spec.batch.arms.get(key.arm) or ArmOptions(method=key.arm)
+    settings = _without(named.settings, "group_size")
+    plan = batch.plan_for(key)
+    own, learner = plan.parts[plan.run.method], plan.parts.get("learner")
+    after = methods.REGISTRY.load(plan.run.method).first_update_after(own)
+    if learner is not None and plan.has_weights and after < plan.run.attempts:
+        for part, options, name in ((plan.run.method, own, "learn_after"), ("learner", learner, "min_gap")):
+            if hasattr(options, name):
+                settings[part] = {**settings.get(part, {}), name: 0}
+    return named.model_copy(update={"settings": settings})
+
+
+def _without(settings: Settings, option: str) -> dict[str, Mapping[str, Any]]:
     return {
-        part: {key: value for key, value in values.items() if key != "group_size"}
+        part: {key: value for key, value in values.items() if key != option}
         for part, values in settings.items()
     }
 

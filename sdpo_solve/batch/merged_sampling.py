@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from sdpo_solve.batch.locks import DeviceLocks
+from sdpo_solve.batch.stop import Stopped
+from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.protocols import MixingEngine, Sampler
 from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
@@ -111,14 +113,18 @@ class MergingEngine(MixingEngine):
                 self._changed.notify_all()
 
     def _serve(self, requests: Sequence[_Request]) -> None:
-        """Together; where that fails, each alone: an error ends the run it belongs to and no other."""
+        """Together; where that fails, each alone: an error ends the run it belongs to and no other.
+
+        One that concerns every run (an engine that stays away, the batch's end) is every request's at once.
+        """
         try:
             self._call(requests)
         except BaseException as exc:  # noqa: BLE001 -- raised by the threads that wait for their samples
-            if len(requests) == 1:
-                requests[0].samples_G.set_exception(exc)
-            else:
-                for request in requests:
+            is_of_all = isinstance(exc, (UserError, PrerequisiteError, Stopped))
+            for request in requests:
+                if is_of_all or len(requests) == 1:
+                    request.samples_G.set_exception(exc)
+                else:
                     self._serve([request])
 
     def _call(self, requests: Sequence[_Request]) -> None:

@@ -93,7 +93,8 @@ class Runner:
             error = self._as_run_error(key, exc)
             with suppress(JournalError):  # a full disk does not take this line either
                 run.journal.fail(error)
-            may_retry = n_failures + 1 < self.tries
+            # What could not be recorded was not counted either: tried again, it would never end.
+            may_retry = n_failures < len(failures) < self.tries
             return RunEnded.of(key, "failed", outcome(run), error=str(error), may_retry=may_retry)
 
     def _solve(self, run: Run) -> Outcome:

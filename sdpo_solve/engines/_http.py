@@ -146,7 +146,7 @@ class Client:
                     response.status_code,
                     detail,
                 )
-            wanted_s = _seconds(response.headers.get("retry-after"), pause_s)
+            wanted_s = max(_seconds(response.headers.get("retry-after"), pause_s), self._pause_s)
             wait_s = min(wanted_s, _LONGEST_PAUSE_S, max(self._pause_s, self._busy_s - waited_s))
             await asyncio.sleep(wait_s)
             waited_s += wait_s

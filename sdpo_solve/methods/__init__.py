@@ -63,6 +63,11 @@ class MethodPlugin(Method, ABC):
         return "group_size" in cls.options_type.model_fields
 
     @classmethod
+    def first_update_after(cls, options: Any) -> int:
+        """Of a run without a success the attempts before the first update, where it makes any."""
+        return int(getattr(options, "group_size", 1))
+
+    @classmethod
     def check(cls, options: Any, learner: Any, *, stops_at_first: bool) -> None:
         """Raise ConfigError for options that could never act, or not together.
 

@@ -121,6 +121,14 @@ class Sdpo(MethodPlugin):
     )
 
     @classmethod
+    def first_update_after(cls, options: Options) -> int:
+        """Whole groups, until there are `learn_after` failures."""
+        n = 0
+        while not n or n < options.learn_after:
+            n += _schedule.group_size(n, options.first_group, options.group_size)
+        return n
+
+    @classmethod
     def check(cls, options: Options, learner: LearnerOptions, *, stops_at_first: bool) -> None:
         """Refuse what could never act: raises ConfigError naming the option and the reason."""
         for name in ("feedback_floor", "feedback_window", "learn_from_feedback"):
@@ -184,10 +192,13 @@ class Sdpo(MethodPlugin):
     def policies(
         self, history: Sequence[Attempt], policy: Policy, prompts_G: Sequence[Prompt]
     ) -> list[Policy]:
-        """The base model for every k-th attempt of the group, so that it gets its share of both forms."""
+        """The base model for every k-th attempt of the group, so that it gets its share of both forms.
+
+        The first attempt, from the question alone, is the newest policy's: there is something to learn from.
+        """
         size = len(prompts_G)
-        n_base = _schedule.split(self.options.base_share, size) if policy.version else 0
-        base = {round((i + 0.5) * size / n_base - 0.5) for i in range(n_base)}
+        n_base = min(_schedule.split(self.options.base_share, size), size - 1) if policy.version else 0
+        base = {1 + int((i + 0.5) * (size - 1) / n_base) for i in range(n_base)}
         return [Policy(self.run, 0) if g in base else policy for g in range(size)]
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:

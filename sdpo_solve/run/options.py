@@ -119,14 +119,13 @@ def make_plan(
 def warnings_of(plan: Plan) -> list[str]:
     """Options that are right and cannot have their effect in a run, a sentence each."""
     options, method = plan.run, methods.REGISTRY.load(plan.run.method)
-    group_size = getattr(plan.parts[options.method], "group_size", 1)
     warnings = []
     if method.learns and not plan.has_weights:
         warnings.append(f"{options.method} learns nothing here: scripted replies have no weights behind them")
-    elif method.learns and group_size >= options.attempts:
+    elif method.learns and (n := method.first_update_after(plan.parts[options.method])) >= options.attempts:
         warnings.append(
-            f"--group-size {group_size} takes all {options.attempts} attempts at once, so that nothing is "
-            "learned before they are spent; choose a smaller one, or more --attempts"
+            f"the first update comes after {n} failures, and {options.attempts} attempts are spent by then: "
+            "nothing is learned; more --attempts, a smaller --group-size or learn_after change that"
         )
     if options.tokens is not None and options.tokens <= (options.max_tokens or 0):
         warnings.append(f"--tokens {options.tokens}: one answer of --max-tokens may spend them")

@@ -7,9 +7,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import pytest
+
 from sdpo_solve.batch.locks import DeviceLocks, LockedEngine
 from sdpo_solve.batch.merged_sampling import MergingEngine
-from sdpo_solve.errors import EngineError
+from sdpo_solve.batch.stop import Stopped
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.types import Message, Policy, Prompt, Sample, SamplingSpec
 from tests.helpers.parts import SayEngine
 from tests.helpers.small_runs import KEYS, SmallRuns, journal, reply
@@ -192,6 +195,32 @@ def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it() -> Non
     for thread in threads:
         thread.join(20)
     assert faults.qsize() == 3
+
+
+@pytest.mark.parametrize("error", [PrerequisiteError("the engine is gone"), Stopped(), ConfigError("no")])
+def test_what_concerns_every_run_is_not_tried_again_for_each(error: Exception) -> None:
+    class Gone(MixedEngine):
+        def sample_mixed(self, *asked: Any) -> list[Sample]:
+            super().sample_mixed(*asked)
+            raise error
+
+    engine = Gone()
+    merging = MergingEngine(engine, DeviceLocks.make(shared_weights=True))
+    starts, raised = threading.Barrier(3), SimpleQueue[Exception]()
+
+    def go(number: int) -> None:
+        try:
+            learning_run(merging, number, 1, 0.0, [], starts.wait)
+        except type(error) as exc:
+            raised.put(exc)
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert raised.qsize() == 3
+    assert sum(map(len, engine.mixes)) == 3, "each request was part of one call"
 
 
 def test_a_run_does_not_wait_for_ever_for_one_that_is_busy_elsewhere() -> None:

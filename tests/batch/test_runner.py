@@ -1,13 +1,14 @@
 """Threads of runs: every run ends as it would alone, failures stay small, stopping is clean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from sdpo_solve.batch.runner import end_on_disk
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError, EngineError, PromptError
+from sdpo_solve.errors import ConfigError, EngineError, JournalError, PromptError
+from sdpo_solve.run.journal import Journal
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Policy
 from tests.helpers.parts import answer
@@ -56,6 +57,30 @@ def test_a_failure_ends_its_own_run_and_is_tried_again(tmp_path: Path) -> None:
     assert [s.status for s in summaries] == ["finished"] * len(KEYS)
     failed = [key for key in KEYS if any(e["event"] == "run_failed" for e in journal(tmp_path, key))]
     assert len(failed) == 1
+
+
+@pytest.mark.parametrize("error", [None, EngineError("out of memory")], ids=["disk", "engine"])
+def test_a_run_whose_failure_cannot_be_recorded_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    """A full disk: its journal could not count the tries either, and they would never end."""
+    write = Journal._write
+
+    def full(self: Journal, events: Sequence[dict]) -> None:
+        if events[-1]["event"] in ("group", "run_failed"):
+            raise JournalError("No space left on device")
+        write(self, events)
+
+    def says(seed: int, policy: Policy, n: int) -> str:
+        if error:
+            raise error
+        return answer("wrong")
+
+    monkeypatch.setattr(Journal, "_write", full)
+    bench = SmallRuns(tmp_path, says, tries=2)
+    (end,) = bench.perform(KEYS[:1])
+    assert (end.status, end.error) == ("failed", str(error or "No space left on device"))
+    assert len(bench.engine.calls) == (0 if error else 4), "one group"
 
 
 def test_a_template_that_cannot_say_a_prompt_fails_its_own_run(tmp_path: Path) -> None:

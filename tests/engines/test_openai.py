@@ -170,8 +170,9 @@ def test_a_busy_server_is_waited_for(status: int, wait: str) -> None:
     assert len(server.seen) == 5
 
 
-def test_waiting_for_a_busy_server_has_a_limit() -> None:
-    with ChatServer(busy(10_000)) as server:
+@pytest.mark.parametrize("wait", ["0.02", "0", "-1", "nan"])
+def test_waiting_for_a_busy_server_has_a_limit(wait: str) -> None:
+    with ChatServer(busy(10_000, wait=wait)) as server:
         engine = OpenAIEngine(Client(server.url, "NO_KEY", 5, 4, busy_s=0.1, pause_s=0.01), "tiny")
         with pytest.raises(EngineError, match=r"is busy for .*429: slow down.*engine\.batch_rows"):
             sample(engine, [ask()])

@@ -168,6 +168,27 @@ def test_a_share_stays_on_the_base_model_and_teaches_nothing(tmp_path: Path) -> 
     assert [len(learned) for learned in learner.learned] == [8, 6, 6]
 
 
+@pytest.mark.parametrize(
+    ("size", "share", "base"),
+    [(1, 0.25, []), (1, 0.9, []), (2, 0.25, [1]), (4, 0.25, [2]), (4, 0.9, [1, 2, 3]), (8, 0.25, [2, 6]),
+     (16, 0.25, [2, 6, 10, 14]), (16, 0.5, [1, 3, 5, 7, 9, 11, 13, 15]), (16, 0, [])],
+)  # fmt: skip
+def test_the_base_model_gets_its_share_of_both_forms_and_never_the_first_attempt(
+    tmp_path: Path, size: int, share: float, base: list[int]
+) -> None:
+    run = run_of(tmp_path, NumberEngine(), Remember(), base_share=share)
+    policies = run.method.policies([], Policy("r", 3), [QUESTION] * size)
+    assert [g for g, policy in enumerate(policies) if policy.version == 0] == base
+
+
+def test_groups_of_two_go_on_learning(tmp_path: Path) -> None:
+    """Of a pair the base model has the attempt with feedback; the other is the newest policy's."""
+    learner = Remember()
+    options = {"group_size": 2, "feedback_share": 0.5, "base_share": 0.25}
+    solve(run_of(tmp_path, NumberEngine(), learner, budget=10, **options))
+    assert learner.learned == [[1, 2], [3], [5], [7]]
+
+
 def test_attempts_with_feedback_teach_on_request(tmp_path: Path) -> None:
     learner = Remember()
     options = {"group_size": 8, "feedback_share": 0.5, "learn_from_feedback": True}

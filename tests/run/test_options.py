@@ -290,8 +290,12 @@ def test_bubblewrap_separates_tests_as_it_is_told() -> None:
     ("given", "words"),
     [
         ({"group_size": 8, "attempts": 8}, "nothing is learned"),
-        ({"attempts": 16}, "--group-size 16"),
-        ({"group_size": 7, "attempts": 8}, None),
+        ({"attempts": 32}, "after 32 failures, and 32 attempts are spent"),
+        ({"attempts": 33}, None),
+        ({"group_size": 7, "attempts": 36}, "after 36 failures"),  # 4, 4 and four times 7
+        ({"group_size": 7, "attempts": 37}, None),
+        ({"attempts": 16, "settings": {"sdpo": {"learn_after": 4}}}, None),
+        ({"attempts": 16, "settings": {"sdpo": {"preset": "paper"}}}, "after 16 failures"),
         ({"method": "best-of-k", "group_size": 8, "attempts": 8}, None),
         ({"engine": "scripted"}, "learns nothing here"),
         ({"engine": "scripted", "model": "tiny"}, None),
