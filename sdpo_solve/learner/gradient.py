@@ -36,9 +36,10 @@ from sdpo_solve.model.device import release_memory
 
 @dataclass(slots=True)
 class Sums:
-    """Sums over positions; `logprob_gap`: of |log-prob now - as sampled|."""
+    """Sums over `n` positions, `n_taught` with a teacher; `logprob_gap`: of |log-prob now - as sampled|."""
 
     n: int = 0
+    n_taught: int = 0
     objective: float = 0.0
     entropy: float = 0.0
     divergence: float = 0.0
@@ -51,9 +52,10 @@ class Sums:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def means(self) -> dict[str, float]:
-        """Every sum but `n`, a position."""
-        names = [one.name for one in fields(self) if one.name != "n"]
-        return {name: getattr(self, name) / max(1, self.n) for name in names}
+        """Every sum a position, the divergence a position with a teacher."""
+        names = [one.name for one in fields(self) if one.name not in ("n", "n_taught")]
+        means = {name: getattr(self, name) / max(1, self.n) for name in names}
+        return means | {"divergence": self.divergence / max(1, self.n_taught)}
 
 
 @dataclass(slots=True)
@@ -195,6 +197,7 @@ class StudentPasses:
             gap = (losses.logprob_N - at.old_logprobs_N).abs().sum().item()
         return Sums(
             n=len(losses.loss_N),
+            n_taught=len(losses.loss_N) if at.has_teacher_N is None else int(at.has_teacher_N.sum()),
             objective=loss.item(),
             entropy=entropy_C.sum().item(),
             divergence=losses.divergence_N.sum().item(),

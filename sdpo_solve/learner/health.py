@@ -46,8 +46,10 @@ class Health:
     n_rollbacks: int = 0
     n_idle: int = 0
     frozen: bool = False
+    is_gap_known: bool = False
+    """A step was taken, or refused, by how far the teacher was (`Options.min_gap`): once a run."""
     is_near: bool = False
-    """The teacher had nothing to say at the first update (`Options.min_gap`)."""
+    """The teacher had nothing to say then."""
 
     @property
     def rests(self) -> bool:
@@ -108,11 +110,16 @@ class Health:
             return f"entropy {vitals['entropy_sampled']:.3g} nats, limit {options.min_entropy:.3g}"
         return ""
 
-    def check_gap(self, version: int, divergence: float, options: Options) -> str:
-        """Why learning ends before it has begun; empty where it goes on. `divergence`: nats a token."""
-        if version or not options.has_teacher or divergence >= options.min_gap:
+    def check_gap(self, divergence: float, options: Options) -> str:
+        """Why learning ends before it has begun; empty where it goes on.
+
+        `divergence`: KL(student || teacher) of the first step over examples with a teacher, nats a token.
+        """
+        if self.is_gap_known:
             return ""
-        self.is_near = True
+        self.is_gap_known, self.is_near = True, divergence < options.min_gap
+        if not self.is_near:
+            return ""
         return (
             "no updates: with the feedback the model says nearly what it says without "
             f"({divergence:.3f} nats a token, learner.min_gap={options.min_gap:g})"

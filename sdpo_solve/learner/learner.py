@@ -112,7 +112,7 @@ class LoraLearner:
                 self._on_device(saved.teacher),
                 generator,
                 self._passes(saved.facts["microbatch_tokens"]),
-                Health(**saved.facts["health"]),
+                Health(**{"is_gap_known": True, **saved.facts["health"]}),  # early versions do not say it
                 Replay.from_facts(saved.facts["replay"]),
             )
             return policy
@@ -220,8 +220,8 @@ class LoraLearner:
         gap = 0.0 if options.replay else metrics["logprob_gap"]
         refused = run.health.check_step(norm, gap, self._max_gap, options)
         metrics["skipped"] = float(bool(refused))
-        if not refused:
-            refused = run.health.check_gap(run.policy.version, metrics["divergence"], options)
+        if not refused and step.sums.n_taught:
+            refused = run.health.check_gap(metrics["divergence"], options)
         if refused:
             return refused
         run.optimizer.step(step.gradients, scale=min(1.0, options.grad_clip / max(norm, 1e-12)))

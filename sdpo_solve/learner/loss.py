@@ -79,7 +79,8 @@ class ScoreGradients:
 class TokenLosses:
     """Loss of each position (with gradient) and what was seen there (without).
 
-    `divergence_N`: unweighted and unclipped, nats; for sampled advantages their loss stands in.
+    `divergence_N`: KL(student || teacher) in nats, whatever is differentiated; 0 without a teacher. That of
+    the buckets where the granularity is "logit", else an estimate: log pi - log q at the sampled token.
     """
 
     loss_N: Tensor
@@ -145,14 +146,16 @@ def token_losses(student: Scores, teacher: Scores, at: Positions, settings: Loss
     log_pi_N = student.sampled_N - student.lse_N
     if settings.granularity in ("sampled_token", "sequence"):
         distil_N = _sampled_loss(log_pi_N, teacher, at, settings)
-        divergence_N = distil_N.detach()
     else:
         student_NK = bucket_logprobs(student, settings)
         teacher_NK = bucket_logprobs(teacher, settings).detach()
         distil_N = _distillation(student_NK, teacher_NK, settings)
-        divergence_N = _divergence(student_NK.detach(), teacher_NK, settings.alpha)
+    if settings.granularity == "logit":
+        divergence_N = _kl(student_NK.detach(), teacher_NK)
+    else:
+        divergence_N = (log_pi_N - (teacher.sampled_N - teacher.lse_N)).detach()
     if at.has_teacher_N is not None:
-        distil_N = at.has_teacher_N * distil_N
+        distil_N, divergence_N = at.has_teacher_N * distil_N, at.has_teacher_N * divergence_N
     ratio_N = importance_ratio(log_pi_N, at.old_logprobs_N, settings.is_clip)
     loss_N = (1 - settings.grpo_weight) * distil_N
     if settings.grpo_weight:

@@ -12,7 +12,6 @@ Knows causal LMs that take transformers' attention interface, and no losses. Whe
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,27 +63,27 @@ class PassLimits:
 class MicroBatches:
     """Consecutive rows of `limits.microbatch_tokens` tokens together at most, one row at least, in order.
 
-    Iteration yields ranges of rows; one that did not fit into memory is given back by `halve`.
+    Iteration yields ranges of rows; `halve` takes one back that did not fit into memory.
     """
 
     def __init__(self, lengths: Sequence[int], limits: PassLimits) -> None:
-        self._limits = limits
-        self._waiting: deque[range] = deque()
-        start = total = 0
-        for i, length in enumerate(lengths):
-            if i > start and total + length > limits.microbatch_tokens:
-                self._waiting.append(range(start, i))
-                start, total = i, 0
-            total += length
-        self._waiting.append(range(start, len(lengths)))
-        self.most_tokens = max(sum(lengths[i] for i in batch) for batch in self._waiting)
+        self._lengths, self._limits = lengths, limits
+        self._next = 0
+        self.most_tokens = max(sum(lengths[i] for i in batch) for batch in self)
+        self._next = 0
 
     def __iter__(self) -> Iterator[range]:
-        while self._waiting:
-            yield self._waiting.popleft()
+        while self._next < len(self._lengths):
+            start, total = self._next, 0
+            for i in range(start, len(self._lengths)):
+                total += self._lengths[i]
+                if i > start and total > self._limits.microbatch_tokens:
+                    break
+                self._next = i + 1
+            yield range(start, self._next)
 
     def halve(self, batch: range, exc: RuntimeError) -> None:
-        """Try `batch` again as two; later micro-batches stay that small.
+        """Try its rows again in micro-batches of half its tokens; later ones stay that small.
 
         Raises `exc` where it is no lack of memory, and LearnerError where one row alone does not fit.
         """
@@ -94,9 +93,8 @@ class MicroBatches:
             raise LearnerError(
                 "out of memory with a single attempt: lower --max-tokens or learner.chunk_positions"
             ) from None
-        self._limits.microbatch_tokens = max(1, self._limits.microbatch_tokens // 2)
-        middle = (batch.start + batch.stop) // 2
-        self._waiting.extendleft((range(middle, batch.stop), range(batch.start, middle)))
+        self._limits.microbatch_tokens = max(1, sum(self._lengths[i] for i in batch) // 2)
+        self._next = batch.start
 
 
 def token_ids(rows: Sequence[PromptCompletion], device: torch.device) -> Tensor:

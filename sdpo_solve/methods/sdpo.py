@@ -99,7 +99,12 @@ class Options(OptionsWithPresets):
         """As of all options, and `growth` as the first group that it stood for."""
         current = super().current(given)
         growth = current.pop("growth", None)
-        return current if growth is None else {"first_group": _FIRST_GROUPS.get(growth, growth), **current}
+        if growth is None:
+            return current
+        return {
+            "first_group": _FIRST_GROUPS.get(growth, growth) if isinstance(growth, str) else growth,
+            **current,
+        }
 
 
 @dataclass(frozen=True, slots=True)

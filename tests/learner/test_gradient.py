@@ -186,6 +186,19 @@ def test_micro_batches_are_filled_in_order() -> None:
     assert list(batches) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
 
 
+def test_one_size_that_does_not_fit_costs_one_half() -> None:
+    """64 rows of 512 tokens, where 4 rows fit and 8 do not: one failure, and the rest at 4."""
+    limits, failed, fitted = PassLimits(4096, 0, 1), [], []
+    batches = MicroBatches([512] * 64, limits)
+    for batch in batches:
+        if len(batch) > 4:
+            batches.halve(batch, torch.OutOfMemoryError("CUDA out of memory"))
+        (failed if len(batch) > 4 else fitted).append(batch)
+    assert failed == [range(8)]
+    assert fitted == [range(i, i + 4) for i in range(0, 64, 4)]
+    assert limits.microbatch_tokens == 2048
+
+
 def test_halves_itself_when_memory_runs_out_and_stays_halved(
     host: AdaptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,8 +215,8 @@ def test_halves_itself_when_memory_runs_out_and_stays_halved(
     monkeypatch.setattr(StudentPasses, "_micro_batch", small)
     limits = PassLimits(microbatch_tokens=64, checkpoint_tokens=4096, chunk_positions=8)
     step = with_limits(host, attempts(), LossSettings(), limits)
-    assert tried == [5, 2, 3, 1, 2]
-    assert limits.microbatch_tokens == 16
+    assert tried == [5, 2, 2, 1]
+    assert limits.microbatch_tokens == 17, "half of the 35 tokens that did not fit"
     assert relative_error(step.gradients, whole.gradients) < 1e-5
 
 

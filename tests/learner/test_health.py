@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,14 @@ def test_freezing_lasts() -> None:
 def test_a_teacher_that_says_nothing_new_ends_learning_before_it_begins() -> None:
     options = Options(min_gap=0.1)
     found = Health()
-    assert found.check_gap(0, 0.1, options) == ""
-    assert not found.rests
-    assert "0.099 nats a token, learner.min_gap=0.1" in found.check_gap(0, 0.099, options)
+    assert "0.099 nats a token, learner.min_gap=0.1" in found.check_gap(0.099, options)
     assert Health(**found.facts()).rests, "through a resume"
     assert found.decide(1, WELL, options).action == "rest"
-    assert Health().check_gap(1, 0.01, options) == "", "later the student has learned what the teacher says"
-    assert Health().check_gap(0, 0.01, Options(min_gap=0)) == ""
-    assert Health().check_gap(0, 0.0, Options(teacher="own-answers")) == "", "no teacher"
+    far = Health()
+    assert far.check_gap(0.1, options) == ""
+    assert Health(**far.facts()).check_gap(0.01, options) == "", "later the student has learned what it says"
+    assert not far.rests
+    assert Health().check_gap(0.01, Options(min_gap=0)) == ""
 
 
 def test_restart_and_ignore() -> None:
@@ -226,6 +227,31 @@ def test_a_run_whose_teacher_is_near_keeps_the_base_weights(host: AdaptedModel, 
     assert (update.metrics["skipped"], update.metrics["frozen"]) == (0, 0), "no fault of the policy"
     assert "no updates: with the feedback the model says nearly what it says without" in update.notices[-1]
     assert all(torch.equal(before[n], t) for n, t in found._active().optimizer.weights.items())
+
+
+def test_attempts_without_a_teacher_do_not_count_as_far_from_it(host: AdaptedModel, tmp_path: Path) -> None:
+    """With rewards in the loss two of four attempts passed and have no teacher: the gap is the others'."""
+    found = learner(host, min_gap=0)
+    examples = group(host, found.start("failed", tmp_path, 0))
+    alone = found.learn(examples[:2], SPEC)
+    mixed = learner(host, min_gap=0, grpo_weight=0.5)
+    mixed.start("failed", tmp_path / "mixed", 0)
+    passed = [replace(e, teacher_prompt=None, reward=1.0) for e in examples[2:]]
+    update = mixed.learn([*examples[:2], *passed], SPEC)
+    assert update.n_examples == 4
+    assert update.loss == pytest.approx(alone.loss)
+
+
+def test_the_gap_is_asked_at_the_first_step_that_has_one(host: AdaptedModel, tmp_path: Path) -> None:
+    """Empty answers teach nothing: the version after them has the base's weights, and no gap was seen."""
+    found = learner(host, min_gap=1e3)
+    policy = found.start("run", tmp_path, 0)
+    empty = [replace(e, sample=replace(e.sample, token_ids_T=(), logprobs_T=())) for e in group(host, policy)]
+    first = found.learn(empty, SPEC)
+    assert (first.n_examples, found.rests) == (0, False)
+    found.resume("run", tmp_path, 0, first.policy.version)
+    found.learn(group(host, first.policy), SPEC)
+    assert found.rests
 
 
 def test_every_update_records_the_canaries(host: AdaptedModel, tmp_path: Path) -> None:

@@ -51,6 +51,26 @@ def test_jensen_shannon_weighs_student_and_teacher() -> None:
     assert one(alpha=0.25, top_k=None).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": 0.0}, {"alpha": 0.5}, {"advantage_clip": 0.1}, {"granularity": "token"},
+                {"granularity": "sampled_token"}, {"granularity": "sequence"}],
+)  # fmt: skip
+def test_the_divergence_seen_is_that_of_student_and_teacher_whatever_is_differentiated(
+    options: dict[str, Any],
+) -> None:
+    """Student (1/2, 1/2), teacher (1/4, 3/4), each token drawn once: 1/2 ln 2 + 1/2 ln 2/3 a token."""
+    student, teacher = (torch.tensor([p] * 2, dtype=torch.float64).log() for p in ([0.5, 0.5], [0.25, 0.75]))
+    settings = LossSettings(top_k=None, **options)
+    ids = torch.tensor([0, 1])
+    kept = losses.kept_ids(student, settings)
+    at = Positions(sequence_advantage_N=torch.zeros(2), has_teacher_N=torch.tensor([1.0, 1.0]))
+    sides = [losses.scores(side, kept, ids) for side in (student, teacher)]
+    seen = token_losses(*sides, at, settings).divergence_N
+    assert seen.mean().item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
+    alone = Positions(sequence_advantage_N=torch.zeros(2), has_teacher_N=torch.tensor([1.0, 0.0]))
+    assert token_losses(*sides, alone, settings).divergence_N.tolist() == [seen[0].item(), 0.0]
+
+
 def test_no_loss_and_no_gradient_where_student_and_teacher_agree() -> None:
     for alpha in (0.0, 0.5, 1.0):
         assert one(P, P, alpha=alpha, top_k=2).item() == pytest.approx(0, abs=1e-12)
