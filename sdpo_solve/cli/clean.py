@@ -52,6 +52,9 @@ def clean(given: CleanCommand) -> None:
     unknown = sorted(set(given.what) - set(KINDS))
     if unknown:
         raise UserError(f"clean knows no {unknown[0]!r} (known: {', '.join(KINDS)})")
+    # Where nothing has run yet the default is not there.
+    if "runs" in given.model_fields_set and not given.runs.is_dir():
+        raise UserError(f"{given.runs} is not a directory; give one that holds runs")
     console = Console(highlight=False)
     listed = [kept for kept in list_kept(given.runs) if kept.kind in given.what]
     print_kept(listed, console)
@@ -87,7 +90,7 @@ def list_kept(runs: Path) -> list[Kept]:
 
 def _old_policies(runs: Path) -> Iterator[Kept]:
     """Of each run all policies but the newest."""
-    for policies in sorted(runs.rglob("policies")):
+    for policies in sorted(path for path in runs.rglob("policies") if path.is_dir()):
         versions = sorted(path for path in policies.iterdir() if path.is_dir())
         yield from (_folder("policies", path) for path in versions[:-1])
 

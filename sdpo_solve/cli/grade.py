@@ -13,7 +13,6 @@ import typer
 from pydantic import Field
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
@@ -24,6 +23,7 @@ from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import SOURCES_HELP, Selection, describe_left_out
 from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.grading import feedback
+from sdpo_solve.report.table import AlignedTable
 from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import languages
@@ -98,16 +98,15 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def verdict_table(problem: Problem, verdict: Verdict) -> Table:
+def verdict_table(problem: Problem, verdict: Verdict) -> AlignedTable:
     """One line a test, marked as `problem` has it: a verdict may know every test as visible."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("test", "shown", "verdict", "cpu s", "MB"):
-        table.add_column(column, justify="left" if column in ("shown", "verdict") else "right")
+    header = ("test", "shown", "verdict", "cpu s", "MB")
+    table = AlignedTable(header, names=("shown", "verdict"), first_is_name=False)
     for case in verdict.cases:
         style = "green" if case.status.value == "accepted" else "red"
         shown = "visible" if problem.tests[case.index].visible else "hidden"
         status = Text(case.status.value.replace("_", " "), style=style)
-        table.add_row(str(case.index + 1), shown, status, f"{case.cpu_s:.2f}", f"{case.peak_mb:.0f}")
+        table.add([str(case.index + 1), shown, status, f"{case.cpu_s:.2f}", f"{case.peak_mb:.0f}"])
     return table
 
 
@@ -189,7 +188,7 @@ def _check_one(problem: Problem, parts: Parts, console: Console, *, in_full: boo
     else:
         console.print(Text(f"✗ {problem.id}: {counts}, the reference fails", style="red"), soft_wrap=True)
     if in_full or not verdict.passed_all:
-        console.print(Padding(verdict_table(problem, verdict), (0, 4)))
+        console.print(Padding(verdict_table(problem, verdict), (0, 0, 0, 4)))
     if not verdict.passed_all:
         text = feedback.render(shown, Extracted(problem.reference), verdict, feedback.Options())
         console.print(Text(indent(text, "    "), style="dim"), soft_wrap=True)

@@ -19,6 +19,8 @@ from sdpo_solve.errors import UserError
 
 TODO = "TODO"
 
+_ENDING = ".json"
+
 _HELP = """\
 statement  what the model is given to read
 tests      some visible, which the model may see, and some hidden
@@ -55,11 +57,13 @@ class NewCommand(Options):
 @command(NewCommand, "new two-sums", "new two-sums --kind function")
 def new(given: NewCommand) -> None:
     """Write the file of a problem to fill in, with tests of both sorts and a place for your own solution."""
-    path = Path(given.name).with_suffix(".json")
-    plain = "".join(c for c in unicodedata.normalize("NFKD", path.stem) if not unicodedata.combining(c))
+    name = Path(given.name).name
+    stem = name[: -len(_ENDING)] if name.lower().endswith(_ENDING) else name
+    plain = "".join(c for c in unicodedata.normalize("NFKD", stem) if not unicodedata.combining(c))
     problem_id = re.sub(r"[^a-z0-9.-]+", "-", plain.lower()).strip("-.")
     if not problem_id:
         raise UserError(f"{given.name!r} is no name for a problem; use letters, digits and -")
+    path = Path(given.name).with_name(stem + _ENDING)
     content = {"id": problem_id, **(_STDIN if given.kind == "stdin" else _FUNCTION)}
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,6 +21,7 @@ from sdpo_solve.config import Flag, Listed, Options
 from sdpo_solve.errors import ConfigError, SdpoSolveError, UserError
 
 if TYPE_CHECKING:
+    from sdpo_solve.report.archive import Opened
     from sdpo_solve.report.cohort import Cohort
     from sdpo_solve.report.figures import Report
     from sdpo_solve.report.problems import Marks
@@ -93,15 +95,15 @@ def report(given: ReportCommand) -> None:
         n_replicates=given.replicates,
         marks=_marks(given.screening) if given.screening is not None else None,
     )
-    with archive.unpacked(given.sources) as dirs:
+    with archive.unpacked(given.sources) as opened:
         with Waiting(Console(stderr=True, highlight=False), "reading the journals"):
-            cohort = _cohort(dirs, given)
+            cohort = _cohort(opened, given)
             figures = make_report(cohort, options)
         not_written = _write_files(figures, cohort, given)
     if given.as_json:
         typer.echo(json.dumps(files.as_json(figures), indent=2))
     elif given.as_csv:
-        typer.echo(files.as_csv(cohort), nl=False)
+        typer.echo(files.as_csv(cohort, opened.named), nl=False)
     elif given.as_markdown:
         typer.echo(files.as_markdown(figures))
     elif given.as_latex:
@@ -118,22 +120,22 @@ def report(given: ReportCommand) -> None:
         raise not_written[0] if len(one_each) == 1 else UserError("; ".join(one_each))
 
 
-def _cohort(dirs: Sequence[Path], given: ReportCommand) -> Cohort:
-    """The runs; where they must not be mixed and no set is chosen, a command for each set is listed."""
+def _cohort(opened: Opened, given: ReportCommand) -> Cohort:
+    """The runs; where they must not be mixed and no set is chosen, a command for each set is listed.
+
+    Messages name packed files, and no folder that was made for one.
+    """
     from sdpo_solve.report.cohort import load_cohort
     from sdpo_solve.report.consistency import MixedRuns
 
     try:
-        return load_cohort(dirs, given.set_number)
-    except MixedRuns as exc:
-        command = f"sdpo-solve report {shlex.join(map(str, given.sources))}"
-        typer.echo(exc.commands(command), err=True)
-        message = str(exc)
-        for folder, source in zip(
-            dirs, given.sources, strict=True
-        ):  # a packed one lies in a folder made for it
-            message = message.replace(str(folder), str(source))
-        raise ConfigError(message) from None
+        cohort = load_cohort(opened.dirs, given.set_number)
+    except ConfigError as exc:
+        if isinstance(exc, MixedRuns):
+            command = f"sdpo-solve report {shlex.join(map(str, given.sources))}"
+            typer.echo(exc.commands(command), err=True)
+        raise ConfigError(opened.named(str(exc))) from None
+    return replace(cohort, unreadable=tuple(map(opened.named, cohort.unreadable)))
 
 
 def _write_files(figures: Report, cohort: Cohort, given: ReportCommand) -> list[SdpoSolveError]:

@@ -62,7 +62,7 @@ def show(given: ShowCommand) -> None:
             one, other = (runs.load_run(one_run_dir(source)) for source in given.sources)
             console.print(run_text.comparison_text(one, other))
         elif given.attempt is None and len(find_run_dirs([first])) != 1:
-            console.print(run_text.list_runs(runs.read_runs([first]), first))
+            console.print(run_text.list_runs(runs.some_runs(first), first))
         else:
             run = runs.load_run(one_run_dir(first))
             attempt = given.attempt
@@ -79,7 +79,7 @@ def _as_json(given: ShowCommand) -> dict[str, Any]:
 
     first, *others = given.sources
     if not others and given.attempt is None and len(runs.find_run_dirs([first])) != 1:
-        found = runs.read_runs([first])
+        found = runs.some_runs(first)
         damaged = [error.short for error in found.damaged]
         return {"runs": [files.run_summary(run) for run in found.runs], "damaged": damaged}
     records = [runs.load_run(runs.one_run_dir(source)) for source in given.sources]

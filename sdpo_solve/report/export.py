@@ -15,6 +15,7 @@ from typing import Any
 from sdpo_solve.datasets import livecodebench
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.report.runs import RunRecord, find_run_dirs, read_attempts, read_run
+from sdpo_solve.run.events import FILE_NAME, keeps_texts
 
 FORMATS = ("livecodebench",)
 
@@ -24,7 +25,8 @@ def render(
 ) -> str:
     """The text of the export.
 
-    Raises ConfigError for an unknown form, where there is no run, and where several arms would mix.
+    Raises ConfigError for an unknown form, where there is no run, where several arms would mix, and for runs
+    that were packed: an empty program would count as a wrong answer.
     """
     if form not in FORMATS:
         raise ConfigError(f"unknown format {form!r} (known: {', '.join(FORMATS)}, pack)")
@@ -36,6 +38,12 @@ def render(
         raise ConfigError(f"no run{of} in {', '.join(str(source) for source in sources)}")
     if len(arms) > 1:
         raise ConfigError(f"there are runs of {', '.join(arms)}; choose one with --method")
+    packed = next((run.run_dir for run in runs if not keeps_texts(run.run_dir / FILE_NAME)), None)
+    if packed is not None:
+        raise ConfigError(
+            f"these runs were packed without their programs, such as {packed}; export those that they were "
+            "packed from"
+        )
     questions = [row.data["question_id"] for row in livecodebench.rows(str(rows))] if rows is not None else []
     return json.dumps(_entries(runs, all_attempts, questions), indent=1)
 

@@ -287,7 +287,7 @@ def _by_difficulty(
     options = replace(options, axis=Axis.ATTEMPTS)
     points = _chosen_points(arms, Axis.ATTEMPTS)
     # Without the end of each arm: so many columns fit no page of a paper.
-    at = tuple(sorted({1.0, points[-1], *(x for x in points if math.log2(x) % 2 == 0)}))
+    at = tuple(sorted({1.0, *points[-1:], *(x for x in points if math.log2(x) % 2 == 0)}))
     for label, names in by_difficulty(problems).items():
         for arm, runs in arms.items():
             mine = [run for run in runs if run.problem in names]

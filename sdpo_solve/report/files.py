@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -62,8 +62,8 @@ def run_story(run: RunRecord) -> dict[str, Any]:
     return {**run_summary(run), **rows, "solution": solution}
 
 
-def as_csv(cohort: Cohort) -> str:
-    """One row a run, failed ones included."""
+def as_csv(cohort: Cohort, named: Callable[[str], str] = str) -> str:
+    """One row a run, failed ones included. `named`: how the user calls the path of a run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -75,7 +75,8 @@ def as_csv(cohort: Cohort) -> str:
                 arm, run.problem, run.seed, run.status.value, first.index if first else None,
                 len(run.attempts), run.n_tokens, run.elapsed_s, to_discovery if first else None,
                 first.elapsed_s if first else None, run.confirmed, run.n_overfits, len(run.updates),
-                run.n_collapses, run.header.difficulty, run.n_without_program, run.n_cut_off, run.run_dir,
+                run.n_collapses, run.header.difficulty, run.n_without_program, run.n_cut_off,
+                named(str(run.run_dir)),
             )  # fmt: skip
             writer.writerow("" if value is None else _cell(value) for value in row)
     return text.getvalue()

@@ -21,16 +21,17 @@ from rich.text import Text
 
 from sdpo_solve.report.follow import locked
 from sdpo_solve.report.marks import LEGEND, strip
-from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt, read_attempts
+from sdpo_solve.report.runs import RunRecord, RunsRead, RunStatus, read_attempt
 from sdpo_solve.report.sections import share_without_program
 from sdpo_solve.report.table import AlignedTable, clock, labelled
 from sdpo_solve.report.updates import CONFIRMED, notice_lines, updates_table
-from sdpo_solve.run.events import FILE_NAME
+from sdpo_solve.run.events import FILE_NAME, keeps_texts
 from sdpo_solve.run.identity import flat
 from sdpo_solve.run.records import AttemptEvent
 from sdpo_solve.sanitize import clean
 
 _STATUS_STYLES = {RunStatus.SOLVED: "green", RunStatus.FAILED: "red", RunStatus.UNFINISHED: "yellow"}
+_NOT_KEPT = "not kept: the run was packed without its texts"
 
 
 # -- many runs -----------------------------------------------------------------------------------------------
@@ -41,8 +42,6 @@ def list_runs(found: RunsRead, root: Path) -> RenderableType:
 
     Below them one line for each journal that cannot be read.
     """
-    if not found.runs and not found.damaged:
-        return Text(f"no runs under {root}")
     table = AlignedTable(("run", "status", "attempts", "time", "last event"), names=("status",))
     written = locked(run.run_dir / FILE_NAME for run in found.runs)
     for run in found.runs:
@@ -84,14 +83,25 @@ def run_text(run: RunRecord, *, full: bool = False) -> RenderableType:
     if full and run.updates:
         parts += [Text(), updates_table(run.updates)]
     parts += [Text(line, style="yellow") for line in notice_lines(run.updates)]
-    if run.first is not None:
-        title = Text(f"the solution, attempt {run.first.index}", style="bold")
-        parts += [Text(), title, _program(read_attempt(run, run.first.index))]
-    elif run.attempts:
-        (last,) = itertools.islice(read_attempts(run.run_dir), len(run.attempts) - 1, len(run.attempts))
-        parts += [Text(), Text(f"the last feedback, attempt {last.index}", style="bold")]
-        parts.append(Padding(Text(clean(last.feedback).strip()), (0, 2)))
+    if run.attempts:
+        parts += [Text(), *_ending(run)]
     return Group(*parts)
+
+
+def _ending(run: RunRecord) -> Iterator[RenderableType]:
+    """The solution, else the last feedback; of a packed run that it was not kept."""
+    what, shown = ("last feedback", run.attempts[-1]) if run.first is None else ("solution", run.first)
+    title = f"the {what}, attempt {shown.index}"
+    if _is_packed(run):
+        yield Text(f"{title}, {_NOT_KEPT}", style="bold")
+        return
+    yield Text(title, style="bold")
+    attempt = read_attempt(run, shown.index)
+    yield _program(attempt) if run.first else Padding(Text(clean(attempt.feedback).strip()), (0, 2))
+
+
+def _is_packed(run: RunRecord) -> bool:
+    return not keeps_texts(run.run_dir / FILE_NAME)
 
 
 def attempt_text(run: RunRecord, index: int) -> RenderableType:
@@ -105,6 +115,8 @@ def attempt_text(run: RunRecord, index: int) -> RenderableType:
         verdict.add_row(str(n), "visible" if case.visible else "hidden", case.status.replace("_", " "))
     feedback = Padding(Text(clean(attempt.feedback).strip()), (1, 2))
     title = Text(f"attempt {index} of {clean(run.name)}", style="bold")
+    if _is_packed(run):
+        return Group(title, Text(f"its program and its feedback, {_NOT_KEPT}"), Text(), verdict)
     return Group(title, _program(attempt), verdict, feedback)
 
 
@@ -144,10 +156,11 @@ def summary_rows(run: RunRecord) -> Iterator[tuple[str, str]]:
 def _policies(run: RunRecord) -> Iterator[RenderableType]:
     """The verdicts of each policy version in a row."""
     table = _plain_table("policy", "attempts", "verdicts")
-    for version, group in itertools.groupby(run.attempts, key=lambda attempt: attempt.version):
-        rows = list(group)
-        marks = strip(attempt.mark for attempt in rows)
-        table.add_row(str(version), f"{rows[0].index}–{rows[-1].index}", marks)
+    for version, rows in run.by_version.items():
+        first, last = rows[0].index, rows[-1].index
+        # A group may have been sampled from several versions: not all between first and last are this one's.
+        which = f"{len(rows)} in " if len(rows) <= last - first else ""
+        table.add_row(str(version), f"{which}{first}–{last}", strip(attempt.mark for attempt in rows))
     yield table
     seen = {attempt.mark for attempt in run.attempts}
     yield Text(" · ".join(f"{mark} {LEGEND[mark]}" for mark in LEGEND if mark in seen), style="dim")
@@ -167,11 +180,19 @@ def comparison_text(one: RunRecord, other: RunRecord) -> RenderableType:
         table.add_row(
             Text(clean(name), style="dim"), Text(clean(a), style=style), Text(clean(b), style=style)
         )
+    return Group(table, Text(), *_programs(one, other))
+
+
+def _programs(one: RunRecord, other: RunRecord) -> Iterator[RenderableType]:
+    """The difference of the best programs of two runs; where one was packed, that it was not kept."""
+    packed = [name for run, name in ((one, "first"), (other, "second")) if _is_packed(run)]
+    if packed:
+        yield Text(f"programs of the {' and the '.join(packed)}, {_NOT_KEPT}", style="bold")
+        return
     first, second = _best_attempt(one), _best_attempt(other)
     names = [f"attempt {attempt.index}" if attempt else "none" for attempt in (first, second)]
-    title = f"programs: {names[0]} of the first, {names[1]} of the second"
-    lines = diff_text(_code(first), _code(second))
-    return Group(table, Text(), Text(title, style="bold"), Padding(lines, (1, 2)))
+    yield Text(f"programs: {names[0]} of the first, {names[1]} of the second", style="bold")
+    yield Padding(diff_text(_code(first), _code(second)), (1, 2))
 
 
 def _outcome_rows(one: RunRecord, other: RunRecord) -> Iterator[tuple[str, str, str]]:

@@ -45,7 +45,8 @@ class AttemptRow:
     """One attempt without its texts. `elapsed_s` is the run's clock when its group had been graded.
 
     `overfit`: every quotable test passed (there is one) and a held-out one failed. `no_program`: none was
-    found in the answer; `cut_off`: because the token limit ended it.
+    found in the answer; `cut_off`: because the token limit ended it. `question_alone`: its prompt held no
+    feedback.
     """
 
     index: int
@@ -60,6 +61,7 @@ class AttemptRow:
     mark: str
     version: int
     elapsed_s: float
+    question_alone: bool
 
     @property
     def kind(self) -> str:
@@ -67,7 +69,7 @@ class AttemptRow:
         return "solved" if self.solved else "overfit" if self.overfit else "other"
 
     @classmethod
-    def of(cls, attempt: AttemptEvent, elapsed_s: float) -> AttemptRow:
+    def of(cls, attempt: AttemptEvent, elapsed_s: float, *, question_alone: bool) -> AttemptRow:
         return cls(
             index=attempt.index,
             n_tokens=attempt.n_tokens,
@@ -81,6 +83,7 @@ class AttemptRow:
             mark=mark(attempt),
             version=attempt.version,
             elapsed_s=elapsed_s,
+            question_alone=question_alone,
         )
 
 
@@ -92,6 +95,8 @@ class RunRecord:
     header: RunStarted
     attempts: tuple[AttemptRow, ...]
     updates: tuple[UpdateEvent, ...]
+    groups_before: tuple[range, ...]
+    """For each update the places in `attempts` of the group that it followed."""
     status: RunStatus
     error: str | None
     elapsed_s: float
@@ -126,6 +131,12 @@ class RunRecord:
     def first(self) -> AttemptRow | None:
         """The first solving attempt."""
         return next((attempt for attempt in self.attempts if attempt.solved), None)
+
+    @property
+    def by_version(self) -> dict[int, list[AttemptRow]]:
+        """The attempts of each policy version, versions in order; groups may mix versions."""
+        versions = sorted({attempt.version for attempt in self.attempts})
+        return {v: [attempt for attempt in self.attempts if attempt.version == v] for v in versions}
 
     @property
     def n_tokens(self) -> int:
@@ -208,12 +219,16 @@ def read_run(run_dir: Path) -> RunRecord | None:
     header, last = RunStarted(), Record()
     attempts: list[AttemptRow] = []
     group: list[AttemptEvent] = []
+    question: str | None = None  # the first attempt's prompt is the question alone
     updates: list[UpdateEvent] = []
+    groups_before: list[range] = []
+    last_group = range(0)
     status, error, elapsed_s = RunStatus.UNFINISHED, None, 0.0
     for line in read_records(run_dir / FILE_NAME):
         record = line.record
         if isinstance(record, AttemptEvent):
             group.append(record)
+            question = record.prompt if question is None else question
             continue
         last = record
         elapsed_s = elapsed_s if record.elapsed_s is None else record.elapsed_s
@@ -221,17 +236,23 @@ def read_run(run_dir: Path) -> RunRecord | None:
         if isinstance(record, RunStarted):  # again where the budget of a finished run grew
             header, status = record, RunStatus.UNFINISHED
         elif isinstance(record, GroupEvent):
-            attempts += [AttemptRow.of(attempt, elapsed_s) for attempt in group]
+            last_group = range(len(attempts), len(attempts) + len(group))
+            attempts += [
+                AttemptRow.of(attempt, elapsed_s, question_alone=attempt.prompt == question)
+                for attempt in group
+            ]
             group = []
         elif isinstance(record, UpdateEvent):
             updates.append(record)
+            groups_before.append(last_group)
         elif isinstance(record, RunFinished):
             solved = record.status is OutcomeStatus.SOLVED
             status = RunStatus.SOLVED if solved else RunStatus.UNSOLVED
     if not header.is_named:
         return None
     status = RunStatus.FAILED if error is not None else status
-    return RunRecord(run_dir, header, tuple(attempts), tuple(updates), status, error, elapsed_s, last.time)
+    found = (tuple(attempts), tuple(updates), tuple(groups_before))
+    return RunRecord(run_dir, header, *found, status, error, elapsed_s, last.time)
 
 
 def load_run(run_dir: Path) -> RunRecord:
@@ -277,6 +298,14 @@ def read_runs(sources: Sequence[Path]) -> RunsRead:
         if run is not None:
             runs.append(run)
     return RunsRead(tuple(runs), tuple(damaged))
+
+
+def some_runs(source: Path) -> RunsRead:
+    """As `read_runs`, for a list of what is there. Raises ConfigError also where nothing is."""
+    found = read_runs([source])
+    if not found.runs and not found.damaged:
+        raise ConfigError(f"no runs under {source}")
+    return found
 
 
 def read_attempts(run_dir: Path) -> Iterator[AttemptEvent]:

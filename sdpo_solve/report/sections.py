@@ -191,10 +191,9 @@ def summary(report: Report) -> Section:
 def answer(report: Report) -> str:
     """What the report comes to: how far the reference arm got, and how that compares."""
     found = [c for c in report.comparisons if c.axis is report.options.axis]
-    known = [rate for rate in report.rates.get(report.reference, ()) if not math.isnan(rate.y)]
-    if not known:
-        return "Nothing was graded yet."
-    last, unit = known[-1], UNITS[report.options.axis]
+    last, unit = _last_known(report), UNITS[report.options.axis]
+    if last is None:
+        return _nothing_known(report)
     nothing = [c.baseline for c in found if not c.rows]
     if last.y == 0 and len(nothing) == len(found):
         arms = " or ".join([report.reference, *nothing]) if len(found) < 2 else "any arm"
@@ -202,19 +201,45 @@ def answer(report: Report) -> str:
         return f"Nothing was solved by {arms} in {number(seen)} {unit}."
     reached = (
         f"{report.reference} reaches {100 * last.y:.0f} % discovery in {number(last.x)} {unit} "
-        f"(90 % interval {100 * last.low:.0f} to {100 * last.high:.0f} %)."
+        f"(90 % interval {100 * last.low:.0f} to {100 * last.high:.0f} %)"
+        f"{'; beyond that it is not known' if _ends_before_the_table(report) else ''}."
     )
     if len(found) < 2:
         return " ".join([reached, *(comparison.sentence for comparison in found)])
     fewer = [c.baseline for c in found if c.quicker == report.reference]
     more = [c.baseline for c in found if c.quicker == c.baseline]
     still_open = [c.baseline for c in found if c.quicker is None]
-    parts = [f"fewer {unit} than {_and(fewer)}"] * bool(fewer) + [f"more than {_and(more)}"] * bool(more)
+    needed = [(word, names) for word, names in (("fewer", fewer), ("more", more)) if names]
+    # The first part names the unit of both.
+    parts = [f"{word}{'' if n else f' {unit}'} than {_and(names)}" for n, (word, names) in enumerate(needed)]
     needs = f" It needs {', and '.join(parts)}." if parts else ""
     undecided = (
         f" Against {_and(still_open)} there is too little data to say which is quicker." if still_open else ""
     )
     return reached + needs + undecided
+
+
+def _last_known(report: Report) -> Rate | None:
+    """The reference arm at the last point of the table where it is known, else where its curve ends."""
+    for rate in reversed(report.rates.get(report.reference, ())):
+        if not math.isnan(rate.y) and math.isfinite(rate.x):
+            return rate
+    for curve in report.curves_on(report.options.axis):
+        if curve.arm == report.reference:
+            return Rate(curve.x_K[-1], curve.y_K[-1], curve.low_K[-1], curve.high_K[-1])
+    return None
+
+
+def _ends_before_the_table(report: Report) -> bool:
+    """Whether every point of the table lies beyond what is known of the reference arm."""
+    return all(math.isnan(rate.y) for rate in report.rates[report.reference])
+
+
+def _nothing_known(report: Report) -> str:
+    """The answer where no run of the reference arm counts."""
+    if not report.reference:
+        return "Every run failed; none is in a rate."
+    return f"Nothing of {report.reference} was graded yet." if report.curves else "Nothing was graded yet."
 
 
 def _and(names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ Also makes the events that `journal.py` writes. The forms of all events are in `
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -150,6 +151,9 @@ def read_state(path: Path, run: str, run_dir: Path) -> State:
                 open_prompts[event["id"]] = (Prompt(turns, event["thinking"]), tuple(event["ids"]))
                 continue
             if kind == "attempt":
+                if _is_packed(event):
+                    place = f"{path}, line {number}"
+                    raise JournalError(f"{place}: the run was packed without its texts and tokens", place)
                 known = state.prompts | open_prompts
                 open_attempts.append(_attempt(event, known, run, run_dir))
                 continue
@@ -301,7 +305,8 @@ def without_texts(event: Event) -> dict[str, Any] | None:
     """An event as packed runs hold it: no answers, programs, feedback and tokens; None where nothing is left.
 
     Every figure of a report comes out the same from what is kept. The name of an attempt's prompt stays: it
-    tells attempts that read feedback from those of the question alone, which the first one is.
+    tells attempts that read feedback from those of the question alone, which the first one is. An event
+    of packed runs comes out as it is. Raises KeyError or TypeError for an attempt that lacks its fields.
     """
     if event["event"] == "prompt":
         return None
@@ -310,7 +315,22 @@ def without_texts(event: Event) -> dict[str, Any] | None:
     kept = {key: value for key, value in event.items() if key not in ("token_ids", "logprobs")}
     cases = [{"status": case["status"], "visible": case["visible"]} for case in event["cases"]]
     texts = {"text": "", "code": None, "feedback": ""}
-    return {**kept, **texts, "cases": cases, "n_tokens": len(event["token_ids"])}
+    n_tokens = event["n_tokens"] if _is_packed(event) else len(event["token_ids"])
+    return {**kept, **texts, "cases": cases, "n_tokens": n_tokens}
+
+
+def _is_packed(attempt: Event) -> bool:
+    """Whether an attempt is as packed runs hold it: it counts its tokens and names none."""
+    return "n_tokens" in attempt and "token_ids" not in attempt
+
+
+def keeps_texts(path: Path) -> bool:
+    """Whether a journal holds answers, programs and feedback, as one that was not packed does.
+
+    True before the first attempt. Raises JournalError for a line before it that is damaged.
+    """
+    attempts = (event for event, _ in read_events(path, numbers=False) if event["event"] == "attempt")
+    return not any(map(_is_packed, itertools.islice(attempts, 1)))
 
 
 def replayed(state: State) -> Iterator[dict[str, Any]]:

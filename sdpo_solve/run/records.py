@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, InstanceOf, model_validator
+from pydantic import BaseModel, ConfigDict, InstanceOf, field_validator, model_validator
 
 from sdpo_solve.config import RunOptions
 from sdpo_solve.types import Finish, OutcomeStatus, Status
@@ -50,12 +50,23 @@ class RunStarted(Record):
     feedback_mode: str = "unknown"
     language: str = "python"
     keep_going: bool = False
-    budget: Mapping[str, Any] = {}
+    budget: Mapping[str, int | float | None] = {}
     n_hidden: int = 0
     difficulty: RawText | None = None
     config: Mapping[str, Any] = {}
     identity: Mapping[str, Any] = {}
     versions: Mapping[str, Any] = {}
+
+    @field_validator("config")
+    @classmethod
+    def _has_tables(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What readers look up in it are tables, where an early journal does not lack them."""
+        tables = {name: config.get(name, {}) for name in ("options", "parts", "problem")}
+        if isinstance(tables["parts"], Mapping):
+            tables |= {f"parts.{name}": part for name, part in tables["parts"].items()}
+        if wrong := [name for name, table in tables.items() if not isinstance(table, Mapping)]:
+            raise ValueError(f"{wrong[0]} is no table")
+        return config
 
     @property
     def is_named(self) -> bool:
@@ -79,12 +90,12 @@ class RunStarted(Record):
     @property
     def options(self) -> Mapping[str, Any]:
         """The run's own options (temperature, max_tokens, ...)."""
-        return self.config.get("options") or {}
+        return dict(self.config.get("options", {}))
 
     @property
     def parts(self) -> Mapping[str, Mapping[str, Any]]:
         """Options of the parts: learner, judge, engine, sandbox, the method."""
-        return self.config.get("parts") or {}
+        return dict(self.config.get("parts", {}))
 
     @property
     def extract(self) -> str:
@@ -93,7 +104,8 @@ class RunStarted(Record):
 
     @property
     def attempts_limit(self) -> int | None:
-        return self.budget.get("attempts")
+        limit = self.budget.get("attempts")
+        return limit if isinstance(limit, int) else None
 
     @property
     def wall_limit_s(self) -> float | None:
@@ -137,6 +149,8 @@ class AttemptEvent(Graded):
     n_tokens: int
     version: int = 0
     """Of the policy that sampled it."""
+    prompt: RawText = ""
+    """The name of its prompt within the journal."""
     text: RawText = ""
     code: RawText | None = None
     feedback: RawText = ""

@@ -45,6 +45,21 @@ def test_an_unknown_kind_is_refused(folder: Path) -> None:
     assert isinstance(invoke("everything").exception, UserError)
 
 
+def test_a_folder_of_runs_that_is_not_there_is_refused_unless_it_is_the_default(folder: Path) -> None:
+    mistyped = invoke("policies", "--runs", "run")
+    assert isinstance(mistyped.exception, UserError)
+    assert "run is not a directory" in str(mistyped.exception)
+    (folder / "runs").rename(folder / "elsewhere")
+    nothing = invoke("policies")
+    assert (nothing.exit_code, nothing.output.split()[:2]) == (0, ["0", "bytes"])
+
+
+def test_a_file_called_policies_is_left_alone(folder: Path) -> None:
+    (folder / "runs" / "policies").write_text("of the house")
+    assert "1.0 MB in all" in invoke("policies", "--yes").output
+    assert (folder / "runs" / "policies").exists()
+
+
 def test_what_clean_leaves_is_counted_once(folder: Path) -> None:
     """Runs without the policies that `clean` removes, and the environment."""
     others = {one.kind: one.n_bytes for one in list_others(folder / "runs")}

@@ -44,6 +44,32 @@ def test_a_name_with_a_space_or_an_accent_gives_commands_and_an_id_that_work(fol
     assert max(map(len, result.output.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "problem_id"),
+    [
+        ("v1.1", "v1.1.json", "v1.1"),
+        ("v1.1.json", "v1.1.json", "v1.1"),
+        ("Sums.JSON", "Sums.json", "sums"),
+        ("answers.txt", "answers.txt.json", "answers.txt"),
+        ("inside/sums/", "inside/sums.json", "sums"),
+    ],
+)
+def test_only_the_ending_of_the_file_is_no_part_of_the_name(
+    folder: Path, name: str, file: str, problem_id: str
+) -> None:
+    (folder / "inside").mkdir()
+    assert not invoke("new", name).exit_code
+    assert problem_json.load(folder / file).id == problem_id
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "./", "inside/..", ".json", "?", "..."])
+def test_a_name_without_a_letter_or_digit_is_refused(folder: Path, name: str) -> None:
+    refused = invoke("new", name)
+    assert isinstance(refused.exception, UserError)
+    assert "is no name for a problem" in str(refused.exception)
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("kind", ["stdin", "function"])
 def test_check_says_what_is_missing_until_nothing_is(folder: Path, kind: str) -> None:

@@ -1,9 +1,12 @@
 """The commands that look at runs, as a user types them: exit codes, mistakes, pipes. Examples: test_examples.py."""
 
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory as the examples think of it: runs/first with an SDPO run and a best-of-k run of `inc`."""
     make(tmp_path / "runs" / "first", Made(solved_at=(6,)))
     make(tmp_path / "runs" / "first", Made(method="best-of-k"))
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -81,6 +85,8 @@ def test_json_holds_what_show_and_explain_print(place: Path) -> None:
         (["show", "runs", "--attempt", "1"], "runs holds 2 runs; name one: "),
         (["show", "runs", "--follow", "--json"], "--follow and --json: give one of them"),
         (["show", "runs", "runs", "runs"], "two runs to compare"),
+        (["show", "empty"], "no runs under empty"),
+        (["show", "empty", "--json"], "no runs under empty"),
         (["show", "runs/first/inc/sdpo", "--attempt", "99"], "has no attempt 99; it has 8"),
         (
             ["explain", "runs/first/inc/sdpo", "--update", "7", "--no-model"],
@@ -218,6 +224,50 @@ def test_runs_of_packed_files_that_must_not_be_mixed_go_by_the_files(
     assert isinstance(result.exception, ConfigError)
     assert "a.zip/" in str(result.exception)
     assert "b.zip/" in str(result.exception)
+
+
+def test_rows_and_notices_of_packed_runs_name_the_file(place: Path) -> None:
+    make(place / "made", Made(solved_at=(6,)))
+    path = make(place / "made", Made(seed=1)) / "journal.jsonl"
+    pack([place / "made"], place / "made.zip")
+    with zipfile.ZipFile("made.zip", "a") as file:
+        file.writestr("made/inc/sdpo/seed-2/journal.jsonl", "no event\n" + path.read_text())
+    table = CliRunner().invoke(app, ["report", "made.zip", "--csv"])
+    rows = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert [row["run_dir"] for row in rows] == [f"made.zip/made/inc/sdpo/seed-{n}" for n in (0, 1)]
+    record = json.loads(CliRunner().invoke(app, ["report", "made.zip", "--json"]).stdout)
+    first = "1 journal damaged and left out; the first: made.zip/made/inc/sdpo/seed-2/journal.jsonl, line 1: "
+    assert any(notice.startswith(first) for notice in record["notices"])
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({}, "no runs under a.zip"),
+        ({"notes.txt": "no runs"}, "no runs under a.zip"),
+        (
+            {"x/journal.jsonl": "no event\n"},
+            "no runs under a.zip; cannot read a.zip/x/journal.jsonl, line 1: not",
+        ),
+    ],
+)
+def test_packed_files_without_runs_are_named(place: Path, members: dict[str, str], said: str) -> None:
+    with zipfile.ZipFile("a.zip", "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    result = CliRunner().invoke(app, ["report", "a.zip"])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(said)
+    assert "sdpo-solve-" not in str(result.exception)
+
+
+def test_the_same_run_in_two_packed_files_goes_by_the_files(place: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        pack([place / "runs"], place / name)
+    result = CliRunner().invoke(app, ["report", "a.zip", "b.zip"])
+    assert isinstance(result.exception, ConfigError)
+    twice = "is there twice: a.zip/runs/first/inc/sdpo/seed-0 and b.zip/runs/first/inc/sdpo/seed-0;"
+    assert twice in str(result.exception)
 
 
 def test_a_missing_library_is_one_message_for_all_pictures(

@@ -7,6 +7,7 @@ import pytest
 
 from sdpo_solve.datasets.livecodebench import FIELDS
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.report.archive import pack, unpacked
 from sdpo_solve.report.export import render
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Budget
@@ -60,6 +61,19 @@ def test_questions_without_a_run_get_an_empty_program(tmp_path: Path) -> None:
     rows.write_text(json.dumps({**row, "question_id": "zed"}) + "\n")
     with pytest.raises(ConfigError, match="inc was run"):
         entries(tmp_path / "runs", rows=rows)
+
+
+def test_packed_runs_have_no_program_to_hand_in(tmp_path: Path) -> None:
+    finished(tmp_path / "runs", "sdpo", 0, right_at=3)
+    finished(tmp_path / "runs", "best-of-k", 0, right_at=None)
+    pack([tmp_path / "runs" / "inc" / "sdpo"], tmp_path / "runs.zip")
+    with unpacked([tmp_path / "runs.zip"]) as opened:
+        for all_attempts in (False, True):
+            with pytest.raises(ConfigError, match=r"packed without their programs, such as .*seed-0;"):
+                entries(*opened.dirs, tmp_path / "runs", method="sdpo", all_attempts=all_attempts)
+        # Of the arms that are not asked for nothing is needed.
+        (entry,) = entries(*opened.dirs, tmp_path / "runs", method="best-of-k")
+    assert entry["code_list"] == ["wrong 4"]
 
 
 def test_nothing_to_hand_in_is_an_error(tmp_path: Path) -> None:

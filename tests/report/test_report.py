@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from sdpo_solve.report.runs import RunStatus, find_run_dirs, one_run_dir, read_r
 from sdpo_solve.report.style import arm_style
 from sdpo_solve.run.events import read_events
 from tests.helpers.journals import Made, make
-from tests.helpers.reports import report_of, text_of
+from tests.helpers.reports import FEW, report_of, text_of
 
 # -- runs --------------------------------------------------------------------------------------------------
 
@@ -454,6 +455,58 @@ def test_the_answer_comes_first_and_names_what_is_decided(tmp_path: Path) -> Non
     assert short.startswith("sdpo reaches 100 %")
     assert "which is quicker" in " ".join(short.split())
     assert len(short.splitlines()) < len(text_of(found).splitlines()) / 2
+
+
+def test_points_beyond_the_curve_are_answered_with_its_end(tmp_path: Path) -> None:
+    for seed, solved_at in enumerate([(6,), ()]):
+        make(tmp_path, Made(seed=seed, solved_at=solved_at))
+    for at in ((64.0,), (64.0, 128.0), (math.inf,)):
+        answer = sections.answer(report_of(tmp_path, replace(FEW, at=at)))
+        assert answer.startswith("sdpo reaches 50 % discovery in 8 attempts (90 % interval ")
+        assert answer.endswith("; beyond that it is not known.")
+    answer = sections.answer(report_of(tmp_path, replace(FEW, at=(6.0, 64.0))))
+    assert answer.startswith("sdpo reaches 50 % discovery in 6 attempts")
+    assert "not known" not in answer
+
+
+def test_an_arm_that_solved_everything_is_known_beyond_its_last_attempt(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(6,)))
+    for at, n in (((64.0,), 64), ((math.inf,), 6)):
+        answer = sections.answer(report_of(tmp_path, replace(FEW, at=at)))
+        assert answer == f"sdpo reaches 100 % discovery in {n} attempts (90 % interval 100 to 100 %)."
+
+
+def test_an_answer_without_a_curve_says_why(tmp_path: Path) -> None:
+    path = make(tmp_path, Made()) / "journal.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")  # the header alone
+    make(tmp_path, Made(method="best-of-k", solved_at=(2,)))
+    found = report_of(tmp_path)
+    assert sections.answer(found) == "Nothing of sdpo was graded yet."
+    assert sections.answer(replace(found, curves=())) == "Nothing was graded yet."
+    failed = replace(found, reference="", rates={}, curves=())
+    assert sections.answer(failed) == "Every run failed; none is in a rate."
+
+
+@pytest.mark.parametrize(
+    ("axis", "unit"),
+    [(Axis.ATTEMPTS, "attempts"), (Axis.TOKENS, "generated tokens"), (Axis.SECONDS, "seconds")],
+)
+def test_what_an_arm_needs_always_has_a_unit(tmp_path: Path, axis: Axis, unit: str) -> None:
+    solved_at = {"sdpo": (9,), "multi-turn": (2,), "best-of-k": (2,)}
+    for p in range(6):
+        for method, first in solved_at.items():
+            make(tmp_path, Made(f"p{p}", method, limit=12, solved_at=first))
+    found = report_of(tmp_path, replace(FEW, axis=axis))
+    assert f"It needs more {unit} than best-of-k and multi-turn." in sections.answer(found)
+
+
+def test_what_an_arm_needs_has_its_unit_once(tmp_path: Path) -> None:
+    solved_at = {"sdpo": (6,), "multi-turn": (2,), "best-of-k": (11,)}
+    for p in range(6):
+        for method, first in solved_at.items():
+            make(tmp_path, Made(f"p{p}", method, limit=12, solved_at=first))
+    answer = sections.answer(report_of(tmp_path))
+    assert "It needs fewer attempts than best-of-k, and more than multi-turn." in answer
 
 
 def test_what_an_arm_is_shows_only_what_differs(tmp_path: Path) -> None:

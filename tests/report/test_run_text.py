@@ -9,9 +9,12 @@ from rich.console import Console, RenderableType
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.health import Health
 from sdpo_solve.learner.options import Options
+from sdpo_solve.report.archive import pack, unpacked
 from sdpo_solve.report.run_text import attempt_text, comparison_text, diff_text, list_runs, run_text
-from sdpo_solve.report.runs import load_run, read_run, read_runs
-from tests.helpers.journals import Made, damage, make
+from sdpo_solve.report.runs import load_run, one_run_dir, read_run, read_runs
+from sdpo_solve.run.journal import Journal
+from sdpo_solve.types import Policy, Update
+from tests.helpers.journals import Made, attempt, damage, header, make
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]x[/bold]\u202e"
 
@@ -96,10 +99,41 @@ def test_the_story_goes_policy_by_policy_to_the_solution(tmp_path: Path) -> None
     assert "def f5()" not in text
 
 
+def test_a_policy_is_one_row_also_where_groups_mix_it_with_others(tmp_path: Path) -> None:
+    made, journal = Made(), Journal(tmp_path, "x")
+    journal.start(header(made))
+    for indices, newest in (((1, 2), 0), ((3, 4, 5), 1)):
+        group = [attempt(made, i, 0 if i == 4 else newest) for i in indices]
+        journal.append_group(group, sample_s=1, grade_s=1)
+        journal.append_update(Update(Policy("x", newest + 1), 0.5, 2, 20))
+    journal.close()
+    rows = [line.split() for line in shown(run_text(load_run(tmp_path))).splitlines()]
+    assert ["0", "3", "in", "1–4", "www"] in rows
+    assert ["1", "2", "in", "3–5", "ww"] in rows
+
+
 def test_an_unsolved_story_ends_with_the_last_feedback(tmp_path: Path) -> None:
     text = shown(run_text(load_run(make(tmp_path, Made(feedback="Wrong Answer\nInput: 41")))))
     assert "the last feedback, attempt 8" in text
     assert "Input: 41" in text
+
+
+@pytest.mark.parametrize(
+    ("made", "what"), [(Made(solved_at=(6,)), "solution, attempt 6"), (Made(), "last feedback, attempt 8")]
+)
+def test_of_a_packed_run_what_was_not_kept_is_said_in_one_line(tmp_path: Path, made: Made, what: str) -> None:
+    not_kept = "not kept: the run was packed without its texts"
+    whole = load_run(make(tmp_path / "runs", made))
+    pack([tmp_path / "runs"], tmp_path / "runs.zip")
+    with unpacked([tmp_path / "runs.zip"]) as opened:
+        packed = load_run(one_run_dir(opened.dirs[0]))
+        assert shown(run_text(packed)).splitlines()[-1].rstrip() == f"the {what}, {not_kept}"
+        one = shown(attempt_text(packed, 2), 160)
+        assert f"its program and its feedback, {not_kept}" in one
+        assert ["1", "visible", "wrong", "answer"] in [line.split() for line in one.splitlines()]
+        for pair, names in (((packed, packed), "first and the second"), ((whole, packed), "second")):
+            assert f"programs of the {names}, {not_kept}" in shown(comparison_text(*pair), 160)
+    assert "not kept" not in shown(run_text(whole))
 
 
 def test_one_attempt_can_be_read_and_an_absent_one_is_refused(tmp_path: Path) -> None:

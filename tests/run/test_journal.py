@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sdpo_solve.errors import EngineError, JournalError
-from sdpo_solve.run.events import last_record
+from sdpo_solve.run.events import last_record, read_records
 from sdpo_solve.run.journal import Journal
+from sdpo_solve.run.records import RunStarted
 from sdpo_solve.solve import solve
 from sdpo_solve.types import Budget
 from tests.helpers.parts import SayEngine, answer, make_run
@@ -68,6 +69,34 @@ def test_damage_in_the_middle_names_file_and_line_and_changes_nothing(tmp_path: 
         Journal(tmp_path, "test/inc")
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("config", {"options": ["temperature"]}, "options is no table"),
+        ("config", {"parts": []}, "parts is no table"),
+        ("config", {"parts": {"judge": [4]}}, "parts.judge is no table"),
+        ("config", {"problem": "inc"}, "problem is no table"),
+        ("budget", {"attempts": ["64"]}, "budget"),
+    ],
+)
+def test_a_header_whose_tables_are_none_is_damage(
+    tmp_path: Path, field: str, value: object, said: str
+) -> None:
+    header = {"event": "run_started", "problem": "inc", "method": "sdpo", "seed": 0, field: value}
+    path = tmp_path / "journal.jsonl"
+    path.write_text(json.dumps(header) + "\n")
+    with pytest.raises(JournalError, match=r"journal\.jsonl, line 1: .*" + said):
+        list(read_records(path))
+
+
+def test_the_header_of_an_early_journal_has_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"event": "run_started", "problem": "inc", "method": "sdpo", "seed": 0}\n')
+    (line,) = read_records(path)
+    assert isinstance(line.record, RunStarted)
+    assert (line.record.options, line.record.parts, line.record.attempts_limit) == ({}, {}, None)
 
 
 def test_two_processes_cannot_write_one_journal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sdpo_solve.paths import write_text
 from sdpo_solve.report import html
-from sdpo_solve.report.explain.policies import Stage
+from sdpo_solve.report.explain.policies import Stage, moves
 from sdpo_solve.report.explain.records import Signal, sparseness
 from sdpo_solve.report.explain.text import (
     LEVELS,
@@ -42,7 +42,7 @@ def write_page(
         header=header,
         rows=rows,
         notices=notices(run, stages),
-        moves=list(zip(stages, stages[1:], diffs, strict=False)),
+        moves=list(moves(stages, diffs)),
         signals=signals,
         levels=LEVELS,
         sparseness=sparseness,

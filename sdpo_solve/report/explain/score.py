@@ -6,6 +6,7 @@ without gradients. Needs the model of the run; changes nothing on disk.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.learner.packing import PackedPasses, PromptCompletion
 from sdpo_solve.learner.passes_choice import choose, passes_of
 from sdpo_solve.methods import MethodParts, MethodPlugin
-from sdpo_solve.methods.prompts import Prompter
+from sdpo_solve.methods.prompts import Prompter, is_question_alone
 from sdpo_solve.model.adapted import AdaptedModel, read_tensors
 from sdpo_solve.model.chat import encode_chat
 from sdpo_solve.report.explain.records import Alternative, Signal, Token, pieces
@@ -89,14 +90,36 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
     if method is None or not method.learns:
         raise ConfigError(f"{name} has no teacher; explain --attempt is for runs of methods that learn")
     options = read_options(method.options_type, state.header.parts.get(name, {}), name)
-    version = attempt.sample.policy.version
-    learned_with = [a for a in state.history if a.sample.policy.version <= version]
-    question = attempt.sample.prompt.messages[-1].content
+    if why := _why_not_learned(state, attempt, options):
+        raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
+    learned_with = _history_of(state, attempt.sample.policy.version)
     prompt = recorded_example(state, attempt, method, options, learned_with).teacher_prompt
     if prompt is None:
         why = "it solved the problem" if attempt.verdict.solved else "there was no feedback for it"
         raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
-    return prompt, prompt.messages[-1].content.removeprefix(question).strip()
+    return prompt, prompt.messages[-1].content.removeprefix(_question(state, attempt)).strip()
+
+
+def _why_not_learned(state: State, attempt: Attempt, options: Options) -> str:
+    """Why no update would learn from this attempt, whatever it answered; empty where one would."""
+    if not is_question_alone(attempt.sample.prompt) and not getattr(options, "learn_from_feedback", True):
+        return "it read feedback itself, and updates learned from answers to the question alone"
+    version = attempt.sample.policy.version
+    if all(known.index != attempt.index for known in _history_of(state, version)):
+        return f"it was sampled from policy {version} when there was a newer one, from which updates learned"
+    return ""
+
+
+def _history_of(state: State, version: int) -> list[Attempt]:
+    """The attempts before those of a newer version: what the update on this version knew at most."""
+    return list(itertools.takewhile(lambda a: a.sample.policy.version <= version, state.history))
+
+
+def _question(state: State, attempt: Attempt) -> str:
+    """The question alone, as the run asked it; this attempt may have read feedback besides."""
+    prompts = (a.sample.prompt for a in state.history)
+    alone = next((prompt for prompt in prompts if is_question_alone(prompt)), attempt.sample.prompt)
+    return alone.messages[-1].content
 
 
 def recorded_example(
@@ -105,7 +128,7 @@ def recorded_example(
     """What the method makes of a recorded attempt, with the question and language of the journal."""
     header, turns = state.header, attempt.sample.prompt.messages
     system = next((turn.content for turn in turns if turn.role == "system"), None)
-    question = turns[-1].content
+    question = _question(state, attempt)
     prompter = RecordedQuestion(system, attempt.sample.prompt.thinking, header.language, recorded=question)
     parts = MethodParts(prompter, SamplingSpec(max_tokens=1), "", Path(), header.seed or 0, None, len, 0)
     problem = Problem(header.problem, question, Kind.FUNCTION, ())

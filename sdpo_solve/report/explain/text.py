@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from sdpo_solve.report.explain.policies import Stage
+from sdpo_solve.report.explain.policies import Stage, moves
 from sdpo_solve.report.explain.records import STRONG_NATS, Alternative, Signal, Token, sparseness
 from sdpo_solve.report.runs import AttemptRow, RunRecord
 from sdpo_solve.report.table import AlignedTable, labelled
@@ -38,13 +38,8 @@ def policies_renderable(run: RunRecord, stages: Sequence[Stage], diffs: Sequence
     parts += [Text("tests passed, attempt by attempt", style="bold"), *_strips(stages), Text()]
     parts += [_figures(stages)]
     parts += [Text(notice, style="yellow") for notice in notices(run, stages)]
-    for before, after, diff in zip(stages, stages[1:], diffs, strict=False):
-        title = f"typical program: policy {before.version} (attempt {before.typical}) to {after.version}"
-        parts += [
-            Text(),
-            Text(f"{title} (attempt {after.typical})", style="bold"),
-            Padding(_cut(diff), (0, 2)),
-        ]
+    for title, diff in moves(stages, diffs):
+        parts += [Text(), Text(title, style="bold"), Padding(_cut(diff), (0, 2))]
     return Group(*parts)
 
 
@@ -81,7 +76,9 @@ def _figures(stages: Sequence[Stage]) -> RenderableType:
     table = AlignedTable(header, first_is_name=False)
     for row in rows:
         table.add(row)
-    note = "loss, entropy, KL and length: measured by the update that made this policy, on the group before"
+    note = (
+        "loss, entropy, KL and length: measured by the update that made this policy, on what it learned from"
+    )
     return Group(table, Text(note, style="dim"))
 
 
@@ -89,7 +86,7 @@ def notices(run: RunRecord, stages: Sequence[Stage]) -> list[str]:
     """What the learner did instead of an ordinary step, in the updates that the stages go through."""
     first, last = stages[0].version, stages[-1].version
     # The run's last update made a policy that may never have sampled: it has no stage of its own.
-    last += last == run.attempts[-1].version
+    last += last == max(attempt.version for attempt in run.attempts)
     return notice_lines(update for update in run.updates if first < update.version <= last)
 
 

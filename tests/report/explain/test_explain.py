@@ -296,25 +296,6 @@ def test_a_real_browser_shows_the_page_and_runs_none_of_it(tmp_path: Path, width
 # -- the run -------------------------------------------------------------------------------------------------
 
 
-def test_the_typical_program_is_the_one_most_like_the_others() -> None:
-    assert moves.typical({1: "zzzz", 2: "return x + 1", 3: "return x + 2", 4: "return x"}) in (2, 3)
-    assert moves.typical({}) is None
-
-
-def test_stages_follow_the_versions_and_their_updates(tmp_path: Path) -> None:
-    run = read_run(make(tmp_path, Made(limit=12, code=lambda i: f"version of {(i - 1) // 4}")))
-    found = moves.stages(run)
-    assert [(s.version, len(s.attempts), s.program, s.n_distinct) for s in found] == [
-        (0, 4, "version of 0", 1),
-        (1, 4, "version of 1", 1),
-        (2, 4, "version of 2", 1),
-    ]
-    assert [s.update and s.update.loss for s in found] == [None, 0.5, 0.25]
-    assert [a.index for a in moves.group_behind(run, 2)] == [5, 6, 7, 8]
-    with pytest.raises(ConfigError, match="no update 7; it has updates 1 to 2"):
-        moves.group_behind(run, 7)
-
-
 def test_page_and_terminal_tell_a_roll_back_and_explain_the_strip(tmp_path: Path) -> None:
     notice = "version 1 collapsed (repetition 0.9, limit 0.5); back to version 0"
     run = read_run(make(tmp_path, Made(limit=12, notices=(notice,), metrics={"rolled_back_to": 0.0})))
