@@ -25,7 +25,7 @@ def offered(key: str, choices: Sequence[str], incomplete: str) -> list[str]:
         "sandbox": sandboxes.REGISTRY.names,
         "backend": sandboxes.REGISTRY.names,
         "language": languages.REGISTRY.names,
-        "model": lambda: [model.name for model in model_names.available()],
+        "model": model_names.known_names,
         "problem": _problems,
         "problems": _problems,
         "sources": _problems,

