@@ -181,6 +181,7 @@ def not_of_this_version(path: Path, number: int, exc: Exception) -> JournalError
 def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: Path) -> None:
     kind = event["event"]
     if kind == "run_started":  # again where the budget grew: the run is not finished any more
+        record_of(event)  # raises where it is not the header of a run
         state.header_event = {key: value for key, value in event.items() if key not in ("event", "time")}
         state.outcome = None
     elif kind == "group":

@@ -87,8 +87,9 @@ def test_a_header_whose_tables_are_none_is_damage(
     header = {"event": "run_started", "problem": "inc", "method": "sdpo", "seed": 0, field: value}
     path = tmp_path / "journal.jsonl"
     path.write_text(json.dumps(header) + "\n")
-    with pytest.raises(JournalError, match=r"journal\.jsonl, line 1: .*" + said):
-        list(read_records(path))
+    for read in (lambda: list(read_records(path)), lambda: Journal(tmp_path, "run")):
+        with pytest.raises(JournalError, match=r"journal\.jsonl, line 1: .*" + said):
+            read()
 
 
 def test_the_header_of_an_early_journal_has_no_config(tmp_path: Path) -> None:
