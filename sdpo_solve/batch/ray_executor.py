@@ -33,6 +33,8 @@ _FORWARDED = (
 )
 _POLL_S = 0.5
 _CLOSE_S = 60.0
+# For one that is not ready: it may have no place, and then never answers.
+_LEAVE_S = 5.0
 
 
 class Worker:
@@ -116,12 +118,17 @@ class _Driver:
     stop: StopSignal
     waiting: deque[RunKey] = field(default_factory=deque)
     workers: list[Any] = field(default_factory=list)
+    """Those that are ready."""
+    starting: dict[Any, Any] = field(default_factory=dict)
+    """Calls of `Worker.prepare` that have not returned yet, with their workers."""
     under_way: dict[Any, tuple[Any, RunKey]] = field(default_factory=dict)
     """Calls of `Worker.perform` that have not returned yet, with worker and run."""
     polls: dict[Any, Any] = field(default_factory=dict)
     """Calls of `Worker.events` that have not returned yet, with their workers."""
     ends: list[RunEnded] = field(default_factory=list)
     losses: Counter[RunKey] = field(default_factory=Counter)
+    n_unborn: int = 0
+    """Workers that died before they were ready."""
 
     def run(self, keys: Sequence[RunKey], n_workers: int) -> Executed:
         self.waiting.extend(keys)
@@ -130,37 +137,52 @@ class _Driver:
             while self.waiting or self.under_way:
                 if self.stop.is_set:
                     self._end_soon()
+                self._admit()
                 self._assign()
                 done, _ = self.ray.wait(list(self.under_way), timeout=_POLL_S) if self.under_way else ([], [])
                 self._poll()
                 for ref in done:
                     self._take_back(ref)
-            busy = [self.ray.get(worker.close.remote(), timeout=_CLOSE_S) for worker in self.workers]
-            return Executed(tuple(self.ends), _mean(busy))
+            return Executed(tuple(self.ends), _mean(self._close()))
         finally:
-            for worker in self.workers:
+            for worker in (*self.workers, *self.starting.values()):
                 self.ray.kill(worker)
 
     def _start(self, n_workers: int) -> None:
-        """More workers, ready when this returns, unless the signal to stop is set.
+        """More workers. Ray may have no place for one yet: each joins when it is ready."""
+        for _ in range(n_workers):
+            worker = self.actor_class.remote(self.batch)
+            self.starting[worker.prepare.remote()] = worker
 
-        Raises what a worker raises that lacks something.
+    def _admit(self) -> None:
+        """Take in the workers that are ready; where none is at work, wait a moment for them.
+
+        Raises what a worker raises that lacks something, and PrerequisiteError where the last one died.
         """
-        started = [self.actor_class.remote(self.batch) for _ in range(n_workers)]
-        self.workers += started
-        pending = [worker.prepare.remote() for worker in started]
-        try:
-            while pending and not self.stop.is_set:
-                ready, pending = self.ray.wait(pending, timeout=_POLL_S)
-                self.ray.get(ready)
-        except self.ray.exceptions.RayTaskError as exc:
-            raise exc.cause from None
-        except self.ray.exceptions.RayActorError as exc:
-            raise PrerequisiteError(f"a worker died as it started: {exc}") from None
+        if not self.starting:
+            return
+        within_s = 0 if self.workers else _POLL_S
+        ready, _ = self.ray.wait(list(self.starting), num_returns=len(self.starting), timeout=within_s)
+        for ref in ready:
+            worker = self.starting.pop(ref)
+            try:
+                self.ray.get(ref)
+                self.workers.append(worker)
+            except self.ray.exceptions.RayTaskError as exc:
+                raise exc.cause from None
+            except self.ray.exceptions.RayActorError as exc:
+                if not self.workers and not self.starting:
+                    raise PrerequisiteError(f"a worker died as it started: {_cause(exc)}") from None
+                self._notice(f"a worker is lost as it started, the others go on: {_cause(exc)}")
+                self.ray.kill(worker)
+                self.n_unborn += 1
+                # Ray may have placed it on a machine that was just lost; or the next dies of the same.
+                if self.workers and self.n_unborn <= self.batch.spec.batch.tries:
+                    self._start(1)
 
     def _assign(self) -> None:
         """Give waiting runs to the workers that have room, to the least busy first."""
-        while self.waiting:
+        while self.waiting and self.workers:
             load = Counter(id(worker) for worker, _ in self.under_way.values())
             worker = min(self.workers, key=lambda one: load[id(one)])
             if load[id(worker)] >= self.batch.spec.batch.in_flight:
@@ -178,6 +200,8 @@ class _Driver:
         for worker in self.workers:
             if worker not in self.polls.values():
                 self.polls[worker.events.remote()] = worker
+        if not self.polls:
+            return
         ready, _ = self.ray.wait(list(self.polls), num_returns=len(self.polls), timeout=_POLL_S)
         for ref in ready:
             del self.polls[ref]
@@ -209,9 +233,10 @@ class _Driver:
 
     def _replace(self, lost: Any, exc: Exception) -> None:
         """Start a worker in place of one that is lost; the runs of that one wait again."""
-        cause = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-        self.sink({"event": "notice", "text": f"a worker is lost, its runs go on elsewhere: {cause}"})
         self.workers = [worker for worker in self.workers if worker is not lost]
+        where = "elsewhere" if self.workers else "once Ray has a place for another"
+        self._notice(f"a worker is lost, its runs go on {where}: {_cause(exc)}")
+        self.ray.kill(lost)  # one that only cannot be reached would keep its accelerator, and its runs
         for ref, (worker, key) in list(self.under_way.items()):
             if worker is lost:
                 del self.under_way[ref]
@@ -228,6 +253,26 @@ class _Driver:
             worker.stop.remote()
         while self.waiting:
             self._end(RunEnded.of(self.waiting.popleft(), "stopped"))
+
+    def _close(self) -> list[Mapping[str, float]]:
+        """Let every worker remove what it made; their busy shares. The runs are over: nothing fails here."""
+        at_work = [worker.close.remote() for worker in self.workers]
+        unready = [worker.close.remote() for worker in self.starting.values()]
+        shares: list[Mapping[str, float]] = []
+        for refs, within_s in ((at_work, _CLOSE_S), (unready, _LEAVE_S)):
+            if refs:
+                self.ray.wait(refs, num_returns=len(refs), timeout=within_s)
+        for ref in at_work:
+            try:
+                shares.append(self.ray.get(ref, timeout=0))
+            except self.ray.exceptions.RayError as exc:  # it died, does not answer, or could not clean up
+                of_worker = isinstance(exc, self.ray.exceptions.RayTaskError)
+                cause = _cause(exc.cause if of_worker else exc)
+                self._notice(f"a worker did not close after the last run, the ends are kept: {cause}")
+        return shares
+
+    def _notice(self, text: str) -> None:
+        self.sink({"event": "notice", "text": text})
 
     def _end(self, end: RunEnded) -> None:
         """The end of a run that no worker reports."""
@@ -282,3 +327,8 @@ def _connect(ray: Any, address: str | None) -> None:
 def _mean(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
     made = [one for one in shares if one]  # a worker that was stopped as it started has none
     return {name: round(mean(one[name] for one in made), 4) for name in made[0]} if made else {}
+
+
+def _cause(exc: Exception) -> str:
+    """The first line of what Ray says; tables and traces follow it."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

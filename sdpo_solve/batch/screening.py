@@ -9,7 +9,7 @@ that shows its feedback: where that rate is higher, self-distillation has someth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from sdpo_solve.batch.screening_file import (
     ScreeningStarted,
     add,
     append,
+    held,
     read_screening,
 )
 from sdpo_solve.batch.spec import BatchSpec, RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Problems, Selected
-from sdpo_solve.errors import ConfigError, EngineError
+from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods import PLAIN_SAMPLING
 from sdpo_solve.run import build
@@ -44,6 +45,7 @@ _POLICY = Policy("screen", 0)
 _GRADERS = 2
 # How long a signal waits for verdicts that are under way.
 _LAST_VERDICTS_S = 0.5
+_NO_LOCKS = "this file system has no locks: see to it that no second process screens into"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,14 @@ def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
     plan = make_plan(screen.spec.options_for(key), places=screen.spec.places_for(key.arm))
     with build.Parts(plan, replies=screen.spec.batch.replies, progress=view.on_tokens) as parts:
         taken = load.load(screen.spec.batch.sources, screen.spec.batch, lambda: parts.sandbox)
-        found = _read(screen, parts, taken.problems)
-        before = {name: found.problems[name] for name in taken.problems.ids}
-        view.on_start(before, taken)
-        screened = _Pipeline(screen, parts, taken.problems, before, view).run()
+        config = _config(screen, parts)  # what is missing is said before there is a file
+        with held(screen.out) as is_locked:
+            if not is_locked:
+                view.on_notice(f"{_NO_LOCKS} {screen.out}")
+            found = _read(screen, parts, taken.problems, config)
+            before = {name: found.problems[name] for name in taken.problems.ids}
+            view.on_start(before, taken)
+            screened = _Pipeline(screen, parts, taken.problems, before, view).run()
     found = replace(found, problems={**found.problems, **screened})
     return ScreenResult(found, screened, has_broken=bool(taken.broken))
 
@@ -117,9 +123,8 @@ def _problem(parts: build.Parts, problems: Problems, name: str) -> Problem:
     return build.problem_for(parts.plan.run, problems.named(name))
 
 
-def _read(screen: ScreenSpec, parts: build.Parts, problems: Problems) -> Screening:
+def _read(screen: ScreenSpec, parts: build.Parts, problems: Problems, config: Mapping[str, Any]) -> Screening:
     """What the file holds of these problems; its first line states what the samples were made with."""
-    config = _config(screen, parts)
     before = read_screening(screen.out)
     if not before.config:
         append(screen.out, ScreeningStarted(config=config))
@@ -197,7 +202,7 @@ class _Pipeline:
         options = screen.spec.run
         self._screen, self._parts, self._problems, self._view = screen, parts, problems, view
         self._screened = dict(before)
-        stop = StopSignal()  # never set: a signal ends the command
+        self._stop = stop = StopSignal()  # set at the end, for graders that wait for a sandbox
         engine = parts.engine_for(sum(item.base.n + item.teacher.n for item in before.values()))
         self._engine = RetryingEngine.of(engine, Outage("engine", stop, engine.probe, view.on_notice))
         self._spec = build.sampling_spec(parts.plan)
@@ -210,31 +215,29 @@ class _Pipeline:
         self._left = screen.total
         self._under_way: set[str] = set()
         self._for_teacher: list[_Look] = []
+        self._grading: list[Future[_Graded]] = []
+        """Of the looks that are not counted yet, in the order of sampling."""
 
     def run(self) -> dict[str, Screened]:
         """The counts of every problem, once nothing is left to sample.
 
-        Raises EngineError and SandboxError, and KeyboardInterrupt and SystemExit after a signal.
+        Raises EngineError, PromptError, SandboxError and PrerequisiteError, and KeyboardInterrupt and
+        SystemExit after a signal. Whatever ends it, looks that were graded are counted first; a look that the
+        teacher has not answered yet is drawn again.
         """
         pool = ThreadPoolExecutor(_GRADERS, thread_name_prefix="screen")
-        grading: list[Future[_Graded]] = []
         try:
             while True:
                 looks = self._next_looks()
-                if not looks and not grading:
+                if not looks and not self._grading:
                     return dict(self._screened)
-                try:
-                    samples = self._sample(looks)
-                except (EngineError, KeyboardInterrupt, SystemExit) as exc:
-                    within_s = None if isinstance(exc, EngineError) else _LAST_VERDICTS_S
-                    self._count_all(wait(grading, within_s).done)
-                    raise
-                before = grading
-                grading = [
-                    pool.submit(self._grade, look, samples_G)
-                    for look, samples_G in zip(looks, samples, strict=True)
-                ]
-                self._count_all(before)
+                n_before, samples = len(self._grading), self._sample(looks)
+                for look, samples_G in zip(looks, samples, strict=True):
+                    self._grading.append(pool.submit(self._grade, look, samples_G))
+                self._count_first(n_before)
+        except BaseException as exc:  # a signal too: what was judged need not be drawn again
+            self._count_last(None if isinstance(exc, Exception) else _LAST_VERDICTS_S)
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -280,11 +283,20 @@ class _Pipeline:
             ]
         return _Graded(look, len(samples_G), solved, tokens, texts)
 
-    def _count_all(self, grading: Iterable[Future[_Graded]]) -> None:
-        """Wait for the grading of a round, and count it."""
-        for future in grading:
-            self._count(future.result())
+    def _count_first(self, n: int) -> None:
+        """Wait for the grading of the first `n` looks, and count them."""
+        for _ in range(n):
+            graded = self._grading[0].result()
+            del self._grading[0]  # before it is written: after a signal in between, no look counts twice
+            self._count(graded)
         self._view.on_round()
+
+    def _count_last(self, within_s: float | None) -> None:
+        """Count what is graded by then (None: all that can be), and nothing of the looks that failed."""
+        self._stop.set()
+        done, _ = wait(self._grading, within_s)
+        self._grading = [one for one in self._grading if one in done and one.exception() is None]
+        self._count_first(len(self._grading))
 
     def _count(self, graded: _Graded) -> None:
         """Write a look down, or first pass its failures to the teacher."""

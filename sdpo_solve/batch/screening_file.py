@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sdpo_solve.batch.difficulty import TAUGHT, Screened, rate_of
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.paths import file_errors
+from sdpo_solve.run.journal import lock_file
 from sdpo_solve.run.records import RawText
 
 FILE_NAME = "screening.jsonl"
@@ -175,6 +177,21 @@ def add(before: Screened, group: ScreenedGroup) -> Screened:
         tokens=before.tokens + group.tokens,
         digest=group.digest,
     )
+
+
+@contextmanager
+def held(out: Path) -> Iterator[bool]:
+    """The file, made where there is none, is this process's alone meanwhile; false where there are no locks.
+
+    Two processes would draw the same samples, and their counts would be added up. Raises ConfigError where
+    another process holds it, or the directory cannot be written.
+    """
+    path = out / FILE_NAME
+    with file_errors(ConfigError, f"write {path}"):
+        out.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab", buffering=0)
+    with file:
+        yield lock_file(file, out, ConfigError)
 
 
 def append(out: Path, line: ScreeningStarted | ScreenedGroup) -> None:

@@ -152,8 +152,11 @@ class _Sampler:
 
 
 def _options(header: RunStarted, sandbox: str) -> RunOptions:
-    """The run's own options, as far as they decide how its model is request."""
-    kept = ("model", "max_tokens", "temperature", "language", "system", "thinking", "threads")
+    """The run's own options, as far as they decide its model and how that is sampled."""
+    kept = (
+        *("model", "quantization", "max_tokens", "temperature"),
+        *("language", "system", "thinking", "threads"),
+    )
     options = {name: header.options.get(name) for name in kept}
     return RunOptions(
         method=PLAIN_SAMPLING,

@@ -121,11 +121,11 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
     """
     options = [read_options(LearnerOptions, setting, "learner") for setting in request.settings]
     states = _states(request.runs)
-    model = _model({str(state.header.model): state for state in states})
+    model = _model(states)
     references = _references(request.references)
     from sdpo_solve.model.adapted import AdaptedModel
 
-    host = AdaptedModel.load(model.path)
+    host = AdaptedModel.load(model.path, quantization=model.quantization)
     in_context, effects = [], []
     for problem in dict.fromkeys(state.header.problem for state in states):
         own = [state for state in states if state.header.problem == problem]
@@ -148,14 +148,16 @@ def _states(paths: Sequence[Path]) -> list[State]:
     return named
 
 
-def _model(by_name: Mapping[str, State]) -> models.ModelDir:
-    if len(by_name) > 1:
-        raise ConfigError(f"these runs used different models: {', '.join(sorted(by_name))}; give one model's")
-    ((name, state),) = by_name.items()
-    then = state.header.model_identity
+def _model(states: Sequence[State]) -> models.ModelDir:
+    """The weights of all these runs, held in memory as they were."""
+    used = sorted({str(state.header.model_identity) for state in states})
+    if len(used) > 1:
+        raise ConfigError(f"these runs used different models: {', '.join(used)}; give one model's")
+    header, then = states[0].header, states[0].header.model_identity
     if then == "scripted replies":
         raise ConfigError("these runs have scripted replies; there are no weights to teach")
-    model = models.resolve(name)
+    name = str(header.model)
+    model = models.resolve(name).held_as(header.options.get("quantization"))
     if model.identity != then:
         raise ConfigError(f"{name} here is {model.identity}, the runs used {then}")
     return model

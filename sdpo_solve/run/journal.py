@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from sdpo_solve.errors import JournalError, RunError
+from sdpo_solve.errors import JournalError, RunError, SdpoSolveError
 from sdpo_solve.paths import WITHOUT_LOCKS, file_errors
 from sdpo_solve.run.events import (
     FILE_NAME,
@@ -34,6 +34,24 @@ from sdpo_solve.types import Attempt, Outcome, Policy, Sample, Update
 Listener = Callable[[Event], None]
 
 NO_LOCKS = "this file system has no locks: see to it that no second process works on the same runs"
+
+
+def lock_file(file: FileIO, place: Path, error: Callable[[str], SdpoSolveError]) -> bool:
+    """Lock a file for this process until it is closed; false where its file system, or Windows, has no locks.
+
+    Raises `error` where another process holds it; `place`: its directory, for the message.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return False
+    except OSError as exc:
+        if exc.errno in WITHOUT_LOCKS:
+            return False
+        raise error(f"another process is writing {place}; wait for it or choose another --out") from None
+    return True
 
 
 class Journal:
@@ -159,20 +177,8 @@ class Journal:
         return {"event": "run_finished", **asdict(outcome), "elapsed_s": outcome.wall_s}
 
     def _lock(self) -> bool:
-        """Lock the journal for this process; false where its file system, or Windows, has no locks."""
-        try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            return False
-        except OSError as exc:
-            if exc.errno in WITHOUT_LOCKS:
-                return False
-            raise JournalError(
-                f"another process is writing {self.run_dir}; wait for it or choose another --out"
-            ) from None
-        return True
+        """See `lock_file`."""
+        return lock_file(self._file, self.run_dir, JournalError)
 
     # -- writing -------------------------------------------------------------------------------------------
 

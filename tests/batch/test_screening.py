@@ -1,8 +1,15 @@
 """Screening without a model or a box: where samples go, that none is drawn twice, and what a stop leaves."""
 
+import errno
+import fcntl
+import io
+import json
 import re
+import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,18 +17,20 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from sdpo_solve.batch import screening
 from sdpo_solve.batch.difficulty import Rule, Screened
 from sdpo_solve.batch.screening import ScreenSpec, _Pipeline
-from sdpo_solve.batch.screening_file import read_screening
-from sdpo_solve.batch.spec import make_spec
+from sdpo_solve.batch.screening_file import held, read_screening
+from sdpo_solve.batch.spec import make_screen_spec, make_spec
 from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets.selection import Candidate, Problems, Selected
-from sdpo_solve.errors import EngineError
+from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, PromptError, SandboxError
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.options import Plan
-from sdpo_solve.types import Finish, Sample
+from sdpo_solve.types import ExecutionStatus, Finish, Sample
+from tests.helpers.batches import make_problems
 from tests.helpers.parts import PROBLEM, ReadGrader, answer
 
 RULE = Rule(group=16, most=400)
@@ -35,10 +44,11 @@ class Engine:
         self.calls: list[list[tuple[str, int]]] = []
         self.ends_at: int | None = None
         self.breaks_at: int | None = None
+        self.breaks_with: Exception = EngineError("out of memory")
 
     def sample(self, prompts_G, seeds_G, policy, spec):
         if len(self.calls) == self.breaks_at:
-            raise EngineError("out of memory")
+            raise self.breaks_with
         if len(self.calls) == self.ends_at:
             time.sleep(0.1)  # what was sampled before is judged by now
             raise KeyboardInterrupt
@@ -58,7 +68,33 @@ class Engine:
         return
 
 
-def screen(out: Path, engine: Engine, **asked) -> dict[str, Screened]:
+class Grader(ReadGrader):
+    """Does something before the gradings whose numbers `does` has, all gradings in one order."""
+
+    def __init__(self, does: Mapping[int, Callable[[], None]]) -> None:
+        self._does, self._n, self._turn = does, 0, threading.Lock()
+
+    def grade(self, problem, codes_G, **how):
+        with self._turn:
+            number, self._n = self._n, self._n + 1
+        self._does.get(number, lambda: None)()
+        return super().grade(problem, codes_G, **how)
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def n_kept(out: Path) -> int:
+    return sum(item.base.n for item in read_screening(out).problems.values())
+
+
+def screen(
+    out: Path, engine: Engine, grader: Grader | None = None, sandbox: object = None, **asked
+) -> dict[str, Screened]:
     """Screen one problem for each rate of the engine, on from what `out` holds."""
     made = [
         replace(PROBLEM, id=f"p{n}", statement=f"Problem {n}. Add one.") for n in range(len(engine.rates))
@@ -72,7 +108,8 @@ def screen(out: Path, engine: Engine, **asked) -> dict[str, Screened]:
     view.on_start(before, Selected(problems, {}))
     shop = SimpleNamespace(
         engine_for=lambda n_attempts: engine,
-        judge=ReadGrader,
+        judge=lambda: grader or ReadGrader(),
+        sandbox=sandbox,
         prompter=lambda options: Prompter(),
         plan=Plan(RunOptions(engine="scripted", max_tokens=8), {"feedback": feedback.Options()}),
     )
@@ -111,13 +148,113 @@ def test_a_screening_that_was_interrupted_goes_on_and_draws_no_sample_twice(tmp_
     assert sum(item.base.n for item in found.values()) == len(drawn)
 
 
-def test_a_broken_engine_loses_no_look_that_was_graded(tmp_path: Path) -> None:
-    engine = Engine(RATES)
-    engine.breaks_at = 3
-    with pytest.raises(EngineError):
+@pytest.mark.parametrize("error", [EngineError, PrerequisiteError, PromptError, RuntimeError])
+def test_a_broken_engine_loses_no_look_that_was_graded(tmp_path: Path, error: type[Exception]) -> None:
+    engine = Engine([0.5] * 24)
+    engine.breaks_at, engine.breaks_with = 2, error("it is gone")
+    with pytest.raises(error, match="it is gone"):
         screen(tmp_path, engine)
-    kept = read_screening(tmp_path).problems
-    assert sum(item.base.n for item in kept.values()) == sum(len(call) for call in engine.calls)
+    assert n_kept(tmp_path) == sum(len(call) for call in engine.calls) == 64
+
+
+@pytest.mark.parametrize("number", [0, 8, 9, 15])
+def test_a_broken_box_loses_no_look_but_its_own(tmp_path: Path, number: int) -> None:
+    """The first looks take 4 samples each, eight of them fill a round."""
+    engine = Engine([0.5] * 24)
+    box = SimpleNamespace(run=lambda *program: [SimpleNamespace(status=ExecutionStatus.OK)])
+    with pytest.raises(SandboxError, match="the box broke"):
+        screen(tmp_path, engine, Grader({number: raises(SandboxError("the box broke"))}), box)
+    assert n_kept(tmp_path) == sum(len(call) for call in engine.calls) - 4
+
+
+def test_a_look_whose_grading_waits_for_a_sandbox_holds_up_no_end(tmp_path: Path) -> None:
+    engine = Engine([0.5] * 24)
+    engine.breaks_at = 2
+    gone = SandboxError("no daemon")
+    started_s = time.monotonic()
+    with pytest.raises(EngineError):
+        screen(tmp_path, engine, Grader({12: raises(gone)}), SimpleNamespace(run=lambda *_: raises(gone)()))
+    assert time.monotonic() - started_s < 5
+    assert n_kept(tmp_path) == 4 * 15
+
+
+def test_ctrl_c_while_looks_are_graded_keeps_those_that_are(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        time.sleep(0.2)  # the other looks of two rounds are graded by now
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(2)
+
+    first, second = Engine([0.5] * 24), Engine([0.5] * 24)
+    with pytest.raises(KeyboardInterrupt):
+        screen(tmp_path, first, Grader({3: interrupt}))
+    n_stopped = n_kept(tmp_path)
+    assert n_stopped == sum(len(call) for call in first.calls) - 4
+    found = screen(tmp_path, second)
+    assert sum(item.base.n for item in found.values()) == n_stopped + sum(len(call) for call in second.calls)
+
+
+# -- one process at a time -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> ScreenSpec:
+    """One problem and answers from a file, for whole screenings."""
+    make_problems(tmp_path / "problems", 1)
+    (tmp_path / "replies.jsonl").write_text((json.dumps({"text": "no program"}) + "\n") * 4)
+    options = {"sources": str(tmp_path / "problems"), "engine": "scripted", "sandbox": "bubblewrap"}
+    spec = make_screen_spec({}, {**options, "replies": str(tmp_path / "replies.jsonl")}, "screen")
+    return ScreenSpec(spec, tmp_path / "marks", Rule(4, 4), 4, None, False, 0)
+
+
+def view() -> ScreenView:
+    return ScreenView(Console(file=io.StringIO(), width=200), RULE)
+
+
+def test_a_second_screening_of_one_directory_is_refused(scripted: ScreenSpec) -> None:
+    refused = f"^another process is writing {scripted.out}; wait for it or choose another --out$"
+    with held(scripted.out) as is_locked:
+        assert is_locked
+        with pytest.raises(ConfigError, match=refused):
+            screening.run(scripted, view())
+    assert screening.run(scripted, view()).problems["say-0"].base.n == 4
+    assert read_screening(scripted.out).problems["say-0"].base.n == 4
+
+
+def test_a_screening_holds_its_directory_to_its_end(
+    scripted: ScreenSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def run(pipeline: _Pipeline) -> dict[str, Screened]:
+        with pytest.raises(ConfigError, match="another process"), held(scripted.out):
+            pass
+        seen.append(pipeline)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Pipeline, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        screening.run(scripted, view())
+    assert seen
+    with held(scripted.out):
+        pass
+
+
+def test_a_file_system_without_locks_is_named_and_the_screening_goes_on(
+    scripted: ScreenSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: raises(OSError(errno.ENOLCK, "no locks"))())
+    seen = view()
+    assert screening.run(scripted, seen).problems["say-0"].base.n == 4
+    assert f"no locks: see to it that no second process screens into {scripted.out}" in seen.notice
+
+
+def test_nothing_is_left_of_a_screening_that_cannot_begin(scripted: ScreenSpec) -> None:
+    spec = make_screen_spec(
+        {}, {"sources": scripted.spec.batch.sources, "model": "qwen2.5-coder-9b"}, "screen"
+    )
+    with pytest.raises((ConfigError, PrerequisiteError)):
+        screening.run(replace(scripted, spec=spec), view())
+    assert not scripted.out.exists()
 
 
 def test_no_more_than_the_total_is_spent(tmp_path: Path) -> None:

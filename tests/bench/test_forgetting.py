@@ -2,6 +2,7 @@
 
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,18 +22,21 @@ def run(*words: str) -> object:
     return CliRunner().invoke(app, list(words))
 
 
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_run(folder: Path, *more: str) -> Path:
     """A run of a tiny model with one update."""
-    folder = tmp_path_factory.mktemp("forgetting")
     model = save_tiny_model(folder / "tiny")
     found = run(
         "run", str(PROBLEMS / "letter-tally.json"), "--model", str(model), "--sandbox", "bubblewrap", "--attempts", "6",
         "--group-size", "3", "--max-tokens", "12", "--set", "learner.lr=0.05", "--set", "sdpo.preset=paper",
-        "--set", "learner.min_gap=0", "--out", str(folder / "runs"),
+        "--set", "learner.min_gap=0", "--out", str(folder / "runs"), *more,
     )  # fmt: skip
-    assert found.exit_code == 1
+    assert found.exit_code == 1, found.output
     return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("forgetting"))
 
 
 def test_every_answer_is_counted_and_the_base_is_unharmed(learned: Path) -> None:
@@ -45,6 +49,16 @@ def test_every_answer_is_counted_and_the_base_is_unharmed(learned: Path) -> None
     assert sorted(row["problem"] for row in said["rows"]) == ["double-call", "word-lengths"]
     assert (said["version"], said["same_again"], said["again"]) == (1, 16, 16)
     assert said["change"] == 0  # a model of random weights solves nothing
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes: the extra dev")
+def test_a_run_in_4_bits_is_measured_in_4_bits(tmp_path: Path) -> None:
+    runs = make_run(tmp_path, "--quantization", "4bit")
+    chosen = ("--ids", "word-lengths", "--samples", "2", "--sandbox", "bubblewrap", "--json")
+    found = run("bench", "forgetting", str(runs), str(PROBLEMS), *chosen)
+    assert found.exit_code == 0, found.output
+    said = json.loads(found.stdout)
+    assert (said["version"], said["same_again"], said["again"]) == (1, 2, 2)
 
 
 def test_only_the_runs_own_problem_is_refused(learned: Path) -> None:

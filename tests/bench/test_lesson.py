@@ -2,6 +2,7 @@
 
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from sdpo_solve.bench.lesson import Effect, Figures, InContext, page, settings_of
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.model.adapted import AdaptedModel
 from tests.helpers.tiny_model import save_tiny_model
 
 PROBLEM = str(Path(__file__).parents[2] / "problems" / "letter-tally.json")
@@ -20,17 +22,20 @@ def run(*words: str) -> object:
     return CliRunner().invoke(app, list(words))
 
 
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
+def sample(model: Path, out: Path, *more: str) -> str:
     """Eight attempts of a tiny model, none of which solves anything."""
-    folder = tmp_path_factory.mktemp("lesson")
-    model = save_tiny_model(folder / "tiny")
     found = run(
         "run", PROBLEM, "--model", str(model), "--sandbox", "bubblewrap", "--method", "best-of-k", "--attempts", "8",
-        "--group-size", "8", "--max-tokens", "12", "--keep-going", "--out", str(folder / "runs"),
+        "--group-size", "8", "--max-tokens", "12", "--keep-going", "--out", str(out), *more,
     )  # fmt: skip
-    assert found.exit_code == 1
-    return str(folder / "runs")
+    assert found.exit_code == 1, found.output
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("lesson")
+    return sample(save_tiny_model(folder / "tiny"), folder / "runs")
 
 
 def test_every_setting_starts_from_the_base_and_a_larger_rate_moves_further(sampled: str) -> None:
@@ -66,6 +71,26 @@ def test_the_same_setting_twice_gives_the_same_figures(sampled: str) -> None:
     by_default, rank_16 = said[0], said[2]
     assert {**rank_16, "setting": ""} == {**by_default, "setting": ""}  # 16 is the default rank
     assert said[1]["gain"] != rank_16["gain"]
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes: the extra dev")
+def test_runs_in_4_bits_are_measured_in_4_bits_and_not_among_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_tiny_model(tmp_path / "tiny")
+    whole, small = sample(model, tmp_path / "a"), sample(model, tmp_path / "b", "--quantization", "4bit")
+    words = ("--references", PROBLEM, "--group-size", "4", "--json")
+    for pair in ((whole, small), (small, whole)):
+        mixed = run("bench", "lesson", *pair, *words)
+        assert isinstance(mixed.exception, ConfigError)
+        assert "these runs used different models: tiny@" in str(mixed.exception)
+    held = []
+    load = AdaptedModel.load
+    monkeypatch.setattr(AdaptedModel, "load", lambda *a, **k: held.append(k["quantization"]) or load(*a, **k))
+    found = run("bench", "lesson", small, *words)
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["model"].endswith("+4bit")
+    assert held == ["4bit"]
 
 
 @pytest.mark.parametrize(
