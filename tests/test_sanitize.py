@@ -18,6 +18,7 @@ from sdpo_solve.sanitize import break_chat_tokens, clean, middle_cut
         ("one\r\ntwo\rthree\tfour", "one\ntwo\nthree\tfour"),
         ("\ud800lone", "lone"),
         ("ab\u202edc", "abdc"),
+        ("ab\u061cd\xadc\u180e\u034f", "abdc"),
         ("zero\u200bwidth", "zerowidth"),
         ("naïve – Ω 漢字 🙂", "naïve – Ω 漢字 🙂"),
     ],
