@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,34 @@ from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
+_TOKENS = Checker("tokens")
 N_VISIBLE = 2  # of a row that does not say which of its tests are samples
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"'”’]))\s+(?=[A-Z\"'“‘(*$])|\n\s*\n")
+_WINDOW_CHARS, _MOST_CHARS = 600, 6000  # of a sentence: looking at one is not linear
+_SPEAKS_OF_CASE = re.compile(r"case|register|capitali|yes", re.IGNORECASE)
+_WRITES = r"\b(?:print|output|writ|display|answer|respon|verdict)\w*"
+_JUDGES = r"\b(?:checker|judge|grader|accept|recogni[sz]|treated as|considered)\w*"
+_MAY = r"\b(?:can|may|could|free|allowed|permitted|accepted|acceptable|ok|okay|fine)\b"
+_LETTERS = r"\b(?:letter|character|symbol)s?\b"
+_ANY = r"(?:any|either|arbitrary|whatever|whichever)"
+_IN_ANY_CASE = rf"\bin {_ANY} (?:case|register)\b"
+_UPPER_OR_LOWER = r"(?:upper|lower)[- ]?(?:case)? ?(?:or|and|/) ?(?:in )?(?:upper|lower)[- ]?case"
+# What is said of letters alone, in a sentence on what is written or how it is judged.
+_LETTER_CASE = (
+    rf"\b{_ANY} (?:letter|character)s?[- ]case"
+    rf"|{_IN_ANY_CASE}\s*(?:,?\s*(?:upper|lower)|\(|,? (?:for example|e\.g)[, ]+(?:\w+ )?[\"'“‘`\\$])"
+    r"|\b(?:case|capitali[sz]ation)(?: of [^.,;]{0,40}?)? (?:does|do|is|are)(?: not|n't|n’t)"
+    r" (?:matter|important|significant|relevant|checked)"
+    r"|\b(?:regardless|irrespective) of (?:the )?(?:letters?'? |character )?case\b"
+    r"|\bcase[- ]?insensitive\b|(?:\bnot|n't|n’t) case[- ]?sensitive|\b(?-i:yEs|yeS|YeS|yES)\b"
+)
+# "In any case" may mean "whatever happens", and "upper or lower case" what a text consists of.
+_GRANTS_CASE = re.compile(
+    rf"(?=.*(?:{_WRITES}|{_JUDGES}))(?=.*(?:{_LETTER_CASE}))"
+    rf"|(?:{_WRITES}.*{_LETTERS}|{_LETTERS}.*{_WRITES}).*{_IN_ANY_CASE}"
+    rf"|{_MAY}.*(?:{_WRITES}|\bgive\w*).*(?:{_IN_ANY_CASE}|\bin (?:{_ANY} |both )?{_UPPER_OR_LOWER})",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +107,22 @@ def stdin_tests(pairs: Iterable[tuple[Any, Any]], visible: bool) -> list[TestCas
 
 
 def stdin_problem(
-    row: FileRow, facts: Facts, tests: Sequence[TestCase], limits: Limits, **more: Any
+    row: FileRow,
+    facts: Facts,
+    tests: Sequence[TestCase],
+    limits: Limits,
+    rule: Checker = _TOKENS,
+    **more: Any,
 ) -> Problem:
-    """A problem over standard input; `more`: further fields. Raises Unfit where it has no tests."""
+    """A problem over standard input; `more`: further fields. Raises Unfit where it has no tests.
+
+    `rule`: how the data set's own judge compares; what the statement grants is granted as well.
+    """
     if not tests:
         raise Unfit(f"{row.place}: {facts.id}", "it has no tests")
-    error = granted_error(facts.statement)
-    checker = Checker("float", error) if error else Checker("tokens")
+    checker = replace(rule, ignore_case=rule.ignore_case or grants_case(facts.statement))
+    if error := granted_error(facts.statement):
+        checker = replace(checker, name="float", tolerance=error)
     meta = {"difficulty": facts.difficulty, "platform": facts.platform}
     return Problem(
         id=facts.id,
@@ -95,6 +133,16 @@ def stdin_problem(
         meta={key: value for key, value in meta.items() if value},
         **{"checker": checker, **more},
     )
+
+
+def grants_case(statement: str) -> bool:
+    """Whether a statement says that letters of the output may be written in any case."""
+    windows = (
+        sentence[at : at + _WINDOW_CHARS]
+        for sentence in _SENTENCE_END.split(statement)
+        for at in range(0, min(len(sentence), _MOST_CHARS), _WINDOW_CHARS // 2)
+    )
+    return any(_SPEAKS_OF_CASE.search(text) and _GRANTS_CASE.search(text) for text in windows)
 
 
 def limits(time_s: object, memory_mb: object) -> Limits:
@@ -108,18 +156,26 @@ def limits(time_s: object, memory_mb: object) -> Limits:
 
 
 def number(value: object) -> float | None:
-    """A number, or the one that a text such as `2.0 seconds` begins with; None for anything else."""
+    """A finite number, or the one that a text such as `2.0 seconds` begins with; None for anything else."""
     try:
-        return float(str(value).split()[0])
+        found = float(str(value).split()[0])
     except (ValueError, IndexError):
         return None
+    return found if math.isfinite(found) else None
 
 
 def pairs_of(columns: object) -> list[tuple[Any, Any]]:
-    """Pairs of a table {"input": [...], "output": [...]} or of a list of such objects."""
+    """Pairs of a table {"input": [...], "output": [...]} or of a list of such objects. Raises TypeError."""
     if isinstance(columns, Mapping):
-        return list(zip(columns.get("input") or [], columns.get("output") or [], strict=False))
-    return [(item.get("input"), item.get("output")) for item in columns or [] if isinstance(item, Mapping)]  # type: ignore[attr-defined]
+        return list(zip(items(columns.get("input")), items(columns.get("output")), strict=False))
+    return [(each.get("input"), each.get("output")) for each in items(columns) if isinstance(each, Mapping)]
+
+
+def items(column: object) -> list[Any]:
+    """A column that is a list, empty where the row has none. Raises TypeError: the row is a broken one."""
+    if column is None or isinstance(column, list):
+        return column or []
+    raise TypeError(f"a list is due, not {type(column).__name__}")
 
 
 def _joined(value: Any) -> str:

@@ -57,6 +57,10 @@ _BY_NUMBER = {int(number): shape for shape, numbers in _SHAPES.items() for numbe
 
 
 def restore(number: int, args: Sequence[Any]) -> list[Any]:
-    """The arguments of one call of task `number`, as they were before they became JSON."""
+    """The arguments of one call of task `number`, as they were before they became JSON. Raises TypeError,
+    and ValueError for a number that is none.
+    """
+    if not isinstance(args, (list, tuple)):
+        raise TypeError(f"the arguments of a call are no list, but {type(args).__name__}")
     shape = _BY_NUMBER.get(number, (_keep,))
     return [shape[min(place, len(shape) - 1)](arg) for place, arg in enumerate(args)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from sdpo_solve.types import Problem
 
 _MOST_DIGITS = 50_000  # that programs in a box may turn into text
 _CHUNK_DIGITS = 4000
+# What a format raises over a row whose columns hold other things than the data set's.
+_ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,17 @@ class FileRow:
     again: Callable[[], FileRow] | None = None
 
     def later(self, make: Callable[[FileRow], Problem]) -> Callable[[], Problem]:
-        """`make` of this row, read again when it is called: a row may hold many megabytes of tests."""
-        again = self.again
-        return partial(make, self) if again is None else lambda: make(again())
+        """`make` of this row, read again when it is called: a row may hold many megabytes of tests.
+
+        What it returns raises ProblemError for an odd row.
+        """
+        again, place = self.again or (lambda: self), self.place
+
+        def made() -> Problem:
+            with _odd_is_broken(place):
+                return make(again())
+
+        return made
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[FileRow]:
@@ -71,11 +82,22 @@ def row_candidates(
     file = open_rows(path, columns)
     for number, place in enumerate(file.places(), 1):
         try:
-            found = candidate(_row(file, place), number)
+            with _odd_is_broken(f"{path}: {place.name}"):
+                found = candidate(_row(file, place), number)
         except ProblemError as exc:
             found = Candidate.broken(f"{path.name}: {place.name}", exc)
         yield found
     file.rest()
+
+
+@contextmanager
+def _odd_is_broken(place: str) -> Iterator[None]:
+    """Formats read columns as the data set has them; in a row that is not so, the first surprise names it."""
+    try:
+        yield
+    except _ODD as exc:
+        fault = middle_cut(" ".join(f"{type(exc).__name__}: {exc}".split()), 120)
+        raise ProblemError(f"{place}: its columns are not as the data set has them ({fault})") from exc
 
 
 def _row(file: RowFile, place: Place) -> FileRow:

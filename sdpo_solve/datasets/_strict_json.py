@@ -60,7 +60,7 @@ def read_json(text: str) -> JsonText:
     read = JsonText(text)
     read.data = _parse(read)
     _check_values(read)
-    if read.has_twice and not read.is_deep:
+    if read.has_twice and not read.is_deep and read.data is not None:
         twice = "the key stands twice in one object"
         read.mistakes += [Mistake(place, twice, "keep one of the two") for place in _walk(read.text)[1]]
     return read

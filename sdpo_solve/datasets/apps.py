@@ -71,7 +71,7 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     tests = contest.loaded(row, "input_output")
     if not isinstance(tests, Mapping) or not tests.get("inputs"):
         raise Unfit(f"{row.place}: {facts.id}", "it has no tests")
-    inputs, outputs = tests["inputs"], tests.get("outputs") or []
+    inputs, outputs = contest.items(tests["inputs"]), contest.items(tests.get("outputs"))
     pairs = list(zip(inputs, outputs, strict=False))
     limits = contest.limits(row.data.get("time_limit"), row.data.get("memory_limit"))
     reference = _reference(row)

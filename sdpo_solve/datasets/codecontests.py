@@ -17,9 +17,11 @@ from sdpo_solve.datasets._contest_rows import Facts
 from sdpo_solve.datasets._rows import FileRow, safe_id
 from sdpo_solve.datasets.selection import Candidate
 from sdpo_solve.protocols import Sandbox
-from sdpo_solve.types import Problem
+from sdpo_solve.types import Checker, Problem
 
 _PYTHON3 = 3  # the language number of the data set's solutions
+# As its own grader compares: https://github.com/google-deepmind/code_contests, execution/tester_sandboxer.cc
+_RULE = Checker("tokens", tolerance=1e-5, ignore_case=True)
 
 
 class CodeContests(Format):
@@ -56,7 +58,8 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     memory = contest.number(row.data.get("memory_limit_bytes"))
     limits = contest.limits(_seconds(row.data.get("time_limit")), memory / 2**20 if memory else None)
     tests = visible + contest.stdin_tests(hidden, False)
-    return contest.stdin_problem(row, facts, tests, limits, reference=_reference(row.data.get("solutions")))
+    reference = _reference(row.data.get("solutions"))
+    return contest.stdin_problem(row, facts, tests, limits, _RULE, reference=reference)
 
 
 def _seconds(duration: Any) -> object:
@@ -72,8 +75,9 @@ def _seconds(duration: Any) -> object:
 def _reference(solutions: Any) -> str | None:
     """The first solution in Python 3, of a table or a list of objects."""
     if isinstance(solutions, Mapping):
-        pairs = list(zip(solutions.get("language") or [], solutions.get("solution") or [], strict=False))
+        columns = [contest.items(solutions.get(name)) for name in ("language", "solution")]
+        pairs = list(zip(*columns, strict=False))
     else:
-        objects = filter(lambda each: isinstance(each, Mapping), solutions or [])
+        objects = filter(lambda each: isinstance(each, Mapping), contest.items(solutions))
         pairs = [(each.get("language"), each.get("solution")) for each in objects]
     return next((str(code) for language, code in pairs if language in (_PYTHON3, "PYTHON3")), None)

@@ -2,7 +2,9 @@
 in parts, `examples` and `official_tests` as lists of {"input", "output"}.
 
 A generated checker judges the outputs of its row: a program called as `checker.py INPUT EXPECTED OUTPUT` that
-prints 1 for a right one.
+prints 1 and ends with exit code 0 for a right one. A language model wrote it, and many crash on outputs of
+another form: those are wrong, as for the data set's own judge (https://github.com/huggingface/open-r1,
+src/open_r1/utils/competitive_programming/cf_scoring.py).
 """
 
 from __future__ import annotations
@@ -16,18 +18,38 @@ from sdpo_solve.datasets._contest_rows import Facts
 from sdpo_solve.datasets._rows import FileRow, safe_id
 from sdpo_solve.datasets._statements import INTERACTIVE
 from sdpo_solve.datasets.selection import Candidate
+from sdpo_solve.grading.checker_program import FAILING_REFUSES, UNUSABLE
 from sdpo_solve.protocols import Sandbox
 from sdpo_solve.types import Checker, Problem
 
-# From the arguments and exit codes of testlib's checkers to those of the data set's.
-_CHECKER = """\
-import contextlib, io, sys
+# From the arguments and exit codes of testlib's checkers to those of the data set's. One that cannot run
+# at all says nothing of any output: an error of the row.
+_CHECKER = (
+    FAILING_REFUSES
+    + """\
+import contextlib, io, os, sys
+def unusable(exc):
+    print(f"{{type(exc).__name__}}: {{exc}}", file=sys.stderr)
+    sys.exit({unusable})
+try:
+    checker = compile({source!r}, "checker.py", "exec")
+except Exception as exc:
+    unusable(exc)
 sys.argv = ["checker.py", "input.txt", "answer.txt", "output.txt"]
-printed = io.StringIO()
-with contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
-    exec(compile({source!r}, "checker.py", "exec"), {{"__name__": "__main__"}})
-sys.exit(0 if printed.getvalue().strip() == "1" else 1)
+os._exit = sys.exit  # what was printed is still to be read
+printed, code = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True), 0
+try:
+    with contextlib.redirect_stdout(printed):
+        exec(checker, {{"__name__": "__main__"}})
+except SystemExit as exc:
+    code = exc.code
+except ImportError as exc:
+    unusable(exc)
+except Exception:
+    code = 1
+sys.exit(0 if not code and printed.buffer.getvalue().strip() == b"1" else 1)
 """
+)
 
 
 class Codeforces(Format):
@@ -70,5 +92,7 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
     tests = contest.stdin_tests(visible, True) + contest.stdin_tests(hidden, False)
     limits = contest.limits(row.data.get("time_limit"), row.data.get("memory_limit"))
     source = row.data.get("generated_checker")
-    checker = {"checker": Checker("program", program=_CHECKER.format(source=str(source)))} if source else {}
-    return contest.stdin_problem(row, facts, tests, limits, **checker)
+    if not source:
+        return contest.stdin_problem(row, facts, tests, limits)
+    program = _CHECKER.format(source=str(source), unusable=UNUSABLE)
+    return contest.stdin_problem(row, facts, tests, limits, checker=Checker("program", program=program))

@@ -10,6 +10,7 @@ left out and named.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -145,9 +146,8 @@ def _head(row: _BenchmarkRow, entry_point: str) -> str:
     """What stands before an answer: MBPP's imports and set-up, HumanEval's prompt up to the function."""
     prompt = row.data.get("prompt")
     if not row.id.startswith("humaneval") or not isinstance(prompt, str):
-        imports = row.data.get("test_imports") or []
         setup = row.data.get("test_setup_code") or ""
-        return "\n".join([*map(str, imports), str(setup)]).strip()
+        return "\n".join([*map(str, row.items("test_imports")), str(setup)]).strip()
     return re.split(rf"^def {re.escape(entry_point)}\b", prompt, maxsplit=1, flags=re.MULTILINE)[0].strip()
 
 
@@ -260,9 +260,7 @@ def _plus(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
     if not isinstance(computed, Computed):
         raise row.unfit(f"its canonical solution fails on input {computed.index}: {computed.error}")
     values = list(computed.values)
-    checker = (
-        _plus_checker(row, entry_point) if is_mbpp else Checker("python", float(row.data.get("atol") or 0.0))
-    )
+    checker = _plus_checker(row, entry_point if is_mbpp else "")
     if checker.name == "not-none":
         values = [value if isinstance(value, bool) else value is not None for value in values]
     elif any(isinstance(value, Match) for value in values):
@@ -286,12 +284,15 @@ def _plus(row: _BenchmarkRow, sandbox: Callable[[], Sandbox]) -> Problem:
 
 
 def _plus_checker(row: _BenchmarkRow, entry_point: str) -> Checker:
-    """EvalPlus's special cases, or its usual rule."""
+    """EvalPlus's special cases of MBPP+, or its usual rule. Raises ProblemError for a bad `atol`."""
     if entry_point in _AS_SETS:
         return Checker("set")
     if entry_point in _AS_NOT_NONE:
         return Checker("not-none")
-    return Checker("python", float(row.data.get("atol") or 0.0))
+    tolerance = float(row.data.get("atol") or 0.0)
+    if not 0 <= tolerance < math.inf:
+        raise ProblemError(f"{row.place}: atol is {tolerance}; expected a tolerance such as 1e-6")
+    return Checker("python", tolerance)
 
 
 def _docstring(prompt: str) -> str:

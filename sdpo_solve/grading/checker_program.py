@@ -3,6 +3,9 @@
 Arguments and exit codes are those of testlib (https://github.com/MikeMirzayanov/testlib): `checker INPUT
 OUTPUT ANSWER`; 0: right; 1, 2, 4 and 8: wrong. Any other end, such as a crash or a time-out, is an error of
 the problem, never a verdict. It is trusted like the problem file; the judged program is not in its box.
+
+A checker that nobody has tried, such as a data set's generated one, begins with `FAILING_REFUSES`: an output
+on which it crashes or does not come to an end is a wrong one, as the data set's own judge has it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import BoxInput, Checker, Execution, ExecutionStatus, Limits, Program
 
 LIMITS = Limits(time_s=30.0, memory_mb=1024)
+FAILING_REFUSES = "# sdpo-solve: an output on which this checker fails is wrong\n"
+UNUSABLE = 3  # testlib's exit code for a checker at fault itself; FAILING_REFUSES does not hide it
 _WRONG = (1, 2, 4, 8)
 
 
@@ -41,16 +46,22 @@ def check(sandbox: Sandbox, problem_id: str, checker: Checker, items: Sequence[T
         raise ProblemError(f"{problem_id}: checkers cannot be written in {checker.language}")
     program = Program(form.program(checker.program), language=checker.language)
     inputs = [BoxInput(stdin=form.stdin([item.input, item.output, item.answer])) for item in items]
-    return [_verdict(problem_id, each) for each in sandbox.run(program, inputs, LIMITS)]
+    refuses = checker.program.startswith(FAILING_REFUSES)
+    return [_verdict(problem_id, each, refuses) for each in sandbox.run(program, inputs, LIMITS)]
 
 
-def _verdict(problem_id: str, result: Execution) -> bool:
+def _verdict(problem_id: str, result: Execution, failing_refuses: bool) -> bool:
     if result.status is ExecutionStatus.OK and not result.exit_code:
         return True
     crashed = "Traceback (most recent call last)" in result.stderr
     if result.status is ExecutionStatus.RUNTIME_ERROR and result.exit_code in _WRONG and not crashed:
         return False
-    last = (result.stderr.strip().splitlines() or [f"exit code {result.exit_code}"])[-1]
+    started = result.status not in (ExecutionStatus.NOT_RUN, ExecutionStatus.COMPILE_ERROR)
+    if failing_refuses and started and result.exit_code != UNUSABLE:
+        return False
+    lines = result.stderr.strip().splitlines()
+    said = [line for line in lines if line and not line.startswith("the program ended with exit code")]
+    last = (said or [f"exit code {result.exit_code}"])[-1]
     raise ProblemError(
         f"{problem_id}: its checker failed ({result.status.value}): {last[:200]}; mend the checker"
     )

@@ -19,6 +19,7 @@ from sdpo_solve.types import Checker
 _NUMBERS = (int, float, Fraction, Decimal)
 # A longer token is compared as text: numbers of answers are shorter, and reading one is not linear.
 _NUMBER_CHARS = 400
+_INTEGER = re.compile(r"[-+]?\d+")
 # Numbers inside a token such as `(0.5,` or `x=1e-3;`; letters beside one make it part of a word.
 _GLUED = re.compile(
     r"(?<![\w.])[-+]?(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?\d++)?+(?![\w.])|(?<!\w)[-+]?(?:inf|nan)(?!\w)", re.I
@@ -30,11 +31,16 @@ def texts_match(checker: Checker, expected: object, output: str) -> bool:
     if isinstance(expected, (list, tuple)):
         return any(texts_match(checker, text, output) for text in expected)
     wanted_text = str(expected)
+    if checker.ignore_case:
+        wanted_text, output = wanted_text.casefold(), output.casefold()
     match checker.name:
         case "tokens":
-            if checker.ignore_case:
-                wanted_text, output = wanted_text.casefold(), output.casefold()
-            return wanted_text.split() == output.split()
+            wanted, given = wanted_text.split(), output.split()
+            return wanted == given or (
+                checker.tolerance > 0
+                and len(wanted) == len(given)
+                and all(_tokens_near(w, g, checker.tolerance) for w, g in zip(wanted, given, strict=True))
+            )
         case "float":
             wanted, given = wanted_text.split(), output.split()
             return len(wanted) == len(given) and all(
@@ -110,11 +116,23 @@ def _tokens_close(expected: str, given: str, tolerance: float) -> bool:
     return all(_numbers_close(wanted, number, tolerance) for wanted, number in numbers)
 
 
+def _tokens_near(expected: str, given: str, error: float) -> bool:
+    """The same token, or two numbers less than `error` apart, as CodeContests compares; integers exactly."""
+    if expected == given:
+        return True
+    wanted, number = _number(expected), _number(given)
+    if wanted is None or number is None:
+        return False
+    if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(given):
+        return _same_decimals(expected, given)
+    return abs(wanted - number) < error
+
+
 def _numbers_close(expected: str, given: str, tolerance: float) -> bool:
     wanted, number = _number(expected), _number(given)
     if wanted is None or number is None:
         return False
-    if re.fullmatch(r"[-+]?\d+", expected):  # an integer is exact, and may be written as 3.0
+    if _INTEGER.fullmatch(expected):  # an integer is exact, and may be written as 3.0
         return _same_decimals(expected, given)
     return _close(wanted, number, tolerance)
 

@@ -184,12 +184,20 @@ def _pack_container(value: object, depth: int, *, strict: bool) -> object:
         name = "set" if isinstance(value, set) else "frozenset"
         return {name: sorted(all_of(value), key=json.dumps)}
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return _pack(value.tolist(), depth, strict=strict)  # numpy scalars and arrays have the same method
+        return _pack(_of_numpy(value), depth, strict=strict)
     if type(value).__module__ == "re" and hasattr(value, "group"):
         return {"match": repr(value.group())[:200]}
     if strict:
         raise NotPlain(f"a value of type {type(value).__name__} is not plain data")
     return _pack_standard(value, all_of)
+
+
+def _of_numpy(value: Any) -> object:
+    """A numpy scalar or array in Python's types; scalars and arrays have the same method."""
+    plain = value.tolist()
+    if type(plain) is not type(value):
+        return plain
+    return complex(plain) if value.dtype.kind == "c" else float(plain)  # of extended precision
 
 
 def _pack_standard(value: Any, all_of: Callable[[Iterable[object]], list[object]]) -> object:
@@ -255,7 +263,7 @@ def _unpack_standard(name: str, body: object, depth: int) -> object:
 
         number = Decimal(body)
         big = number.is_finite() and abs(number.adjusted()) > _MAX_DIGITS
-        return Opaque("Decimal") if big else number
+        return Opaque("Decimal") if big or number.is_snan() else number  # to compare an sNaN raises
     if not isinstance(body, list):
         raise NotPlain("unknown type name in wire form")
     if name == "fraction" and sum(map(len, body)) <= _MAX_DIGITS:

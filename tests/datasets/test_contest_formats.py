@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selected, Selection
 from sdpo_solve.errors import ConfigError
+from sdpo_solve.grading.checker_program import FAILING_REFUSES, UNUSABLE
+from sdpo_solve.grading.checkers import texts_match
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.types import Checker, Kind, Limits, Problem
 from tests.helpers.rows import MBPP, never, row
@@ -108,7 +111,8 @@ def test_rows_by_scheme_and_by_their_columns(
     path = tmp_path / "rows.jsonl"
     problem = one(path, ROWS[scheme], scheme)
     assert one(path, ROWS[scheme]) == problem
-    assert (problem.kind, problem.limits, problem.checker) == (Kind.STDIN, limits, Checker("tokens"))
+    checker = Checker("tokens", 1e-5, ignore_case=True) if scheme == "codecontests" else Checker("tokens")
+    assert (problem.kind, problem.limits, problem.checker) == (Kind.STDIN, limits, checker)
     assert [test.input for test in problem.tests if test.visible] == shown
     assert [test.input for test in problem.tests if not test.visible] == hidden
     packed = tmp_path / "rows.jsonl.gz"
@@ -234,24 +238,63 @@ def test_names_that_differ_in_other_characters_are_two_problems(tmp_path: Path) 
     assert [problem.id for problem in found] == ["A-B-a-1", "A-B-a-2", "t-sum_a", "A----t-sum_b"]
 
 
-@pytest.mark.parametrize(("output", "is_right"), [("2 1", True), ("1 2\n", True), ("3", False), ("", False)])
-def test_a_generated_checker_of_codeforces_decides(output: str, is_right: bool, tmp_path: Path) -> None:
-    checker = (
-        "import sys\n"
-        "given, right, found = (open(name).read().split() for name in sys.argv[1:])\n"
-        "print(int(given == ['2'] and sorted(found) == sorted(right)))\n"
-        "sys.exit(0)\n"
-    )
+GENERATED = (
+    "import sys\n"
+    "given, right, found = (list(map(int, open(name).read().split())) for name in sys.argv[1:])\n"
+    "print(int(given == [2] and sorted(found) == sorted(right)))\n"
+    "sys.exit(0)\n"
+)
+
+
+def generated(checker: str, output: str, folder: Path) -> tuple[int, str]:
+    """Exit code and standard error of a generated checker on an output."""
     row = {**CODEFORCES, "generated_checker": checker, "note": "If there are many, print any of them."}
-    found = one(tmp_path / "rows.jsonl", row).checker
+    found = one(folder / "rows.jsonl", row).checker
     form = languages.get("python").checker
     assert found.is_program
+    assert found.program.startswith(FAILING_REFUSES)
     assert form is not None
     done = subprocess.run(
         [sys.executable, "-c", form.program(found.program)],
-        input=form.stdin(["2", output, "1 2"]), text=True, cwd=tmp_path, capture_output=True, check=False,
+        input=form.stdin(["2", output, "1 2"]), text=True, cwd=folder, capture_output=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0 if is_right else 1, "")
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "is_right"),
+    [("2 1", True), ("1 2\n", True), ("3", False), ("", False), ("NO", False), ("1 2.5", False)],
+)
+def test_a_generated_checker_of_codeforces_decides(output: str, is_right: bool, tmp_path: Path) -> None:
+    """One that crashes on an output, as on NO for a number, refuses it."""
+    assert generated(GENERATED, output, tmp_path) == (0 if is_right else 1, "")
+
+
+@pytest.mark.parametrize(
+    ("checker", "code"),
+    [
+        ("print(1)", 0),
+        ("import sys; sys.stdout.buffer.write(b'1'); sys.stdout.flush()", 0),
+        ("import os; print(1, flush=True); os._exit(0)", 0),
+        ("def main():\n    print(1)\n    exit()\nif __name__ == '__main__':\n    main()", 0),
+        ("print(0)", 1),
+        ("print(1); print(1)", 1),
+        ("pass", 1),
+        ("print(1); raise SystemExit(1)", 1),
+        ("print(1); raise SystemExit('wrong')", 1),
+        ("print(1); assert False", 1),
+        ("import os; os._exit(0)", 1),
+        ("def f(): f()\nf()", 1),
+        ("eval('1 2')", 1),
+        ("print(1", UNUSABLE),
+        ("import no_such_module; print(1)", UNUSABLE),
+    ],
+)
+def test_how_a_generated_checker_ends_is_its_word(checker: str, code: int, tmp_path: Path) -> None:
+    """As open-r1's own judge has it: right is only exit code 0 and 1 printed. What cannot run is told."""
+    found, error = generated(checker, "1 2", tmp_path)
+    assert found == code
+    assert bool(error) == (code == UNUSABLE)
 
 
 def test_a_contest_and_a_folder_of_competitive_companion(tmp_path: Path) -> None:
@@ -267,6 +310,100 @@ def test_a_contest_and_a_folder_of_competitive_companion(tmp_path: Path) -> None
 def test_a_granted_error_becomes_a_tolerance(tmp_path: Path) -> None:
     statement = "The absolute error must not exceed 10^{-6}."
     assert one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker == Checker("float", 1e-6)
+
+
+IN_ANY_CASE = [
+    "You can print each letter in any case (upper or lower).",
+    "You can print each letter in any register.",
+    'You can output the answer in any case (for example, "yEs" and "Yes" are positive responses).',
+    'You may print every letter in any case you want (so, for example, the strings "yEs" and "yes" are fine).',
+    "You can print YES and NO in any case.",
+    "You may print each character in uppercase or lowercase.",
+    "You may output letters in either upper or lower case.",
+    "Print the answer (case-insensitive).",
+    "The output is not case-sensitive.",
+    "The case of letters in the output does not matter.",
+    'Strings "yEs", "yes" and "YES" will be recognized as positive.',
+    "Letters can be printed\nin any case.",
+    "The text goes on\n" * 50 + "without a full stop\nYou can print each letter in any case",
+]
+IN_ONE_CASE = [
+    "Print Yes or No.",
+    "In any case, print the number of pairs.",
+    "Print -1 in any case where there is none.",
+    "You can assume that in any case the answer fits into 64 bits.",
+    "The string consists of upper or lower case letters. Print its length.",
+    "Write the word in upper or lower case, whichever needs fewer changes.",
+    "Print the words sorted case-insensitively.",
+    "The case of letters does not matter when names are compared. Print the first name.",
+    "The answer is case-sensitive. Print Yes or No.",
+    "Print an answer for each test case.",
+    "You can print any string of upper or lower case letters.",
+]
+
+
+@pytest.mark.parametrize("scheme", ["apps", "codeforces", "companion", "sandboxfusion", "codecontests"])
+def test_letters_may_be_in_any_case_where_the_statement_grants_it(scheme: str, tmp_path: Path) -> None:
+    column = {"apps": "question", "companion": "name", "sandboxfusion": "content"}.get(scheme, "description")
+    for sentences, is_granted in ((IN_ANY_CASE, True), (IN_ONE_CASE, scheme == "codecontests")):
+        for sentence in sentences:
+            row = {**ROWS[scheme], column: f"Print YES if so. {sentence} Then stop."}
+            checker = one(tmp_path / "rows.jsonl", row).checker
+            assert checker.ignore_case is is_granted, sentence
+            assert texts_match(checker, "YES", "Yes") is is_granted
+
+
+def test_codecontests_compares_as_its_own_grader(tmp_path: Path) -> None:
+    checker = one(tmp_path / "rows.jsonl", CODECONTESTS).checker
+    for output, is_right in (
+        ("possible 0.333333", True),
+        ("POSSIBLE\n.33334", True),
+        ("POSSIBLE 0.4", False),
+    ):
+        assert texts_match(checker, "Possible 0.33333333", output) is is_right
+
+
+def test_a_granted_error_and_any_case_together(tmp_path: Path) -> None:
+    statement = "Print No, or the value with an error of at most 1e-6. You can print letters in any case."
+    checker = one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker
+    assert checker == Checker("float", 1e-6, ignore_case=True)
+    assert texts_match(checker, "No 0.5", "NO 0.50000001")
+
+
+# Columns that a sound row does not have; what is said of the row, or its limits where it is still sound.
+ODD: list[tuple[str, dict[str, Any], str | Limits]] = [
+    ("taco", {"memory_limit": math.nan}, Limits(2.0)),
+    ("taco", {"time_limit": math.inf}, Limits(memory_mb=256)),
+    ("taco", {"time_limit": "1e999 seconds", "memory_limit": "nan"}, Limits()),
+    ("taco", {"time_limit": [1], "memory_limit": {"mb": 1}}, Limits()),
+    ("codecontests", {"memory_limit_bytes": -math.inf}, Limits(1.5)),
+    ("codecontests", {"time_limit": {"seconds": math.nan}}, Limits(memory_mb=256)),
+    ("codeforces", {"time_limit": 10**400}, Limits(memory_mb=256)),
+    ("codecontests", {"public_tests": 5}, "a list is due"),
+    ("codecontests", {"private_tests": {"input": 5, "output": ["7"]}}, "a list is due"),
+    ("codecontests", {"private_tests": {"input": "12", "output": "34"}}, "a list is due"),
+    ("codecontests", {"solutions": True}, "a list is due"),
+    ("codeforces", {"examples": "1 2"}, "a list is due"),
+    ("codeforces", {"official_tests": 1.5}, "a list is due"),
+    ("apps", {"input_output": {"inputs": 5, "outputs": [1]}}, "a list is due"),
+    ("apps", {"input_output": {"inputs": "12", "outputs": "34"}}, "a list is due"),
+    ("apps", {"input_output": {"inputs": [1], "outputs": {"a": 1}}}, "a list is due"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "changes", "found"), ODD)
+def test_an_odd_row_ends_nothing(
+    scheme: str, changes: dict[str, Any], found: str | Limits, tmp_path: Path
+) -> None:
+    names = {"id": "other", "name": "other", "problem_id": "other"}
+    odd = {**ROWS[scheme], **{key: name for key, name in names.items() if key in ROWS[scheme]}, **changes}
+    taken = select(tmp_path / "rows.jsonl", ROWS[scheme], odd, scheme=scheme)
+    if isinstance(found, Limits):
+        assert [problem.limits for problem in taken.problems][1:] == [found]
+    else:
+        (name,) = taken.broken
+        assert "rows.jsonl: line 2: its columns are not as the data set has them (" in taken.left_out[name]
+        assert found in taken.left_out[name]
 
 
 def test_benchmarks_are_recognised_and_unknown_rows_list_what_was_seen(tmp_path: Path) -> None:

@@ -201,6 +201,40 @@ def test_what_json_lost_is_restored(number: int, args: list[Any], restored: list
     assert repr(found) == repr(restored)
 
 
+@pytest.mark.parametrize("args", [5, "ab", {"a": 1}, None])
+def test_arguments_that_are_no_list_are_refused(args: Any) -> None:
+    with pytest.raises(TypeError, match="no list"):
+        restore(3, args)
+
+
+@pytest.mark.parametrize(
+    ("sound", "changes"),
+    [
+        (MBPP, {"test_imports": 5}),
+        (MBPP, {"test_imports": "import math"}),
+        (MBPP, {"test_list": 5}),
+        (MBPP_PLUS, {"base_input": [5]}),
+        (MBPP_PLUS, {"plus_input": ["ab"]}),
+        (MBPP_PLUS, {"plus_input": {"a": 1}}),
+        (MBPP_PLUS, {"atol": "close"}),
+        (MBPP_PLUS, {"atol": [1]}),
+        (MBPP_PLUS, {"atol": float("nan")}),
+        (MBPP_PLUS, {"atol": float("inf")}),
+        (MBPP_PLUS, {"task_id": "Mbpp/252", "base_input": [["one"]]}),
+        (MBPP_PLUS, {"task_id": "Mbpp/115", "base_input": [[[5]]]}),
+    ],
+)
+def test_an_odd_row_is_left_out_by_its_name(
+    sound: dict[str, Any], changes: dict[str, Any], path: Path
+) -> None:
+    odd = {**sound, "task_id": "Mbpp/99" if sound is MBPP_PLUS else 99, **changes}
+    path.write_text("\n".join(map(json.dumps, (sound, odd))))
+    taken = take(path, Box)
+    assert taken.problems.ids == ("mbpp-11",)
+    (name,) = taken.broken
+    assert "line 2: " in taken.left_out[name]
+
+
 def test_expected_values_are_computed_once(path: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(MBPP_PLUS))
     box = Box()

@@ -184,6 +184,26 @@ def test_all_mistakes_of_a_file_come_at_once_in_their_order() -> None:
         assert place in line
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "fact"),
+    [
+        ("  ]\n}\n", "  ]\n", "{ is never closed"),
+        ("  ]\n}\n", "", "[ is never closed"),
+        ("false}\n  ]\n}\n", "false", "{ is never closed"),
+        ('"kind":', '"kind" @', "broken JSON"),
+        ('numbers."', "numbers", "closing quote"),
+        ('"meta"', '"meta": ' + "[" * 100_000 + ', "a"', "nested too deep"),
+        ("]\n}\n", "]\n}\n{}\n", "second object"),
+    ],
+)
+def test_a_key_twice_beside_what_cannot_be_read(old: str, new: str, fact: str) -> None:
+    """Where keys stand is known only of what can be read."""
+    twice = STDIN.replace('"5 5\\n",', '"5 5\\n", "input": "3\\n",').replace('"kind"', '"meta": {}, "kind"')
+    assert old in twice
+    found = mistakes(twice.replace(old, new, 1))
+    assert any(fact in line for line in found)
+
+
 def test_a_python_literal_is_read_as_it_was_meant() -> None:
     data: dict[str, Any] = json.loads(STDIN)
     del data["tests"][0]["visible"]

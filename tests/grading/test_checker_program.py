@@ -3,11 +3,14 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sdpo_solve.datasets.load import load
+from sdpo_solve.datasets.selection import Selection
 from sdpo_solve.errors import PrerequisiteError, ProblemError
-from sdpo_solve.grading.checker_program import ToCheck, check
+from sdpo_solve.grading.checker_program import FAILING_REFUSES, UNUSABLE, ToCheck, check
 from sdpo_solve.grading.judge import Judge
 from sdpo_solve.sandboxes import docker
 from sdpo_solve.types import (
@@ -22,6 +25,7 @@ from sdpo_solve.types import (
     TestCase,
 )
 from tests.helpers.boxes import Box, prints
+from tests.helpers.rows import never
 
 SUM = """
 import sys
@@ -79,6 +83,28 @@ def test_a_checker_that_fails_is_the_problems_fault(code: int, stderr: str) -> N
         Judge(box(code, code, stderr=stderr)).grade(problem(), ["print(1, 6)"])
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (ExecutionStatus.RUNTIME_ERROR, 1),
+        (ExecutionStatus.RUNTIME_ERROR, -11),
+        (ExecutionStatus.TIME_LIMIT, -9),
+        (ExecutionStatus.MEMORY_LIMIT, -9),
+        (ExecutionStatus.OUTPUT_LIMIT, -9),
+    ],
+)
+def test_an_untried_checker_that_fails_on_an_output_refuses_it(status: ExecutionStatus, code: int) -> None:
+    items = [ToCheck("7\n", "x", "3 4\n")]
+    ended = Execution(status, exit_code=code, stderr="Traceback (most recent call last)")
+    sandbox = Box(lambda *_: ended)
+    checker = Checker("program", program=FAILING_REFUSES + SUM)
+    assert check(sandbox, "split", checker, items) == [False]
+    with pytest.raises(ProblemError, match="its checker failed"):
+        check(sandbox, "split", Checker("program", program=SUM), items)
+    with pytest.raises(ProblemError, match="its checker failed"):
+        check(box(UNUSABLE), "split", checker, items)
+
+
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
     sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
@@ -99,6 +125,23 @@ def test_two_right_programs_and_a_wrong_one(judge: Judge) -> None:
     assert [verdict.solved for verdict in verdicts] == [True, True, False, False, False]
     with pytest.raises(ProblemError, match="its checker failed"):
         judge.grade(problem("import nothing_such"), codes[:1])
+
+
+@pytest.mark.docker
+def test_no_output_ends_a_run_by_its_generated_checker(judge: Judge, tmp_path: Path) -> None:
+    """The first number that is no number, or is more than fits into memory."""
+    source = (
+        "import sys\na = list(map(int, open(sys.argv[3]).read().split()))\nprint(int(sum([1] * a[0]) == 3))"
+    )
+    row = {
+        "id": "1/A", "description": "Print the sum.", "generated_checker": source,
+        "examples": [{"input": "1 2", "output": "3"}], "official_tests": [],
+    }  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (one,) = load([f"codeforces:{tmp_path / 'rows.jsonl'}"], Selection(), never).problems
+    codes = ["print(3)", "print('NO')", "pass", "print(4)", "print(10**9)"]
+    verdicts = judge.grade(one, codes)
+    assert [verdict.cases[0].status for verdict in verdicts] == [Status.ACCEPTED] + [Status.WRONG_ANSWER] * 4
 
 
 @pytest.mark.docker

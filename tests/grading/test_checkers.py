@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from sdpo_solve.grading.checkers import texts_match, values_match
-from sdpo_solve.sandboxes.wire_values import Match
+from sdpo_solve.grading.difference import of_values, shown_value
+from sdpo_solve.sandboxes.wire_values import Match, decode, encode_result
 from sdpo_solve.types import Checker
 
 EXACT, TOKENS, LCB = Checker("exact"), Checker("tokens"), Checker("livecodebench")
@@ -239,6 +240,54 @@ def test_tokens_may_ignore_case() -> None:
     assert texts_match(lenient, "Straße", "STRASSE")
     assert not texts_match(lenient, "YES", "NO")
     assert not texts_match(TOKENS, "YES", "Yes")
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("0.333333", "0.33334", True),
+        ("0.333333", "0.3334", False),
+        ("123456.5", "123457.0", False),  # no relative error
+        ("3", "3.000001", True),
+        ("3", "3.1", False),
+        ("007", "7", True),
+        ("9007199254740993", "9007199254740992", False),  # integers are exact
+        ("1 2", "1 2 3", False),
+        ("a1.0", "a1.000001", False),
+        ("nan", "NaN", False),
+        ("inf", "1e308", False),
+        ("1e400", "1e401", False),
+    ],
+)
+def test_tokens_may_be_numbers_with_an_absolute_error(expected: str, output: str, same: bool) -> None:
+    assert texts_match(Checker("tokens", tolerance=1e-5), expected, output) is same
+
+
+def test_a_tolerance_may_ignore_case() -> None:
+    lenient = Checker("float", 1e-6, ignore_case=True)
+    assert texts_match(lenient, "No 1.5 1E5", "NO 1.50000001 1e5")
+    assert not texts_match(FLOAT, "No 1.5", "NO 1.5")
+
+
+@pytest.mark.parametrize("value", [Decimal("sNaN"), Decimal("-sNaN12"), Decimal("NaN")])
+@pytest.mark.parametrize(
+    "checker",
+    [
+        EXACT,
+        FLOAT,
+        LCB,
+        *map(Checker, ("tokens", "python", "set", "not-none", "apps")),
+        Checker("python", 0.1),
+    ],
+)
+def test_a_decimal_that_is_no_number_is_wrong(checker: Checker, value: Decimal) -> None:
+    """To compare a signalling one raises."""
+    back = decode(encode_result([value, [value], (value,), [{"a": value}]]))
+    assert isinstance(back, list)
+    for expected, given in zip((1.5, [1.5], [1.5], [{"a": 1.5}]), back, strict=True):
+        assert not values_match(checker, expected, given)
+        shown_value(given)
+        of_values(checker, expected, given)
 
 
 def test_numbers_glued_to_text_are_compared_in_linear_time() -> None:

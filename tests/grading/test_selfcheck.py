@@ -26,7 +26,7 @@ QUICK = {
     ),
     "honest": (
         "for_line_in_stdin", "leaves_marks_in_files", "module_level_global", "output_kept_until_exit",
-        "returns_dict_of_numpy_integers",
+        "returns_dict_of_numpy_integers", "writes_to_dev_stdout",
     ),
 }  # fmt: skip
 OPTIONS = {"boxes_ready": 2, "parallel": 2}

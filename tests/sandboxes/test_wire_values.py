@@ -108,6 +108,11 @@ class Own:
         (SortedDict({3: 1}), {3: 1}),
         (np.arange(2.0), [0.0, 1.0]),
         (np.int64(3), 3),
+        (np.longdouble(0.5), 0.5),
+        (np.array([1.5, 2], dtype=np.longdouble), [1.5, 2.0]),
+        (np.array(0.5, dtype=np.longdouble), 0.5),
+        (np.clongdouble(1 + 2j), 1 + 2j),
+        ([{"a": np.longdouble("inf")}], [{"a": math.inf}]),
     ],
 )
 def test_results_of_standard_types_compare_as_they_do_in_python(value: object, expected: object) -> None:
@@ -134,7 +139,7 @@ def test_an_iterator_without_end_is_cut() -> None:
     assert next(back) == 0
 
 
-@pytest.mark.parametrize("value", [Own(), Own, print, range(10**20)])
+@pytest.mark.parametrize("value", [Own(), Own, print, range(10**20), Decimal("sNaN"), Decimal("-sNaN1")])
 def test_of_any_other_object_its_class_is_left_equal_to_nothing(value: object) -> None:
     back = decode(encode_result({"a": [value]}))
     opaque = opaque_in(back)

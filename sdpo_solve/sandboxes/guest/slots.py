@@ -94,6 +94,10 @@ class Slot:
     def prepare(self, files: dict[str, bytes]) -> None:
         """Make an empty home with these files."""
 
+    def pipe(self) -> tuple[int, int]:
+        """A pipe that the test may also open by name, such as /dev/stdout: its ends to read and to write."""
+        return os.pipe()
+
     def become(
         self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
     ) -> NoReturn:
@@ -155,6 +159,10 @@ class UidSlot(Slot):
                 with open(f"{self.home}/{name}", "wb") as file:
                     file.write(data)
         os.chmod(self.path, 0o711)
+
+    def pipe(self) -> tuple[int, int]:
+        with self._acting():  # its owner alone may open it
+            return os.pipe()
 
     def become(
         self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]

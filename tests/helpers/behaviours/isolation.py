@@ -92,6 +92,31 @@ print(reached)
 
 
 @behaviour
+def no_test_writes_what_another_prints(sandbox: Sandbox) -> None:
+    """Each test may open its own standard output by name."""
+    code = """import os, time
+me = input()
+deadline = time.monotonic() + 0.4
+while time.monotonic() < deadline:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        for number in range(8) if pid != str(os.getpid()) else ():
+            try:
+                with open(f"/proc/{pid}/fd/{number}", "w") as file:
+                    file.write(f"{me} was here")
+            except OSError:
+                pass
+with open("/dev/stdout", "w") as out:
+    out.write(f"this is {me}")
+"""
+    for first, second in (("a", "b"), ("b", "a")):
+        results = sandbox.run(Program(code), [BoxInput(first), BoxInput(second)], LIMITS)
+        for me, other, result in zip((first, second), (second, first), results, strict=True):
+            assert result.status is ExecutionStatus.OK, result
+            assert result.stdout.endswith(f"this is {me}")
+            assert f"{other} was here" not in result.stdout + result.stderr
+
+
+@behaviour
 def no_test_finds_another_in_its_memory(sandbox: Sandbox) -> None:
     code = """import re
 mine = input().encode()

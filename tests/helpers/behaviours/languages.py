@@ -26,6 +26,15 @@ def cpp_is_compiled_once_and_run(sandbox: Sandbox) -> None:
 
 @behaviour
 @needs_cpp
+def cpp_opens_standard_streams_by_name(sandbox: Sandbox) -> None:
+    body = 'int n; freopen("/dev/stdin", "r", stdin); freopen("/dev/stdout", "w", stdout);'
+    code = f'#include <cstdio>\nint main() {{ {body} scanf("%d", &n); printf("%d", 2 * n); }}'
+    (result,) = sandbox.run(Program(code, language="cpp"), [BoxInput("21")], LIMITS)
+    assert (result.status, result.stdout) == (ExecutionStatus.OK, "42")
+
+
+@behaviour
+@needs_cpp
 def cpp_errors_are_compile_errors(sandbox: Sandbox) -> None:
     results = sandbox.run(Program("int main() { return x; }", language="cpp"), [BoxInput()] * 3, LIMITS)
     assert {result.status for result in results} == {ExecutionStatus.COMPILE_ERROR}

@@ -93,6 +93,14 @@ def a_syntax_error_raised_by_the_program_is_a_runtime_error(sandbox: Sandbox) ->
 
 
 @behaviour
+def standard_streams_are_opened_by_name(sandbox: Sandbox) -> None:
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        code = f"n = open('/dev/stdin').read()\nopen({name!r}, 'w').write(n)\nopen('/dev/stderr', 'a').write('x')"
+        result = one(sandbox, code, "5")
+        assert (result.status, result.stdout, result.stderr) == (ExecutionStatus.OK, "5", "x"), name
+
+
+@behaviour
 def text_that_is_no_unicode_comes_out_replaced(sandbox: Sandbox) -> None:
     assert one(sandbox, "import os; os.write(1, b'a\\xff\\x00b')").stdout == "a\ufffd\x00b"
 
