@@ -13,10 +13,16 @@ import unicodedata
 SEVERAL = "several outputs are right, the tests accept one"
 INTERACTIVE = "interactive"
 
+_MINUS = r"[-−‐‑–﹣－]"
+# An error of another kind goes first and grants nothing. Else a word, and a negative power of ten after it in
+# the same sentence, which may be wrapped, though not over an empty line or into the next item of a list.
 _ERROR = re.compile(
-    r"(?:\berror|\bwithin|\btolerance|\bprecision|\baccuracy)\b[^.\n]{0,160}?"
-    r"(?:10\s*(?:\^|\*\*|<sup[^>\n]{0,60}>)?\s*\{?\s*[-−–]\s*\{?(\d{1,2})"
-    r"|10⁻([⁰¹²³⁴-⁹]{1,2})|1e[-−–](\d{1,2})|(?<!\d)0?\.(0{1,11})1\b)",
+    r"\b(?:compil\w+|run-?time|syntax|presentation|internal|server)[ \t]+errors?\b"
+    r"|\berrors?[ \t]+(?:codes?|messages?|numbers?)\b"
+    r"|\b(?:errors?|within|tolerance|precision|accuracy)\b"
+    r"(?:[^.\n]|(?<=\d)\.(?=\d)|\n(?![ \t\r]*(?:\n|[-*•]\s))){0,160}?"
+    rf"(?:10\s*(?:\^|\*\*|<sup[^>\n]{{0,60}}>)?\s*[{{(]{{0,2}}\s*{_MINUS}\s*[{{(]?(\d{{1,2}})"
+    rf"|10⁻([⁰¹²³⁴-⁹]{{1,2}})|(?<![\d.])1(?:\.0{{1,9}})?e{_MINUS}(\d{{1,2}})|(?<!\d)0?\.(0{{1,11}})1\b)",
     re.IGNORECASE,
 )
 _ANY_OF = r"\bany (?:one )?of (?:them|these|those)\b"
@@ -47,7 +53,7 @@ _IN_PLACE = re.compile(r"\)\s*->\s*None\s*:")
 
 def granted_error(statement: str) -> float:
     """The relative or absolute error that a statement grants; 0 where it grants none."""
-    match = _ERROR.search(statement)
+    match = next((each for each in _ERROR.finditer(statement) if any(each.groups())), None)
     if match is None:
         return 0.0
     # A superscript is no digit for int(); its compatibility form is.

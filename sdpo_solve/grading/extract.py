@@ -4,9 +4,10 @@ Two rules, chosen by the option `extract` of a run:
 
 program         Thinking is taken off, a markdown parser finds the fenced blocks. The program is the last one
                 of the language that parses and is complete (defines the entry point; for standard input,
-                writes output), else the last that parses, else the last of that language. Where none is
-                complete, other readings of the fences are tried (a fence glued to code, one inside a
-                docstring, a missing one). Output, shell commands, usage and tests are no program.
+                writes output when it runs), else the last that parses (one that only defines what would
+                write before others), else the last of that language. Where none is complete, other readings
+                of the fences are tried (a fence glued to code, one inside a docstring, a missing one).
+                Output, shell commands, usage and tests are no program.
 livecodebench   What stands between the last two lines that hold ``` (lcb_runner/utils/extraction_utils.py).
 
 The answer is untrusted: its length, and the number of readings that are tried, are bounded.
@@ -29,7 +30,7 @@ from sdpo_solve.types import Extracted, Finish
 _FENCE = "```"
 _MAX_ANSWER_CHARS = 400_000
 _MAX_READ_CHARS = 300_000  # of all other readings together, 1000 for each at least
-_NO_PROGRAM, _OF_LANGUAGE, _PARSES, _COMPLETE = range(4)
+_NO_PROGRAM, _OF_LANGUAGE, _PARSES, _DEFINES, _COMPLETE = range(5)
 # Info strings of blocks that are not a program in any language of the sandbox.
 _OTHER_TAGS = """
     bash sh shell zsh console terminal cmd powershell text txt plaintext plain output stdout stderr stdin
@@ -45,6 +46,8 @@ _DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)", re.MUL
 # C++: a definition of main, and a first line that is no sentence.
 _MAIN = re.compile(r"\bmain\s*\([^()]*\)[^;{}]{0,80}\{")
 _CPP_START = re.compile(r"\s*(?:[#/]|[^\n]*[;{})>][ \t]*(?://[^\n]*)?(?:\n|$))")
+# Its comments, strings and characters, also those that do not end: no text is read twice.
+_CPP_TEXT = re.compile(r"""//[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,14 @@ def extract(
     if rule == "livecodebench":
         code = between_last_fences(text)
         return Extracted(code, code is None and finish is Finish.LENGTH)
-    answer = without_thinking(text[-_MAX_ANSWER_CHARS:])
+    answer = without_thinking(_bare(text[-_MAX_ANSWER_CHARS:]))
     cut_off = finish is Finish.LENGTH or answer.unfinished
     search = _Search(language, entry_point)
     blocks = [block for block in _fenced(answer.text, search) if block.code.strip()]
     closed = [block for block in blocks if block.closed]
-    best = search.best(closed)
+    best = search.best(closed if cut_off else blocks)
+    if best.score < _COMPLETE and len(closed) < len(blocks):
+        best = search.best(closed)
     if best.score < _COMPLETE and not answer.unfinished:
         open_blocks = [] if cut_off else [block for block in blocks if not block.closed]
         readings = [_Block("", code) for code in _other_readings(answer.text, search, cut_off)]
@@ -148,6 +153,22 @@ class _Search:
         needed = rest is None or "*" in whole.imports or rest.uses & (whole.binds | whole.imports)
         return replace(block, code=f"{beside}\n{block.code}") if needed else block
 
+    def unglued(self, block: _Block) -> _Block:
+        """An open block up to the one fence in it, glued to the end of a line, where that is whole code."""
+        lines = block.code.split("\n")
+        fences = [number for number, line in enumerate(lines) if _FENCE in line]
+        if len(fences) != 1 or not lines[fences[0]].rstrip().endswith(_FENCE):
+            return block
+        code = "\n".join([*lines[: fences[0]], lines[fences[0]].rstrip().rstrip("`")])
+        return replace(block, code=code, closed=True) if self._ends(code) else block
+
+    def _ends(self, code: str) -> bool:
+        """Whether code is not cut off in its middle; for C++ its braces tell."""
+        if self.language.makes_calls:
+            return parse(code) is not None
+        code = _CPP_TEXT.sub("", code)
+        return code.count("{") == code.count("}")
+
     def _score(self, block: _Block, facts: SourceFacts | None, names: _Names) -> int:
         tagged = self.is_tagged(block.tag)
         if not tagged and block.tag in _OTHER_TAGS.split():
@@ -155,17 +176,18 @@ class _Search:
         if block.code.lstrip().startswith((">>>", "$ ", "Traceback (most")):
             return _NO_PROGRAM
         if not self.language.makes_calls and _MAIN.search(block.code):
+            if not block.closed and not self._ends(block.code):
+                return _OF_LANGUAGE
             return _COMPLETE if tagged or _CPP_START.match(block.code) else _NO_PROGRAM
         if facts is None:
             return _OF_LANGUAGE if tagged or _CODE_LINE.search(block.code) else _NO_PROGRAM
         if not facts.acts:
             return _OF_LANGUAGE if tagged else _NO_PROGRAM
         if self.entry_point is not None:
-            complete = entry_name(self.entry_point, facts.functions) is not None
-        else:
-            complete = facts.writes and not facts.uses & (names.bound | names.unread)
-        if complete:
-            return _COMPLETE
+            if entry_name(self.entry_point, facts.functions) is not None:
+                return _COMPLETE
+        elif facts.holds_writer and not facts.uses & (names.bound | names.unread):
+            return _COMPLETE if facts.writes else _DEFINES
         return _NO_PROGRAM if facts.uses & names.unread else _PARSES
 
     def _facts(self, code: str) -> SourceFacts | None:
@@ -194,13 +216,19 @@ def _fenced(text: str, search: _Search) -> list[_Block]:
         end = lines[last].strip(" \t\r>")
         closed = last > first and end.startswith(token.markup) and not end.strip(token.markup[0])
         tag, beside = _info(token.info)
-        code = token.content.removesuffix("\n")
+        code = _bare(token.content.removesuffix("\n"))
         line, _, rest = code.partition("\n")
         if not tag and search.is_tagged(line.strip().lower()):  # the tag on a line of its own
-            tag, code = line.strip().lower(), rest
+            tag, code = line.strip().lower(), _bare(rest)
         block = _Block(tag, code, closed)
+        block = block if closed else search.unglued(block)
         blocks.append(search.joined(block, beside) if beside else block)
     return blocks
+
+
+def _bare(code: str) -> str:
+    """`code` without a byte order mark before it: CPython takes one in a file, `ast.parse` does not."""
+    return re.sub(r"\A(\s*)\ufeff+", r"\1", code)
 
 
 def _info(text: str) -> tuple[str, str]:
@@ -212,7 +240,7 @@ def _info(text: str) -> tuple[str, str]:
 def _other_readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
     """The first of the other readings that is a complete program."""
     n_chars = 0
-    for code in _readings(text, search, cut_off):
+    for code in map(_bare, _readings(text, search, cut_off)):
         n_chars += len(code) + 1000
         if n_chars > _MAX_READ_CHARS:
             return

@@ -11,13 +11,20 @@ import builtins
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_CHARS = 100_000
 # `warnings.catch_warnings` changes the process: two threads inside it would restore each other's filters.
 _PARSER = threading.Lock()
 _WRITERS = frozenset(("print", "exec", "eval", "write", "writelines", "system", "run", "call"))
+# What finds a definition by a text, as in globals()["main"]().
+_FINDERS = frozenset(("globals", "locals", "vars", "modules"))
+# What may stand over a definition without calling it.
+_QUIET_DECORATORS = """
+    abstractmethod asynccontextmanager bootstrap cache cached_property classmethod contextmanager dataclass
+    jit lru_cache njit overload override property setter singledispatch staticmethod total_ordering wraps
+"""
 _BUILTINS = frozenset(dir(builtins))
 _LIBRARIES = sys.stdlib_module_names | {
     "numpy",
@@ -34,7 +41,8 @@ class SourceFacts:
     """`functions`: names defined with a body, of methods `Class.method` too. `binds`: every name it gives a
     value. `uses`: names it reads that come from elsewhere: neither bound, nor imported from a known
     library; none where a `*` of that is imported. `acts`: it holds a definition, an import, an assignment or
-    a call, so it is more than a literal. `writes`: it holds a call that may write output.
+    a call, so it is more than a literal. `holds_writer`: it names something that may write output.
+    `writes`: that is reached when it runs; it is not in definitions alone that nothing uses.
     """
 
     functions: frozenset[str]
@@ -42,6 +50,7 @@ class SourceFacts:
     imports: frozenset[str]
     uses: frozenset[str]
     acts: bool
+    holds_writer: bool
     writes: bool
 
 
@@ -60,16 +69,16 @@ def parse(text: str) -> ast.Module | None:
 def facts(tree: ast.Module) -> SourceFacts:
     """What `tree` defines, uses and does."""
     binds, loads, imports, known = set[str](), set[str](), set[str](), set[str]()
-    acts = writes = False
+    acts = holds_writer = False
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
                 loads.add(name)
-                writes = writes or name in _WRITERS
+                holds_writer = holds_writer or name in _WRITERS
             case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
                 binds.add(name)
             case ast.Attribute(attr=name):
-                writes = writes or name in _WRITERS
+                holds_writer = holds_writer or name in _WRITERS
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 binds.add(name)
             case (
@@ -90,7 +99,8 @@ def facts(tree: ast.Module) -> SourceFacts:
         imports=frozenset(imports),
         uses=frozenset() if "*" in known else frozenset(loads - binds - known - _BUILTINS),
         acts=acts,
-        writes=writes,
+        holds_writer=holds_writer,
+        writes=holds_writer and _writes(tree),
     )
 
 
@@ -109,6 +119,76 @@ def functions(tree: ast.Module) -> frozenset[str]:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     methods = (f"{node.name}.{name}" for node in classes for name in _defined(node.body))
     return frozenset((*_defined(tree.body), *methods))
+
+
+def _writes(tree: ast.Module) -> bool:
+    """Whether what `tree` runs names a writer, by itself or through the definitions that it names."""
+    running, later = _running(tree)
+    waiting, seen = list(running), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in _WRITERS or name in _FINDERS:
+            return True
+        if name not in seen:
+            seen.add(name)
+            waiting += later.get(name, ())
+    return False
+
+
+def _running(tree: ast.Module) -> tuple[set[str], dict[str, set[str]]]:
+    """The names in what runs when `tree` runs; and, for each name it defines, those in what runs only where
+    that name is used. Methods go by their bare names. Where in doubt a name counts as used: a program that
+    seems to write is better than one that seems not to.
+    """
+    running, later = set[str](), dict[str, set[str]]()
+    stack: list[ast.AST] = list(tree.body)
+    while stack:
+        node = stack.pop()
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                later.setdefault(node.name, set()).update(*map(_names, node.body))
+                running |= {node.name} if _is_handed_on(node.decorator_list) else set()
+                stack += [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
+            case ast.ClassDef():
+                later.setdefault(node.name, set()).update(_names(node))
+                running |= {node.name} if _is_handed_on(node.decorator_list) else set()
+                stack += [*node.decorator_list, *node.keywords, *node.body]
+            case ast.Assign(value=value, targets=targets) if all(map(_is_reference, [value, *targets])):
+                for name in set[str]().union(*map(_names, targets)):
+                    later.setdefault(name, set()).update(_names(value))
+            case ast.AnnAssign(value=value):
+                stack += [value] if value is not None else []
+            case ast.Name(id=name, ctx=ast.Load()):
+                running.add(name)
+            case ast.Attribute(attr=name, value=value):
+                running.add(name)
+                stack.append(value)
+            case _:
+                stack += ast.iter_child_nodes(node)
+    return running, later
+
+
+def _names(node: ast.AST) -> set[str]:
+    """Every name and attribute in `node`."""
+    parts = list(ast.walk(node))
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    return names | {part.attr for part in parts if isinstance(part, ast.Attribute)}
+
+
+def _is_handed_on(decorators: Sequence[ast.expr]) -> bool:
+    """Whether some decorator of a definition may call it, as `atexit.register` does."""
+    called = (node.func if isinstance(node, ast.Call) else node for node in decorators)
+    names = (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in called)
+    return not set(names) <= set(_QUIET_DECORATORS.split())
+
+
+def _is_reference(node: ast.expr) -> bool:
+    """Whether an expression only gives another name to something: `sys.stdout.write`, a lambda, several."""
+    if isinstance(node, ast.Tuple):
+        return all(map(_is_reference, node.elts))
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, (ast.Name, ast.Lambda))
 
 
 def _is_known(node: ast.Import | ast.ImportFrom) -> bool:

@@ -70,6 +70,26 @@ def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str
         "<|channel|>analysis<|message|>```python\nprint(1)\n```<|end|><|start|>assistant"
         f"<|channel|>final<|message|>{BLOCK}<|return|>",
         f"analysisWe add.\n```python\nprint(1)\n```assistantfinal{BLOCK}",
+        f"plan\n```python\nprint(1)\n```\nso we add. </think> Here it is.\n{BLOCK}",
+        f"<think>\n```python\nprint(1)\n</think>\n```\n{G}\n```",
+        f"{BLOCK}\n<think>let me check</think>\nDone.",
+        f"Fine.\n<think>\n```python\nprint(1)\n```\n</think>\n{BLOCK}",
+        # Marks that are only mentioned.
+        f"I do not need <think> tags for this.\n{BLOCK}",
+        f"- <think> is not needed.\n{BLOCK}",
+        f"{BLOCK}\nI wrote no <think> and no </think>.",
+        f"{BLOCK}\nThere is no </think> in it.",
+        f"<think>plan</think>\n{BLOCK}\nNo <think> after it.",
+        f"I use no <|channel|> here.\n{BLOCK}",
+        # The model stopped by itself, after a draft.
+        f"First idea:\n```python\nprint(1)\n```\nThat is wrong, so:\n```python\n{G}",
+        f"First idea:\n```python\nprint(1)\n```\nThat is wrong, so:\n```python\n{G}```\nIt adds.",
+        f"{BLOCK}\nExample output:\n```\n3",
+        f"{BLOCK}\nBetter:\n```python\nx = 3",
+        # A byte order mark.
+        f"A draft:\n```python\nprint(1)\n```\n```python\n\ufeff{G}\n```",
+        f"\ufeff{BLOCK}",
+        f"\ufeff{G}",
         # Other programs before it.
         f"A draft:\n```python\nprint(1)\n```\nBetter:\n{BLOCK}",
         f"{BLOCK}\nA test:\n```python\nassert add(1, 2) == 3\n```",
@@ -129,6 +149,69 @@ def test_a_cut_answer_gives_its_last_whole_block_and_never_prose() -> None:
     text = "```python\nprint(1)\n```\nImproved version:\n```python\nfor i in ran"
     for finish in Finish:
         assert extract(text, finish, PYTHON) == Extracted("print(1)")
+
+
+def test_a_cut_answer_gives_no_open_block() -> None:
+    assert code(f"```python\nprint(1)\n```\nBetter:\n```python\n{G}", cut=True) == "print(1)"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# <think> about it",
+        "# drop what is inside <think> and </think>",
+        "x = 1  # until </think>",
+        "x = 1  # split at <|channel|>",
+        "x = r'(?s)<think>(.*?)</think>'",
+        'x = """\n<think>\n</think>\n"""',
+    ],
+)
+def test_a_thinking_mark_within_the_program_is_part_of_it(line: str) -> None:
+    program = f"{line}\n{G}"
+    draft = "<think>\n```python\nprint(1)\n```\n</think>\n"
+    for text in (f"```python\n{program}\n```", f"{draft}```python\n{program}\n```\n```\n3\n```"):
+        assert code(text) == program
+    if not line.endswith('"'):
+        assert (code(program), code(f"```python\n{program}")) == (program, program)
+
+
+SOLVE = "def solve():\n    a,b=map(int,input().split())\n    print(a+b)"
+USES_OF_MAIN = [
+    "main()",
+    "if __name__ == '__main__':\n    main()",
+    "main() if True else None",
+    "[main() for _ in range(3)]",
+    "import threading\nthreading.Thread(target=main).start()",
+    "import atexit\natexit.register(main)",
+    "run = main\nrun()",
+    "globals()['main']()",
+    "class Main:\n    def __init__(self):\n        main()\nclass Other(Main):\n    pass\nOther()",
+    "def call(f):\n    f()\n@call\ndef other():\n    main()",
+]
+
+
+@pytest.mark.parametrize(
+    "definitions",
+    [
+        SOLVE,
+        "def show(x):\n    print(x)",
+        "solve = lambda: print(3)",
+        f"import sys\ninput, print = sys.stdin.readline, sys.stdout.write\n{SOLVE}",
+        "from functools import cache\n@cache\ndef solve(n):\n    print(n)",
+        "class Node:\n    def show(self) -> 'Node':\n        print(self)\nclass Leaf(Node):\n    pass",
+        "def size():\n    return 3\nN = size()\ndef solve():\n    print(N)",
+    ],
+)
+def test_definitions_alone_are_no_whole_program(definitions: str) -> None:
+    heart = f"The heart of it is:\n```python\n{definitions}\n```"
+    assert code(f"```python\n{SOLVE}\nsolve()\n```\n{heart}") == f"{SOLVE}\nsolve()"
+    assert code(f"{heart}\n```python\nx = 3\n```") == definitions, "but more than a fragment"
+
+
+@pytest.mark.parametrize("use", USES_OF_MAIN)
+def test_a_program_that_uses_its_definitions_writes(use: str) -> None:
+    program = f"def main():\n    print(3)\n{use}"
+    assert code(f"```python\nprint(1)\n```\nBetter:\n```python\n{program}\n```") == program
 
 
 ADD = "def add(a, b):\n    return a + b"
@@ -214,6 +297,9 @@ def test_a_program_that_the_hosts_python_cannot_parse_is_no_less_than_its_usage(
         (f"```cpp\n{MAIN}```", MAIN),
         (f"```c\n{MAIN}\n```", MAIN),
         (MAIN, MAIN),
+        (f"```cpp\nint main() {{}}\n```\nBetter:\n```cpp\n{MAIN}", MAIN),
+        (f"```cpp\n{MAIN}\n```\nBetter:\n```cpp\nint main() {{ return", MAIN),
+        ("```cpp\nint main() { return", None),
         (f"Here it is.\n\n{MAIN}\n```", MAIN),
         ("```cpp\nauto main() -> int\n{\n}\n```\n```cpp\nint add(int a);\n```", "auto main() -> int\n{\n}"),
         ("The function main() reads.\n```cpp\nint f() { return 1; }\n```", "int f() { return 1; }"),
@@ -243,11 +329,15 @@ def test_cpp_goes_by_its_tag_and_main(text: str, right: str | None) -> None:
         "</think>\n" * 20_000,
         "`" * 200_000,
         "1. a\n" * 20_000,
+        "a </think> b" * 20_000,
+        "```\n</think>\n" * 20_000,
+        "```cpp\nint main() {" + '"\\' * 100_000,
     ],
-    ids=range(12),
+    ids=range(15),
 )  # fmt: skip
 def test_hostile_answers_end_soon(text: str) -> None:
-    extract(text, Finish.STOP, PYTHON, "add")
+    for language in (PYTHON, CPP):
+        extract(text, Finish.STOP, language, "add")
 
 
 # LiveCodeBench's rule again (lcb_runner/utils/extraction_utils.py, extract_code), as an oracle.
