@@ -7,13 +7,16 @@ can reach that port is refused: other hosts' names, pages of the web, large bodi
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from rich.console import Console
@@ -25,7 +28,7 @@ from sdpo_solve.config import Flag, Options
 from sdpo_solve.datasets import problem_json
 from sdpo_solve.datasets._rows import FileRow, parse_json, safe_id
 from sdpo_solve.datasets.competitive_companion import Posted
-from sdpo_solve.errors import ProblemError, UserError
+from sdpo_solve.errors import ProblemError, UserError, one_line
 from sdpo_solve.paths import file_errors
 from sdpo_solve.report.table import plural
 from sdpo_solve.sanitize import clean
@@ -89,20 +92,56 @@ def receive(body: bytes, out: Path) -> str:
     text = problem_json.dump(replace(problem, meta={**problem.meta, "url": posted.url}))
     with file_errors(UserError, f"write {path}", "choose another --out"):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
+        if not _write_new(path, text):
             return f"{path}: there already, left as it is"
     samples = plural(len(posted.tests), "sample")
     return f"{path}: {samples}; paste the statement, then: sdpo-solve run {shlex.quote(str(path))}"
 
 
-def make_server(port: int, take: Callable[[bytes], None]) -> HTTPServer:
-    """A server on the loopback address that passes bodies of the extension to `take`. Raises OSError.
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file, whole or not at all; false where there is one of that name. Raises OSError."""
+    part = path.with_name(f".listen-{os.getpid()}.part")
+    try:
+        if os.path.lexists(path):
+            return False
+        part.write_text(text, encoding="utf-8")
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
 
-    A ProblemError or UserError of `take` is answered with its message.
+
+# -- the server ----------------------------------------------------------------------------------------------
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread a connection: browsers open some on which they send nothing for a while."""
+
+    _ended: SystemExit | None = None
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Until `shutdown`. Raises SystemExit where nobody reads the output."""
+        super().serve_forever(poll_interval)
+        if self._ended is not None:
+            raise self._ended
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        except SystemExit as exc:  # rich exits where a pipe is closed; it would end this thread alone
+            self._ended = exc
+            self.shutdown()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _complain("a connection broke off", sys.exception())
+
+
+def make_server(port: int, take: Callable[[bytes], None]) -> HTTPServer:
+    """A server on the loopback address that passes bodies of the extension to `take`, one at a time.
+
+    Raises OSError. Whatever `take` raises is answered, a ProblemError or UserError with its message.
     """
+    taking = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_S
@@ -126,16 +165,28 @@ def make_server(port: int, take: Callable[[bytes], None]) -> HTTPServer:
                 return 404, "there is one address, /"
             if not length.isascii() or not length.isdigit():
                 return 411, "the length of the body is missing"
-            return (413, "the body is too large") if int(length) > _MAX_BODY_BYTES else None
+            # By its digits first: Python reads no number of thousands of them.
+            is_large = len(length) > len(str(_MAX_BODY_BYTES)) or int(length) > _MAX_BODY_BYTES
+            return (413, "the body is too large") if is_large else None
 
         def _take(self) -> tuple[int, str]:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
             try:
-                take(self.rfile.read(int(self.headers["Content-Length"])))
+                with taking:
+                    take(body)
             except UserError as exc:
                 return 400, str(exc)
+            except Exception as exc:  # noqa: BLE001 -- a fault of ours ends neither the answer nor the server
+                _complain("a problem was left out by a fault of sdpo-solve; please report it", exc)
+                return 500, "a fault of sdpo-solve; its terminal says which"
             return 200, "written"
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: each problem has its own line."""
 
-    return HTTPServer(("127.0.0.1", port), Handler)
+    return _Server(("127.0.0.1", port), Handler)
+
+
+def _complain(what: str, exc: BaseException | None) -> None:
+    reason = f": {type(exc).__name__}: {one_line(exc)}" if exc is not None else ""
+    Console(stderr=True, highlight=False).print(Text(clean(f"✗ {what}{reason}"), style="red"), soft_wrap=True)

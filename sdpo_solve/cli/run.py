@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.run.options import Plan, make_plan, warnings_of
 from sdpo_solve.sanitize import clean
 from sdpo_solve.solve import solve, write_solution
-from sdpo_solve.types import Attempt, Finish, OutcomeStatus, Status
+from sdpo_solve.types import Attempt, Finish, Outcome, OutcomeStatus, Status
 
 
 class RunCommand(WithJson, WithRuntime, WithServer, RunOptions, Selection):
@@ -76,11 +77,9 @@ def run(given: RunCommand) -> None:
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
     solved = outcome.status is OutcomeStatus.SOLVED
     if not solved:
-        print_failures(console, run, plan)
+        print_failures(console, run, plan, outcome)
     if before is not None:
-        console.print(
-            Text("this run was finished before; more --attempts, another --seed or --out go on", style="dim")
-        )
+        console.print(Text(finished_before(run, outcome), style="dim"), soft_wrap=True)
     if given.as_json:
         solving = (attempt.code for attempt in run.journal.history if attempt.verdict.solved)
         record = {
@@ -96,12 +95,24 @@ def run(given: RunCommand) -> None:
     raise typer.Exit(0 if solved else 1)
 
 
+def finished_before(run: build.Run, outcome: Outcome) -> str:
+    """What a repeated command says of a run that it found at its end."""
+    if outcome.status is OutcomeStatus.SOLVED and not run.options.keep_going:
+        return "this run was solved before; another --seed or --out begins a new one"
+    more = f"{larger_budget(run, outcome)} goes on"
+    return f"this run was finished before; {more}, another --seed or --out begins a new one"
+
+
 # -- unsolved ------------------------------------------------------------------------------------------------
 
 
-def print_failures(console: Console, run: build.Run, plan: Plan) -> None:
+def print_failures(console: Console, run: build.Run, plan: Plan, outcome: Outcome) -> None:
     """What the attempts failed at, the best of them, and what to try next."""
     history = run.journal.history
+    if not history:
+        more = f"the same command with {larger_budget(run, outcome)} goes on"
+        console.print(Text(f"the time was spent before the first attempt; {more}"), soft_wrap=True)
+        return
     failures = Counter(map(failure_of, history)).most_common()
     console.print(Text("; ".join(f"{n} {what}" for what, n in failures)), soft_wrap=True)
     best = max(history, key=_quality)
@@ -111,7 +122,7 @@ def print_failures(console: Console, run: build.Run, plan: Plan) -> None:
         console.print(Text(indent(clean(best.code).rstrip(), "  "), style="dim"), soft_wrap=True)
     console.print(Text("\nto try next, the same command with"))
     table = Table.grid(padding=(0, 2))
-    for flag, why in next_steps(history, run, plan):
+    for flag, why in next_steps(history, run, plan, outcome):
         table.add_row(Text(f"  {flag}"), Text(why, style="dim"))
     console.print(table)
 
@@ -140,7 +151,9 @@ def failure_of(attempt: Attempt) -> str:
     return f"{status} in {'a visible' if case.visible else 'a hidden'} test" + ", cut off" * was_cut
 
 
-def next_steps(history: Sequence[Attempt], run: build.Run, plan: Plan) -> list[tuple[str, str]]:
+def next_steps(
+    history: Sequence[Attempt], run: build.Run, plan: Plan, outcome: Outcome
+) -> list[tuple[str, str]]:
     """Flags that may help, the likeliest first, and why."""
     n_cut = sum(attempt.sample.finish is Finish.LENGTH for attempt in history)
     options = plan.parts[plan.run.method]
@@ -148,10 +161,25 @@ def next_steps(history: Sequence[Attempt], run: build.Run, plan: Plan) -> list[t
     if 4 * n_cut >= len(history):
         share = f"{n_cut} of {len(history)} answers were cut off"
         steps.append((f"--max-tokens {2 * run.spec.max_tokens}", f"{share} (a run of its own)"))
-    steps.append((f"--attempts {2 * plan.run.attempts}", "this run goes on"))
+    steps.append((larger_budget(run, outcome), "this run goes on"))
     if getattr(options, "feedback_share", None) == 0:
         setting = f"--set {plan.run.method}.feedback_share=0.5"
         steps.append((setting, "half of the attempts see what failed before (a run of its own)"))
     if plan.has_weights:
         steps.append(("--model NAME", "a larger model: 'sdpo-solve model list'"))
     return steps
+
+
+def larger_budget(run: build.Run, outcome: Outcome) -> str:
+    """The flags with which a run that spent its budget goes on: each limit reached, by as much again."""
+    budget = run.options.budget
+    limits = (
+        ("attempts", budget.attempts, outcome.attempts),
+        ("tokens", budget.tokens, outcome.tokens),
+        ("wall-seconds", budget.wall_s, outcome.wall_s),
+    )
+    return " ".join(
+        f"--{name} {math.ceil(used + limit)}"
+        for name, limit, used in limits
+        if limit is not None and used >= limit
+    )

@@ -16,13 +16,15 @@ from typing import Any
 from sdpo_solve import engines, methods, sandboxes
 from sdpo_solve.config import RunOptions
 from sdpo_solve.engines import EnginePlugin
-from sdpo_solve.errors import ConfigError, PrerequisiteError
+from sdpo_solve.errors import ConfigError, JournalError, PrerequisiteError
 from sdpo_solve.grading import feedback, judge
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
+from sdpo_solve.paths import file_errors
 from sdpo_solve.protocols import Grader, Learner, Method, PolicyHost, Sampler, TokenProgress
 from sdpo_solve.run import identity
-from sdpo_solve.run.journal import Journal, Listener
+from sdpo_solve.run.events import FILE_NAME
+from sdpo_solve.run.journal import Journal, Listener, lock_file
 from sdpo_solve.run.options import Plan
 from sdpo_solve.sandboxes import SandboxPlugin
 from sdpo_solve.types import Problem, SamplingSpec
@@ -229,6 +231,8 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
     name = identity.run_name(problem, options)
     run_dir = out / name
     identity.check_config(run_dir, config, plan)
+    _check_free(run_dir)
+    parts.warm_up()  # before the run's clock starts: what runs share is none of its budget
     journal = Journal(run_dir, f"{out.name}/{name}", listeners)
     try:
         engine = parts.engine_for(len(journal.history))
@@ -263,6 +267,14 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
         feedback_options=feedback_options,
         learner=learner,
     )
+
+
+def _check_free(run_dir: Path) -> None:
+    """Raises JournalError where another process writes this run: its weights may leave no room for ours."""
+    path = run_dir / FILE_NAME
+    if path.exists():
+        with file_errors(JournalError, f"write {path}"), path.open("ab", buffering=0) as file:
+            lock_file(file, run_dir, JournalError)
 
 
 def _new_learner(parts: Parts, plan: Plan) -> Learner:

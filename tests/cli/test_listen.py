@@ -5,9 +5,12 @@ import http.client
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,9 @@ import pytest
 
 from sdpo_solve.cli.listen import make_server, receive
 from sdpo_solve.datasets import problem_json
-from sdpo_solve.errors import ProblemError
+from sdpo_solve.errors import ProblemError, UserError
 from sdpo_solve.types import Limits
+from tests.helpers.disks import Disk, fill
 
 SENT: dict[str, Any] = {
     "name": "G. Castle Defense",
@@ -100,6 +104,26 @@ def test_what_is_no_problem_is_refused(data: bytes, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_does_not_fit_leaves_no_part_in_the_way(disk: Disk) -> None:
+    out = disk("size=64k")
+    filler = fill(out, 4096)
+    long = body(tests=[{"input": "1\n" * 10_000, "output": "1\n"}])
+    with pytest.raises(UserError, match=r"cannot write .*json: No space left on device"):
+        receive(long, out)
+    assert list(out.iterdir()) == [filler]
+    filler.unlink()
+    assert "1 sample" in receive(long, out)
+    assert [path.name for path in out.iterdir()] == ["G.-Castle-Defense.json"]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "1e308", "-5"])
+def test_a_limit_that_is_no_number_breaks_nothing(number: str, tmp_path: Path) -> None:
+    for name in ("memoryLimit", "timeLimit"):
+        sent = body(name=name, **{name: 12345}).replace(b"12345", number.encode())
+        with contextlib.suppress(ProblemError):
+            receive(sent, tmp_path)
+
+
 # -- over the wire -----------------------------------------------------------------------------------------
 
 
@@ -128,6 +152,7 @@ def server() -> Iterator[tuple[int, list[bytes]]]:
         ({"Host": "localhost.evil.example:1"}, "/", 403),
         ({}, "/../x", 404),
         ({"Content-Length": "99999999999"}, "/", 413),
+        ({"Content-Length": "9" * 5000}, "/", 413),
         ({"Content-Length": "-5"}, "/", 411),
         ({"Content-Length": "²"}, "/", 411),
     ],
@@ -144,6 +169,76 @@ def test_only_the_extension_on_this_machine_gets_through(
     assert connection.getresponse().status == status
     assert taken == [b"{}"] * (status == 200)
     connection.close()
+
+
+def test_a_connection_that_says_nothing_keeps_no_problem_waiting(server: tuple[int, list[bytes]]) -> None:
+    port, taken = server
+    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as half:
+        half.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
+        assert post(port, timeout_s=5) == 200
+        assert taken == [b"{}"]
+
+
+def post(port: int, timeout_s: float = 20) -> int:
+    connection = http.client.HTTPConnection("localhost", port, timeout=timeout_s)
+    connection.request("POST", "/", b"{}")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_a_connection_that_breaks_off_is_one_line(
+    server: tuple[int, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, _ = server
+    with socket.create_connection(("127.0.0.1", port)) as broken:
+        broken.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        time.sleep(0.2)
+        broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    time.sleep(0.2)
+    assert post(port) == 200
+    said = capsys.readouterr().err
+    assert said.startswith("✗ a connection broke off: ConnectionResetError")
+    assert said.count("\n") == 1
+
+
+def test_a_fault_is_answered_and_named_and_the_next_problem_is_taken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults: list[BaseException] = [OverflowError("too large"), ValueError("too\nlong")]
+
+    def take(_: bytes) -> None:
+        if faults:
+            raise faults.pop()
+
+    with make_server(0, take) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        assert [post(made.server_port) for _ in range(3)] == [500, 500, 200]
+        made.shutdown()
+        thread.join()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("report it: ")[2] for line in lines] == [
+        "ValueError: too long",
+        "OverflowError: too large",
+    ]
+
+
+def test_a_reader_of_the_output_that_is_gone_ends_the_server() -> None:
+    def take(_: bytes) -> None:
+        raise SystemExit(1)  # as rich does
+
+    with make_server(0, take) as made:
+        sender = threading.Thread(target=_post_quietly, args=(made.server_port,))
+        sender.start()
+        with pytest.raises(SystemExit):
+            made.serve_forever(poll_interval=0.01)
+        sender.join()
+
+
+def _post_quietly(port: int) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        post(port)
 
 
 def test_the_command_takes_a_post_and_ends_with_ctrl_c(tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
 """The live view of a run: what each frame says, that it fits its terminal, and that no text steers it."""
 
+import errno
 import io
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from sdpo_solve.cli import live_run, live_view
+from sdpo_solve.errors import UserError
 from sdpo_solve.report.progress import Progress
 from sdpo_solve.run.records import record_of
 
@@ -214,6 +221,61 @@ def test_a_long_silence_is_broken_by_a_line_that_says_where_things_stand(
     n_lines = out.getvalue().count("\n")
     time.sleep(0.2)
     assert 2 <= n_lines == out.getvalue().count("\n")  # none after the view is left
+
+
+LOSES = """
+import hashlib, queue, signal, threading, time
+from rich.console import Console
+from sdpo_solve.cli import live_run, live_view
+live_view.SILENCE_S = 0.1
+with live_run.RunView(Console()) as view:
+    STUCK
+"""
+LEARNING = "view.on_event({'event': 'learning', 'size': 8})"
+
+
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        "queue.SimpleQueue().get()",
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",  # native code that heeds no signal
+        f"time.sleep(1); {LEARNING}; print('not reached')",
+        # As a batch on Ray, which ends in order: by the first event that is refused.
+        f"signal.signal(signal.SIGINT, lambda *_: None)\n    while True: time.sleep(0.1); {LEARNING}",
+        "threading.Thread(target=lambda: view.print_line('a line')).start(); threading.Event().wait()",
+    ],
+    ids=["waiting", "native", "event", "in order", "thread"],
+)
+def test_an_output_that_nobody_reads_ends_a_command_whoever_notices(stuck: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES.replace("STUCK", stuck)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+class FullFile(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_output_that_is_full_ends_a_command_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_view, "SILENCE_S", 0.5)
+    full = pytest.raises(UserError, match="cannot write the output: No space left on device")
+    with full, live_run.RunView(Console(file=FullFile())):
+        threading.Event().wait(20)
+        raise AssertionError("the main thread was not woken")
+    assert signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN
+    monkeypatch.setattr(live_view.View, "_end", lambda _: None)
+    with full, live_run.RunView(Console(file=FullFile())) as view:
+        while view._lost is None:
+            time.sleep(0.05)
 
 
 def test_the_clock_of_a_resumed_run_goes_on() -> None:

@@ -50,3 +50,33 @@ def test_json_holds_the_program_that_solved(folder: Path) -> None:
     record = json.loads(result.stdout)
     assert (record["solved"], record["program"], record["model"]) == (True, "print(0)", None)
     assert not result.exit_code
+
+
+def test_advice_after_the_end_holds(folder: Path) -> None:
+    texts = ["no", "```python\nprint(0)\n```"]
+    flags = ("--method", "best-of-k", "--group-size", "1")
+    run(folder, texts, *flags)
+    again = run(folder, texts, *flags)
+    assert "solved before; another --seed or --out begins a new one" in again.output
+    assert "--attempts" not in again.output
+    run(folder, texts, *flags, "--keep-going", "--attempts", "2", "--out", "all")
+    again = run(folder, texts, *flags, "--keep-going", "--attempts", "2", "--out", "all")
+    assert "finished before; --attempts 4 goes on" in again.output
+
+
+def test_what_goes_on_is_each_limit_that_was_reached(folder: Path) -> None:
+    flags = ("--method", "best-of-k", "--group-size", "2", "--attempts", "2", "--tokens", "3")
+    result = run(folder, ["no", "no", "no", "no"], *flags)
+    assert "--attempts 4 --tokens 7" in result.output
+    result = run(folder, ["no", "no", "no", "no"], *flags)
+    assert "finished before; --attempts 4 --tokens 7 goes on" in " ".join(result.output.split())
+
+
+def test_time_that_was_spent_before_the_first_attempt_is_said(folder: Path) -> None:
+    program = "```python\nprint(0)\n```"
+    flags = ("--method", "best-of-k", "--group-size", "1", "--wall-seconds")
+    result = run(folder, [program], *flags, "0.000001")
+    assert result.exit_code == 1, result.output
+    said = " ".join(result.output.split())
+    assert "before the first attempt; the same command with --wall-seconds 1 goes on" in said
+    assert run(folder, [program], *flags, "60").exit_code == 0

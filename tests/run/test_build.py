@@ -1,14 +1,21 @@
-"""The parts of a run: which sandbox `auto` takes."""
+"""The parts of a run: which sandbox `auto` takes, and what is made before its clock starts."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import PrerequisiteError
-from sdpo_solve.run.build import Parts
+from sdpo_solve.errors import JournalError, PrerequisiteError
+from sdpo_solve.model.adapted import AdaptedModel
+from sdpo_solve.model.names import ModelDir
+from sdpo_solve.run.build import Parts, new_run
+from sdpo_solve.run.journal import Journal
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import bubblewrap, docker
+from tests.helpers.killed_runs import PROBLEM, NoBox
+from tests.helpers.tiny_model import save_tiny_model
 
 
 def parts(name: str) -> Parts:
@@ -37,3 +44,36 @@ def test_auto_goes_on_where_the_first_sandbox_does_not_work(monkeypatch: pytest.
     starts(monkeypatch, docker=False, bubblewrap=False)
     with pytest.raises(PrerequisiteError, match=r"docker makes no box.*bubblewrap makes no box"):
         _ = parts("auto").sandbox
+
+
+def test_loading_the_weights_is_none_of_a_run_s_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    load = AdaptedModel.load
+
+    def slow(*given: Any, **named: Any) -> AdaptedModel:
+        time.sleep(2)
+        loads.append(given)
+        return load(*given, **named)
+
+    monkeypatch.setattr(AdaptedModel, "load", slow)
+    save_tiny_model(tmp_path / "tiny")
+    options = {"model": str(tmp_path / "tiny"), "method": "best-of-k"}
+    plan = make_plan(RunOptions.model_validate(options))
+    with Parts(plan) as parts:
+        vars(parts)["sandbox"] = NoBox()
+        run = new_run(parts, plan, PROBLEM, tmp_path / "out")
+        assert len(loads) == 1
+        assert run.journal.elapsed_s < 1.5
+        run.close()
+
+
+def test_a_run_that_another_process_writes_loads_no_weights(tmp_path: Path) -> None:
+    options = {"model": str(tmp_path / "none"), "method": "best-of-k"}
+    plan = make_plan(RunOptions.model_validate(options))
+    journal = Journal(tmp_path / "out" / "say" / "best-of-k" / "seed-0", "run")
+    with Parts(plan) as parts:
+        vars(parts).update(sandbox=NoBox(), model=ModelDir("none", tmp_path / "none", "none"))
+        with pytest.raises(JournalError, match="another process is writing"):
+            new_run(parts, plan, PROBLEM, tmp_path / "out")
+        assert "weights" not in vars(parts)
+    journal.close()
