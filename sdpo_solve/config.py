@@ -106,12 +106,12 @@ REPLIES_HELP = "replies for --engine scripted, one JSON object a line"
 
 
 class Options(BaseModel):
-    """Base of all options: frozen, unknown keys refused. Defaults are the vetted setting.
+    """Base of all options: frozen, numbers finite, unknown keys refused. Defaults are the vetted setting.
 
     `panel`: the group of `--help` that the fields of a class belong to; see `Flag`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
     removed: ClassVar[Mapping[str, Any]] = {}
     """Options that are gone, with the value at which they did nothing: files may still hold that one."""

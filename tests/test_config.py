@@ -7,6 +7,8 @@ import pytest
 from sdpo_solve.config import RunOptions, as_flag, parse_settings, read_options
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import judge
+from sdpo_solve.learner import options as learner_options
+from sdpo_solve.sandboxes import docker
 
 
 def test_settings_are_read_by_part() -> None:
@@ -38,6 +40,8 @@ def test_an_unknown_option_is_refused_with_the_nearest_known_one() -> None:
         ({"attempts": 0}, "--attempts must be at least 1 (got 0)"),
         ({"seed": 2**31}, "--seed must be less than 2147483648 (got 2147483648)"),
         ({"temperature": float("nan")}, "--temperature must be a number (got nan)"),
+        ({"temperature": float("inf")}, "--temperature must be a finite number (got inf)"),
+        ({"wall_seconds": "inf"}, "--wall-seconds must be a finite number (got inf)"),
         ({"temperature": 11}, "--temperature must be at most 10 (got 11)"),
         ({"attempts": "x"}, "--attempts must be a whole number (got 'x')"),
         ({"wall_seconds": "x"}, "--wall-seconds must be a number (got 'x')"),
@@ -50,6 +54,21 @@ def test_a_wrong_value_is_refused_in_one_line_by_the_name_of_its_flag(given: dic
     with pytest.raises(ConfigError) as caught:
         read_options(RunOptions, given, "run", partial(as_flag, RunOptions))
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("part", ["sandbox", "learner"])
+@pytest.mark.parametrize("value", [float("inf"), "inf", "-Infinity", "1e999"])
+def test_no_number_of_a_part_is_endless(part: str, value: object) -> None:
+    """`sandbox.output_mb=inf` once ended a run with a traceback."""
+    cls, name = {"sandbox": (docker.Options, "output_mb"), "learner": (learner_options.Options, "lr")}[part]
+    with pytest.raises(ConfigError, match=rf"^{part}\.{name} must be a finite number \(got "):
+        read_options(cls, {name: value}, part)
+
+
+@pytest.mark.parametrize("name", ["memory_mb", "scratch_mb", "n_processes"])
+def test_a_limit_of_a_box_is_a_number_that_engines_and_kernels_can_read(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^sandbox\.{name} must be at most \d+ \(got 9+\)$"):
+        read_options(docker.Options, {name: "9" * 20}, "sandbox")
 
 
 def test_an_option_of_a_part_goes_by_the_part() -> None:

@@ -20,7 +20,7 @@ from sdpo_solve.config import Flag, Options
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.paths import cache_dir
 from sdpo_solve.report.table import AlignedTable
-from sdpo_solve.sandboxes._engine import connect
+from sdpo_solve.sandboxes._engine import asked, connect
 
 KINDS = ("models", "caches", "images", "policies")
 
@@ -113,9 +113,11 @@ def _folder(kind: str, path: Path) -> Kept:
 def _images() -> Iterator[Kept]:
     try:
         client = connect()
-    except PrerequisiteError:
+        with asked():
+            images = client.images()
+    except PrerequisiteError:  # `doctor` says so
         return
-    for image in client.images():
+    for image in images:
         for tag in image["RepoTags"] or ():
             if tag.removeprefix("localhost/").startswith("sdpo-solve-"):
                 yield Kept("images", tag, image["Size"], partial(client.remove_image, tag))

@@ -14,6 +14,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from pydantic import Field
 
@@ -27,6 +28,7 @@ from sdpo_solve.sandboxes.languages import Language, Toolchain
 from sdpo_solve.types import BoxInput, Execution, ExecutionStatus, Limits, Program
 
 _RUNNER_MB = 128  # the runner with the inputs and outputs of the tests that run
+_MOST_MB = 1 << 30  # in bytes, with what else a box needs, a number that engines can read
 _uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 
 
@@ -39,15 +41,15 @@ class BoxOptions(Options):
     """Boxes kept waiting."""
     parallel: Free[int] = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=32)
     """Tests of one attempt that run at a time; fewer where memory would not do."""
-    memory_mb: Free[int] = Field(default=2560, ge=256)
+    memory_mb: Free[int] = Field(default=2560, ge=256, le=_MOST_MB)
     """Memory of one box, MiB; more where a problem's limit asks for it."""
-    scratch_mb: int = Field(default=16, ge=1)
+    scratch_mb: int = Field(default=16, ge=1, le=_MOST_MB)
     """Private directory of one test, in memory, MiB."""
     output_mb: float = Field(default=4.0, gt=0)
     """Output kept of one test, MiB; a program that writes more is stopped."""
     total_output_mb: float = Field(default=64.0, gt=0)
     """Output kept of all tests of one attempt, MiB."""
-    n_processes: int = Field(default=32, ge=1)
+    n_processes: int = Field(default=32, ge=1, le=100_000)
     """Processes and threads of one test."""
 
 
@@ -68,6 +70,7 @@ class PooledSandbox(SandboxPlugin):
         self._lock = threading.Lock()
         self._others = SharedLock()
         self._pools: dict[tuple[str, int], Pool] = {}
+        self._closed = False
         self.waits_s: deque[float] = deque(maxlen=1000)
         """How long each of the last runs waited for its box."""
 
@@ -95,24 +98,36 @@ class PooledSandbox(SandboxPlugin):
     def open(self) -> None:
         """Begin to start boxes, and run a first program; the backend calls it once it can.
 
-        Raises PrerequisiteError where that does not work.
+        Raises PrerequisiteError where that does not work; then it may be called again.
         """
-        atexit.register(self.close)
-        self._usual_pool()
+        self._closed = False
+        self._pools.clear()
+        try:
+            atexit.register(self.close)
+            self._usual_pool()
+            cause = self._first_program()
+        # Whoever is interrupted here has no sandbox yet to close, and the command may end without the exit
+        # handlers: boxes that were made and not started would stay for good.
+        except BaseException:
+            self.close()
+            raise
+        if cause is not None:
+            self.close()
+            raise PrerequisiteError(f"{cause.replace(';', ',')}; {self.remedy(cause)}")
+
+    def _first_program(self) -> str | None:
+        """Run it and note the toolchain; the cause where that does not work."""
         language = languages.get(self.options.language)
         program, given = Program(language.probe, language=language.name), BoxInput(output_bytes=1 << 12)
         try:
             (result,) = self.run(program, [given], Limits())
-            if result.status is ExecutionStatus.OK:
-                title, *libraries = result.stdout.splitlines()
-                self.toolchain = Toolchain(title, tuple(libraries))
-                return
-            cause = f"a first program ended with {result.status.value}: {result.stderr[-200:]}"
         except SandboxError as exc:
-            cause = str(exc)
-        self.close()
-        self._pools.clear()
-        raise PrerequisiteError(f"{cause.replace(';', ',')}; {self.remedy(cause)}")
+            return str(exc)
+        if result.status is not ExecutionStatus.OK:
+            return f"a first program ended with {result.status.value}: {result.stderr[-200:]}"
+        title, *libraries = result.stdout.splitlines()
+        self.toolchain = Toolchain(title, tuple(libraries))
+        return None
 
     def run(
         self,
@@ -154,6 +169,7 @@ class PooledSandbox(SandboxPlugin):
     def close(self) -> None:
         """See `protocols.Sandbox`."""
         with self._lock:
+            self._closed = True
             pools = list(self._pools.values())
         for pool in pools:
             pool.close()
@@ -161,17 +177,22 @@ class PooledSandbox(SandboxPlugin):
 
     def _new_box(self, language: Language, memory_mb: int) -> Box:
         """A box whose runner is ready. Raises SandboxError."""
-        box = None
-        try:
-            box = self.make_box(language, memory_mb)
-            box.start(self.layout(language))
+        with ExitStack() as unless_ready:
+            box = None
+            try:
+                box = self.make_box(language, memory_mb)
+                unless_ready.callback(box.end)  # nobody else knows of it yet
+                self._refuse_when_closed()  # a start would keep whoever closes it waiting
+                box.start(self.layout(language))
+            except self.start_errors() as exc:
+                last = box.last_error() if box is not None else ""
+                raise SandboxError(f"a box cannot be started: {one_line(exc)}{last}") from None
+            unless_ready.pop_all()
             return box
-        except self.start_errors() as exc:
-            cause = f"a box cannot be started: {one_line(exc)}"
-        if box is not None:
-            cause += box.last_error()
-            box.end()
-        raise SandboxError(cause)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise SandboxError("the sandbox is closed")
 
     def _usual_pool(self) -> Pool:
         return self._pool(languages.get(self.options.language), self.options.memory_mb)
@@ -180,6 +201,7 @@ class PooledSandbox(SandboxPlugin):
         key = (language.name, memory_mb)
         with self._lock:
             if key not in self._pools:
+                self._refuse_when_closed()
                 usual = key == (self.options.language, self.options.memory_mb)
                 n_ready = self.options.boxes_ready if usual else min(1, self.options.boxes_ready)
                 self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from sdpo_solve.errors import PrerequisiteError, one_line
 
 if TYPE_CHECKING:
     from docker.api import APIClient
+    from docker.errors import DockerException
 
 _SOCKET = "/var/run/docker.sock"
 _SYSTEM_PROGRAMS = ("/usr/sbin", "/usr/local/sbin", "/sbin")
@@ -35,6 +37,32 @@ def engine_errors() -> tuple[type[Exception], ...]:
     from docker.errors import DockerException
 
     return DockerException, OSError
+
+
+def explanation(exc: DockerException | OSError) -> str:
+    """What an engine says of a call that failed, on one line of at most 300 characters."""
+    text = " ".join(str(getattr(exc, "explanation", None) or "").split())
+    return text[:300] or one_line(exc)
+
+
+@contextlib.contextmanager
+def asked() -> Iterator[None]:
+    """Around calls of an engine that answered `connect`.
+
+    Raises PrerequisiteError for what `engine_errors` holds.
+    """
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except DockerException as exc:
+        raise PrerequisiteError(
+            f"the Docker engine answers with an error: {explanation(exc).replace(';', ',')}; "
+            "see that engine's log, or use --sandbox bubblewrap"
+        ) from None
+    except OSError as exc:
+        cause = _root_cause(exc)
+        raise PrerequisiteError(f"the Docker engine stopped answering ({cause}); {engine_remedy()}") from None
 
 
 def is_root() -> bool:

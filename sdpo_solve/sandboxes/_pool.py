@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from sdpo_solve.errors import PrerequisiteError, SandboxError
@@ -65,9 +64,7 @@ class Pool:
             self._ready.clear()
             self._used.clear()
             self._change.notify_all()
-        if boxes:
-            with ThreadPoolExecutor(_N_ENDERS) as enders:
-                list(enders.map(lambda box: box.end(), boxes))
+        _end_all(boxes)
         for thread in self._threads:
             thread.join()
 
@@ -142,6 +139,29 @@ class Pool:
             self._change.notify_all()
         if box is not None and closed:
             box.end()
+
+
+def _end_all(boxes: Sequence[Box]) -> None:
+    """End each, several at a time where the interpreter still gives threads."""
+    left = deque(boxes)
+
+    def work() -> None:
+        while True:
+            try:
+                box = left.popleft()
+            except IndexError:
+                return
+            with suppress(Exception):  # a box that cannot be ended keeps no other from its end
+                box.end()
+
+    others = [threading.Thread(target=work, daemon=True) for _ in boxes[1:_N_ENDERS]]
+    with suppress(RuntimeError):  # at its exit an interpreter may refuse threads; this one goes on
+        for thread in others:
+            thread.start()
+    work()
+    for thread in others:
+        if thread.ident is not None:
+            thread.join()
 
 
 class SharedLock:

@@ -15,14 +15,17 @@ import struct
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator
 
 from sdpo_solve.config import Free
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
-from sdpo_solve.sandboxes._engine import connect, engine_errors
-from sdpo_solve.sandboxes.images import image_tag, setup_command
+from sdpo_solve.sandboxes._engine import asked, connect, engine_errors, explanation
+from sdpo_solve.sandboxes.images import image_tag, is_reference, setup_command
 from sdpo_solve.sandboxes.languages import Language
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ _WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWant
 _RUNTIME_TASKS = 2048
 # Podman and gVisor lay file systems there that every test could write to; these take their places.
 _WRITABLE_ELSEWHERE = ("/tmp", "/var/tmp", "/run")
+# A client that lives has started its box or given it up by then: four calls lie between, of 120 s at most.
+_NEVER_STARTED_S = 600
 
 
 class _Limit(NamedTuple):
@@ -57,10 +62,16 @@ _LIMITS = {
 }
 
 
+def _image_name(name: str) -> str:
+    if not is_reference(name):
+        raise ValueError("must be the name of an image, such as python:3.13, or full")
+    return name
+
+
 class Options(BoxOptions):
     """Options of `--sandbox docker`."""
 
-    image: Free[str | None] = None
+    image: Free[Annotated[str, AfterValidator(_image_name)] | None] = None
     """Image to run in: a name, or `full` for the one of `sdpo-solve setup --image full`."""
     runtime: Free[str | None] = None
     """OCI runtime known to the engine, such as `runsc` (with --network=none); by default the engine's own."""
@@ -83,10 +94,12 @@ class DockerSandbox(PooledSandbox):
         self._left_out: frozenset[str] = frozenset()
         self._has_looked = False
         try:
-            self._check_runtime()
-            self._image(options.language)
+            with asked():
+                self._check_runtime()
+                self._image(options.language)
+            self._remove_never_started()
             self.open()
-        except PrerequisiteError:
+        except BaseException:  # an interrupt, too: nobody else has the client
             self._client.close()
             raise
 
@@ -102,20 +115,26 @@ class DockerSandbox(PooledSandbox):
                 text = str(exc).lower().replace(" ", "")
                 refused = {name for name, limit in _LIMITS.items() if limit.sign in text}
                 if refused <= left_out:
-                    raise BoxLost(exc.explanation) from None
+                    raise BoxLost(explanation(exc)) from None
                 self._left_out |= refused
             else:
-                self._look_at_first(box)
+                try:
+                    self._look_at_first(box)
+                except BaseException:  # whatever it is, nobody else knows of the box
+                    box.end()
+                    raise
                 return box
 
     def _look_at_first(self, box: DockerBox) -> None:
-        """See what the engine made of the first box. Raises BoxLost where it has another runtime."""
+        """See what the engine made of the first box.
+
+        Raises BoxLost where it has another runtime, and what `engine_errors` holds.
+        """
         if self._has_looked:
             return
         engine, made = self._client.info(), box.configuration()
         runtime = made.get("Runtime")
         if self.options.runtime not in (None, runtime):
-            box.end()
             raise BoxLost(f"the engine starts it with the runtime {runtime}, not {self.options.runtime}")
         kept = {
             name: engine.get(limit.fact, True) and made.get(limit.kept, True)
@@ -140,6 +159,25 @@ class DockerSandbox(PooledSandbox):
             host_config=self._host_config(self.layout(language), memory_mb, left_out),
         )
         return str(created["Id"])
+
+    def _remove_never_started(self) -> None:
+        """Remove what processes left that were killed between making a box and starting it.
+
+        The engine removes a box when it ends, and such a one never does. Another process may be about to
+        start a young one; that one, and one that has started meanwhile, stay.
+        """
+        # An engine that refuses this, or tells the time in another form, may well run boxes.
+        with contextlib.suppress(ValueError, *engine_errors()):
+            mine = {"label": _LABEL, "status": "created"}
+            boxes = self._client.containers(all=True, filters=mine)
+            if not boxes:
+                return
+            now = str(self._client.info().get("SystemTime"))  # the engine may be on another machine
+            last_s = datetime.fromisoformat(now).timestamp() - _NEVER_STARTED_S
+            for box in boxes:
+                if box["Created"] < last_s:
+                    with contextlib.suppress(*engine_errors()):  # another process may be removing it
+                        self._client.remove_container(box["Id"], v=True)
 
     def start_errors(self) -> tuple[type[Exception], ...]:
         """See `PooledSandbox`."""
@@ -190,6 +228,8 @@ class DockerSandbox(PooledSandbox):
                 self._image_ids[language] = self._client.inspect_image(name)["Id"]
             except ImageNotFound:
                 remedy = f"run: {setup_command(folder)}"
+                if name == own:
+                    remedy = f"run: docker pull {name}, or leave sandbox.image out"
                 raise PrerequisiteError(f"the sandbox image {name} is missing; {remedy}") from None
         return self._image_ids[language]
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.sandboxes import languages
 
 _PACKAGE = Path(__file__).parents[1]
+_HOST = r"(?:[A-Za-z0-9]+(?:[.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_TAG, _DIGEST = r":\w[\w.-]{0,127}", r"@[A-Za-z][\w+.-]*:[0-9A-Fa-f]{32,}"
+_REFERENCE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?:{_TAG})?(?:{_DIGEST})?", re.ASCII)
 
 
 def image_folder(name: str) -> Path:
@@ -20,6 +25,11 @@ def image_folder(name: str) -> Path:
         if (root / name / "Dockerfile").is_file():
             return root / name
     raise ConfigError(f"there is no sandbox image for {name!r}: sandbox_images/{name}/Dockerfile")
+
+
+def is_reference(name: str) -> bool:
+    """Whether an engine can hold an image of this name, by the grammar of Docker and Podman."""
+    return _REFERENCE.fullmatch(name) is not None
 
 
 def image_tag(name: str) -> str:

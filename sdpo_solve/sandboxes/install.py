@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker, languages
 from sdpo_solve.sandboxes._base import PooledSandbox
-from sdpo_solve.sandboxes._engine import connect, engine_errors, engine_is_elsewhere, is_root
+from sdpo_solve.sandboxes._engine import asked, connect, engine_errors, engine_is_elsewhere, is_root
 from sdpo_solve.sandboxes._sdists import with_sdists
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
 from sdpo_solve.sandboxes.docker import DockerSandbox
@@ -60,23 +60,26 @@ def check_engine() -> Check:
     """Whether a Docker engine answers."""
     name = "Docker engine"
     try:
-        with closing(connect()) as client:
+        with closing(connect()) as client, asked():
             return Check(name, True, f"version {client.version()['Version']}")
     except PrerequisiteError as exc:
-        detail, _, remedy = str(exc).partition("; ")
-        return Check(name, False, detail, remedy)
+        return _failed(name, exc)
 
 
 def check_image(language: str = languages.DEFAULT) -> Check:
     """Whether the language's image is there, as its Dockerfile now stands."""
-    name, tag = f"sandbox image ({language})", image_tag(language)
+    name, tag, remedy = f"sandbox image ({language})", image_tag(language), f"run: {setup_command(language)}"
     try:
-        with closing(connect()) as client:
-            ok = image_exists(client, tag)
-            detail = tag if ok else f"{tag} is not built"
+        client = connect()
     except PrerequisiteError:
-        ok, detail = False, "no Docker engine to look in"
-    return Check(name, ok, detail, "" if ok else f"run: {setup_command(language)}")
+        return Check(name, False, "no Docker engine to look in", remedy)
+    try:
+        with closing(client), asked():
+            if image_exists(client, tag):
+                return Check(name, True, tag)
+    except PrerequisiteError as exc:
+        return _failed(name, exc)
+    return Check(name, False, f"{tag} is not built", remedy)
 
 
 def check_docker() -> Check:
@@ -94,8 +97,12 @@ def _check_boxes(name: str, build: Callable[[], PooledSandbox]) -> Check:
         with closing(build()) as sandbox:
             return Check(name, True, sandbox.identity())
     except PrerequisiteError as exc:
-        detail, _, remedy = str(exc).partition("; ")
-        return Check(name, False, detail, remedy)
+        return _failed(name, exc)
+
+
+def _failed(name: str, exc: PrerequisiteError) -> Check:
+    detail, _, remedy = str(exc).partition("; ")
+    return Check(name, False, detail, remedy)
 
 
 def check_machine() -> list[Check]:

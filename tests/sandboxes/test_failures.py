@@ -126,9 +126,9 @@ def test_no_file_descriptors_left(boxes: docker.DockerSandbox) -> None:
 
 
 def test_a_missing_image_says_what_to_run() -> None:
-    with pytest.raises(
-        PrerequisiteError, match="the sandbox image nosuch:1 is missing; run: sdpo-solve setup"
-    ):
+    """`setup` would make another image than the one that was named."""
+    said = "the sandbox image nosuch:1 is missing; run: docker pull nosuch:1, or leave sandbox.image out"
+    with pytest.raises(PrerequisiteError, match=f"^{said}$"):
         docker.DockerSandbox(docker.Options(image="nosuch:1"))
 
 
@@ -224,6 +224,53 @@ def test_no_box_outlives_its_client(which: str, how: str) -> None:
         client.wait(30)
     assert gone(lambda: own_containers(client.pid))
     assert gone(lambda: [pid for pid in below if Path(f"/proc/{pid}").exists()])
+
+
+OPENING = """
+import os, signal
+from sdpo_solve.sandboxes import docker
+signal.signal(signal.SIGTERM, lambda *_: exit(143))
+try:
+    docker.DockerSandbox(docker.Options(boxes_ready=4, parallel=1))
+except (KeyboardInterrupt, SystemExit):
+    os._exit(9)  # as the command ends: without exit handlers
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_first_boxes_are_made_leaves_none(number: int) -> None:
+    """Boxes that were made and not started once stayed for good: an engine removes those that end."""
+    with subprocess.Popen([sys.executable, "-c", OPENING]) as client:
+        while not own_containers(client.pid):
+            assert client.poll() is None
+            time.sleep(0.02)
+        client.send_signal(number)
+        assert client.wait(60) == 9
+    assert gone(lambda: own_containers(client.pid))
+
+
+def test_boxes_that_were_never_started_are_removed_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = f"sdpo-solve.test-never-started-{os.getpid()}"  # boxes of other processes stay out of this
+
+    def make(*command: str) -> str:
+        run = ["docker", *command, image_tag("python"), "sleep", "60"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+
+    def left() -> set[str]:
+        listed = subprocess.run(["docker", "ps", "-aq", "--no-trunc"], capture_output=True, text=True)
+        return {never, other, running} & {*listed.stdout.split()}
+
+    never, other = make("create", "--label", f"{label}=1"), make("create")
+    running = make("run", "-d", "--label", f"{label}=1")
+    monkeypatch.setattr(docker, "_LABEL", label)
+    try:
+        docker.DockerSandbox(docker.Options(boxes_ready=0)).close()
+        assert left() == {never, other, running}  # another process may be about to start it
+        monkeypatch.setattr(docker, "_NEVER_STARTED_S", -60)
+        docker.DockerSandbox(docker.Options(boxes_ready=0)).close()
+        assert left() == {other, running}
+    finally:
+        subprocess.run(["docker", "rm", "-f", never, other, running], capture_output=True, check=False)
 
 
 # -- bubblewrap ----------------------------------------------------------------------------------------------

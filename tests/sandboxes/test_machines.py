@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docker.api import APIClient
 
 import sdpo_solve
 from sdpo_solve.errors import PrerequisiteError
@@ -32,6 +33,7 @@ from tests.helpers.docker_engines import answer, proxy, refusal, second_engine, 
 assert {isolation, languages, limits, programs}  # each put its behaviours on the list
 
 LIMITS = Limits(time_s=5.0, memory_mb=128)
+close = APIClient.close
 ONE = docker.Options(boxes_ready=1, parallel=1)
 
 
@@ -128,7 +130,7 @@ def test_a_limit_that_the_engine_leaves_out_in_silence_is_named(
 ) -> None:
     def tell(request: bytes) -> bytes | None:
         first = request.split(b"\r\n")[0]
-        return answer(facts) if path in first and b"/images/" not in first else None
+        return answer(facts) if path + b" " in first and b"/images/" not in first else None
 
     with proxy(tell, tmp_path) as host:
         monkeypatch.setenv("DOCKER_HOST", host)
@@ -148,7 +150,7 @@ def test_a_runtime_that_the_engine_does_not_take_is_no_sandbox(
         first = request.split(b"\r\n")[0]
         return (
             answer({"HostConfig": {"Runtime": "oci"}})
-            if b"/containers/" in first and b"/json" in first
+            if b"/containers/" in first and b"/json " in first
             else None
         )
 
@@ -170,6 +172,64 @@ def test_an_engine_that_makes_no_box_is_no_sandbox(tmp_path: Path, monkeypatch: 
         check = install.check_docker()
         assert (check.ok, "no more today" in check.detail) == (False, True)
         assert check.remedy
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("path", "options"), [(b"/images/", ONE), (b"/info ", ONE.model_copy(update={"runtime": "runc"}))]
+)
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (refusal("no; room\nleft", "500 Internal Server Error"), "answers with an error: no, room left; see"),
+        (refusal("", "503 Service Unavailable"), "answers with an error: 503 "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<b>x", "stopped answering (Expecting value"),
+    ],
+)
+def test_an_engine_that_answers_with_an_error_is_no_sandbox(
+    path: bytes,
+    options: docker.Options,
+    reply: bytes,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(request: bytes) -> bytes | None:
+        return reply if path in request.split(b"\r\n")[0] else None
+
+    closed: list[object] = []
+    monkeypatch.setattr(APIClient, "close", lambda self: closed.append(self) or close(self))
+    with proxy(fail, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(PrerequisiteError) as caught:
+            docker.DockerSandbox(options)
+        assert str(caught.value).startswith(f"the Docker engine {said}")
+        assert ("\n" in str(caught.value), len(closed)) == (False, 1)
+        if path == b"/images/":  # `auto` goes on, doctor says it
+            for check in (install.check_image(), install.check_docker()):
+                assert (check.ok, check.detail.startswith("the Docker engine ")) == (False, True)
+                assert check.remedy
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("path", [b"/info ", b"/json "])
+def test_a_first_box_that_cannot_be_looked_at_is_ended(
+    path: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, removed = [], []
+
+    def fail(request: bytes) -> bytes | None:
+        first = request.split(b"\r\n")[0]
+        made.append(b"/containers/create" in first)
+        removed.append(b"DELETE" in first)
+        fails = path in first and b"/images/" not in first
+        return refusal("not now", "500 Internal Server Error") if fails else None
+
+    with proxy(fail, tmp_path) as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(PrerequisiteError, match=r"a box cannot be started: .*not now"):
+            docker.DockerSandbox(ONE)
+    assert sum(made) == sum(removed) > 0
 
 
 def make_context(config: Path, name: str, host: str) -> None:

@@ -1,6 +1,7 @@
 """The parts of a box that can be told without one: whose fault an end is, frames, results, pools."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -10,22 +11,26 @@ from pathlib import Path
 
 import pytest
 
+from sdpo_solve.config import read_options
 from sdpo_solve.errors import ConfigError, PrerequisiteError, SandboxError
-from sdpo_solve.sandboxes import _seccomp, install, languages
+from sdpo_solve.sandboxes import _seccomp, docker, install, languages
+from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import (
     COMMAND,
     Box,
     BoxEnd,
     BoxLost,
     Caps,
+    Layout,
     Results,
     infrastructure_fault,
     wall_limit_s,
 )
 from sdpo_solve.sandboxes._pool import Pool, SharedLock
 from sdpo_solve.sandboxes.guest.wire import Unpacker, pack
-from sdpo_solve.sandboxes.images import image_folder, image_tag
-from sdpo_solve.types import ExecutionStatus, Limits
+from sdpo_solve.sandboxes.images import image_folder, image_tag, is_reference
+from sdpo_solve.sandboxes.languages import Language
+from sdpo_solve.types import Execution, ExecutionStatus, Limits
 
 # -- whose fault an end is -----------------------------------------------------------------------------------------
 
@@ -213,6 +218,54 @@ def test_a_pool_starts_ahead_hands_out_once_and_ends_all() -> None:
         pass
 
 
+AT_EXIT = """
+import atexit
+from sdpo_solve.sandboxes._pool import Pool
+class Box:
+    at_rest = False
+    def alive(self): return True
+    def end(self): print("ended")
+pool = Pool(Box, 12)
+assert pool.wait_ready(20)
+atexit.register(pool.close)
+"""
+
+
+def test_a_pool_is_closed_when_the_interpreter_exits() -> None:
+    """An executor takes no work by then, and boxes once stayed."""
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["ended"] * 12)
+
+
+@pytest.mark.parametrize("n_given", [0, 3])
+def test_where_no_thread_is_given_boxes_are_ended_all_the_same(
+    n_given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[FakeBox] = []
+    pool = Pool(lambda: made.append(FakeBox()) or made[-1], 12)  # type: ignore[func-returns-value]
+    assert pool.wait_ready(5)
+    start, numbers = threading.Thread.start, iter(range(99))
+
+    def refuse(thread: threading.Thread) -> None:
+        if next(numbers) >= n_given:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool.close()
+    assert [box.ended for box in made] == [1] * 12
+
+
+def test_a_box_that_cannot_be_ended_keeps_no_other_from_its_end() -> None:
+    made: list[FakeBox] = []
+    pool = Pool(lambda: made.append(FakeBox()) or made[-1], 12)  # type: ignore[func-returns-value]
+    assert pool.wait_ready(5)
+    for box in made[:3]:
+        box.end = lambda: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+    pool.close()
+    assert [box.ended for box in made] == [0] * 3 + [1] * 9
+
+
 def test_a_box_that_died_while_waiting_is_not_handed_out() -> None:
     pool = Pool(FakeBox, 1)
     assert pool.wait_ready(5)
@@ -267,6 +320,83 @@ def test_a_pool_that_cannot_start_says_why_and_tries_again_when_asked(
     pool.close()
 
 
+class StartedBox(FakeBox):
+    def __init__(self, fault: BaseException | None) -> None:
+        super().__init__()
+        self.fault, self.starts = fault, 0
+
+    def start(self, layout: Layout) -> None:
+        self.starts += 1
+        if self.fault is not None:
+            raise self.fault
+
+    def last_error(self) -> str:
+        return " (its last words)"
+
+
+class FakeSandbox(PooledSandbox):
+    """One whose first program ends with `fault`."""
+
+    def __init__(self, fault: BaseException | None = None, of_start: BaseException | None = None) -> None:
+        super().__init__(BoxOptions(boxes_ready=3))
+        self.fault, self.of_start, self.made = fault, of_start, list[StartedBox]()
+
+    def make_box(self, language: Language, memory_mb: int) -> Box:
+        self.made.append(StartedBox(self.of_start))
+        return self.made[-1]  # type: ignore[return-value]
+
+    def run(self, *_: object) -> list[Execution]:  # type: ignore[override]
+        assert self.wait_ready(5)
+        assert self.fault is not None
+        raise self.fault
+
+    def remedy(self, cause: str) -> str:
+        return "mend it"
+
+    def identity(self) -> str:
+        return "fake"
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyboardInterrupt(), SystemExit(143), PrerequisiteError("no image"), KeyError("a fault")]
+)
+def test_a_sandbox_that_is_not_opened_to_its_end_leaves_no_box(fault: BaseException) -> None:
+    """Ctrl-C while the first boxes were made once left containers for good."""
+    sandbox = FakeSandbox(fault)
+    with pytest.raises(type(fault)):
+        sandbox.open()
+    assert len(sandbox.made) == 3
+    assert all(box.ended for box in sandbox.made)
+    with pytest.raises(SandboxError, match="the sandbox is closed"):
+        sandbox._new_box(languages.get("python"), 512)  # as a worker does that was still making one
+    assert (sandbox.made[-1].starts, sandbox.made[-1].ended) == (0, 1)
+    with pytest.raises(SandboxError, match="the sandbox is closed"):
+        sandbox._pool(languages.get("cpp"), 512)
+
+
+def test_a_sandbox_that_could_not_be_opened_may_be_opened_again() -> None:
+    sandbox = FakeSandbox(SandboxError("no; room"))
+    for _ in range(2):
+        with pytest.raises(PrerequisiteError, match=r"^no, room; mend it$"):
+            sandbox.open()
+    assert len(sandbox.made) == 6
+    assert all(box.ended for box in sandbox.made)
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised", "said"),
+    [
+        (BoxLost("its stream ended"), SandboxError, "cannot be started: its stream ended (its last words)"),
+        (KeyError("a fault"), KeyError, "a fault"),
+    ],
+)
+def test_a_box_whose_start_fails_is_ended(fault: Exception, raised: type[Exception], said: str) -> None:
+    sandbox = FakeSandbox(of_start=fault)
+    with pytest.raises(raised, match=re.escape(said)):
+        sandbox._new_box(languages.get("python"), 512)
+    assert [box.ended for box in sandbox.made] == [1]
+
+
 def test_the_gate_lets_one_be_alone() -> None:
     gate, log = SharedLock(), []
     inside = threading.Event()
@@ -315,6 +445,35 @@ def test_an_unknown_language_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown language .rust. \(known: cpp, python\)"):
         languages.get("rust")
     assert languages.of_file(Path("Solution.java")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("full", True),
+        ("python:3.13", True),
+        ("localhost:5000/a/b__c.d-e:V1", True),
+        ("Registry.example/python", True),
+        ("[::1]:5000/python", True),
+        ("sha256:" + "0" * 64, True),
+        ("python@sha256:" + "0" * 64, True),
+        ("Foo Bar", False),
+        ("Python", False),
+        ("a//b", False),
+        ("python:", False),
+        ("python:" + "x" * 129, False),
+        ("python@sha256:12", False),
+        ("../../info", False),
+        ("python?x", False),
+        ("python\n", False),
+        ("", False),
+    ],
+)
+def test_what_is_the_name_of_an_image(name: str, right: bool) -> None:
+    assert is_reference(name) == right
+    if not right:
+        with pytest.raises(ConfigError, match=r"^sandbox\.image must be the name of an image, such as "):
+            read_options(docker.Options, {"image": name}, "sandbox")
 
 
 def test_a_tag_follows_the_content_of_the_folder() -> None:
