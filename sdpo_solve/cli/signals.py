@@ -3,8 +3,8 @@
 Python runs a handler once the main thread is back from what it does, and an interpreter that shuts down waits
 for threads: both may take minutes while a model is loaded or an update computed. A second thread reads the
 number of each signal as it arrives, and ends the process where the ordinary way takes too long. What a
-process leaves behind then is the same as after SIGKILL: boxes end by themselves (those that were not yet started
-go when a sandbox is opened later), journals hold whole groups.
+process leaves behind then is the same as after SIGKILL: boxes end by themselves (those that were not yet
+started go when a sandbox is opened later), journals hold whole groups.
 """
 
 from __future__ import annotations

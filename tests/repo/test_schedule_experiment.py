@@ -1,6 +1,8 @@
 """The schedule of sdpo as it was measured: the READMEs' figures are those of the kept runs."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 from sdpo_solve.batch import spec as plan
 from sdpo_solve.learner.options import Options as LearnerOptions
@@ -8,6 +10,8 @@ from sdpo_solve.methods import _schedule
 from tests.helpers.packed_runs import DISCOVERY, README, ROOT, Packed, rows, runs_in
 
 SCHEDULE = DISCOVERY / "schedule"
+FIRST = (ROOT / "README.md").read_text("utf-8")
+FLAT = " ".join(FIRST.split())
 
 
 def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() -> None:
@@ -20,21 +24,20 @@ def test_the_plan_of_the_schedules_is_valid_and_tells_reading_from_learning() ->
 
 
 def scheduled() -> dict[str, list[Packed]]:
-    """Half -> its runs, of all files that begin with its name."""
+    """Half -> its runs of the 0.5B, of all files that begin with its name."""
     return {
         half: [run for path in sorted(SCHEDULE.glob(f"{half}*.zip")) for run in runs_in(path)]
         for half in ("dev", "test")
     }
 
 
-def by_plain_rate() -> dict[str, list[Packed]]:
+def by_plain_rate(runs: list[Packed]) -> dict[str, list[Packed]]:
     """The runs of problems of which plain answers pass so often."""
     groups: dict[str, list[Packed]] = {"1 of 32 or more": [], "fewer, but some": [], "none": []}
-    for runs in scheduled().values():
-        for problem in {run.problem for run in runs}:
-            mine = [run for run in runs if run.problem == problem]
-            passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
-            groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
+    for problem in {run.problem for run in runs}:
+        mine = [run for run in runs if run.problem == problem]
+        passed, n = (sum(x) for x in zip(*(r.passed for r in mine if r.arm == "best-of-k"), strict=True))
+        groups["1 of 32 or more" if 32 * passed >= n else "fewer, but some" if passed else "none"] += mine
     return groups
 
 
@@ -63,37 +66,80 @@ def of_arms(runs: list[Packed]) -> list[str]:
 
 def test_the_schedule_of_sdpo_beside_best_of_k() -> None:
     """The five rows of the first README: problems by how often plain answers pass, and both halves."""
-    halves, first = scheduled(), rows((ROOT / "README.md").read_text("utf-8"))
+    halves, first = scheduled(), rows(FIRST)
     kept = rows(README)
-    for name, mine in by_plain_rate().items():
+    for name, mine in by_plain_rate(halves["dev"] + halves["test"]).items():
         assert first[name] == kept[name] == of_arms(mine)
     for name, half in (("all, development half", "dev"), ("all, test half", "test")):
         assert first[name] == kept[name] == of_arms(halves[half])
 
 
-def test_what_the_schedule_learned() -> None:
-    """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
-    gaps, counts = [], {False: [0, 0], True: [0, 0]}
-    for run in (run for half in scheduled().values() for run in half if run.arm != "best-of-k"):
+@dataclass
+class AfterUpdates:
+    """Successes and answers after updates that changed weights: plain, and with feedback. The first gaps."""
+
+    plain: list[int]
+    told: list[int]
+    gaps: list[float]
+
+
+def after_updates(runs: list[Packed]) -> AfterUpdates:
+    seen = AfterUpdates([0, 0], [0, 0], [])
+    for run in (run for run in runs if run.arm != "best-of-k"):
         loss = next((event["loss"] for event in run.events if event["event"] == "update"), None)
         if loss is None:
             continue
-        gaps.append(loss)
+        seen.gaps.append(loss)
         if run.arm != "early" and loss < LearnerOptions().min_gap:
             continue
         for attempt in run.attempts:
             if attempt["policy"]["version"]:
-                count = counts[attempt["prompt"] != run.attempts[0]["prompt"]]
+                count = seen.plain if is_plain(run, attempt) else seen.told
                 count[0], count[1] = count[0] + attempt["solved"], count[1] + 1
-    (alone, n_alone), (told, n_told) = counts[False], counts[True]
+    return seen
+
+
+def is_plain(run: Packed, attempt: dict[str, Any]) -> bool:
+    return bool(attempt["prompt"] == run.attempts[0]["prompt"])
+
+
+def test_the_schedule_with_the_larger_model() -> None:
+    larger = runs_in(SCHEDULE / "1.5b.zip")
+    row, groups = of_arms(larger), by_plain_rate(larger)
+    assert rows(FIRST)["the 1.5B, test half"] == row
+    section = README.split("### The 1.5B")[1]
+    kept, flat = rows(section), " ".join(section.split())
+    assert kept["all, test half"] == row
+    assert all(kept[name] == of_arms(mine) for name, mine in groups.items())
+    attempts = {
+        arm: of_arms(groups["fewer, but some"])[n].split()[0] for n, arm in ((1, "best"), (2, "sdpo"))
+    }
+    assert f"(1.5B: {attempts['sdpo']} attempts against {attempts['best']})" in FLAT
+    seen = after_updates(larger)
+    assert sum(gap >= LearnerOptions().min_gap for gap in seen.gaps) == 3
+    assert (
+        "In the three runs with updates {} of {} plain answers after them pass, and {} of {} that".format(
+            *seen.plain, *seen.told
+        )
+        in flat
+    )
+    hard = [run for run in groups["fewer, but some"] if run.arm == "four" and run.found]
+    told = [run for run in hard if not is_plain(run, run.attempts[(run.found or 1) - 1])]
+    assert f"{len(told)} of its {len(hard)} successes there read feedback" in flat
+
+
+def test_what_the_schedule_learned() -> None:
+    """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
+    halves = scheduled()
+    seen = after_updates(halves["dev"] + halves["test"])
+    (alone, n_alone), (told, n_told), gaps = seen.plain, seen.told, seen.gaps
     flat = " ".join(README.split())
     assert (
         f"sampled after them {alone} of {n_alone} plain ones pass, and {told} of {n_told} that read" in flat
     )
     far = sum(gap >= LearnerOptions().min_gap for gap in gaps)
     assert f"0.1 or more in {far} of the {len(gaps)} runs that came to one" in flat
-    first = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"none of {n_alone} plain answers sampled after them passed" in first
+    assert f"none of {n_alone} plain answers of the 0.5B sampled after them passed" in FLAT
     assert alone == 0
 
 
@@ -128,7 +174,9 @@ def expected_run(alone: float, told: float, first: int | None, share: float) -> 
 
 def test_the_first_group_costs_no_attempts_and_saves_time() -> None:
     """The table of first groups: by the kept runs' rates, attempts a success and time over best-of-k's."""
-    said, groups = rows(README.split("### How large the first group is")[1]), by_plain_rate()
+    halves = scheduled()
+    said = rows(README.split("### How large the first group is")[1])
+    groups = by_plain_rate(halves["dev"] + halves["test"])
     for name, first, share in (
         ("plain, groups of 16", None, 0.0),
         *((str(n), n, 0.5) for n in (1, 2, 4, 8, 16)),
