@@ -128,6 +128,23 @@ def test_the_schedule_with_the_larger_model() -> None:
     assert f"{len(told)} of its {len(hard)} successes there read feedback" in flat
 
 
+def test_the_schedule_without_updates() -> None:
+    """The same problems and seeds to 112 attempts: attempts a success, and runs solved."""
+    section = README.split("### Reading without learning")[1]
+    runs = runs_in(SCHEDULE / "test-seeds-2-3.zip") + runs_in(SCHEDULE / "reading.zip")
+    costs = {}
+    for arm, name in (
+        ("best-of-k", "samples only (best-of-k)"),
+        ("four", "reads and learns (`four`)"),
+        ("reading-four", "reads only (`reading-four`)"),
+    ):
+        found = [run.found or 113 for run in runs if run.arm == arm]
+        n_solved = sum(n <= 112 for n in found)
+        costs[arm] = f"{sum(min(n, 112) for n in found) / n_solved:.1f}"
+        assert rows(section)[name] == [costs[arm], f"{n_solved} of {len(found)}"]
+    assert f"({costs['reading-four']} attempts a success, with them {costs['four']})" in FLAT
+
+
 def test_what_the_schedule_learned() -> None:
     """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
     halves = scheduled()
