@@ -69,7 +69,7 @@ def browser() -> Iterator[Browser]:
 def test_a_real_browser_runs_none_of_it_and_asks_for_nothing(tmp_path: Path, browser: Browser) -> None:
     path = write(tmp_path)
     browser.open(path)
-    assert browser.run("document.title") == "sdpo-solve report"
+    assert browser.run("document.title") == "sdpo, best-of-k · sdpo-solve report"
     assert browser.requests() == [path.resolve().as_uri()]
     assert browser.complaints() == []
     assert browser.run("document.querySelectorAll('img, iframe, a, script').length") == 1
