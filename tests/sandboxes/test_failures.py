@@ -32,6 +32,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Such sockets go here, once the test's own variables are gone, and not in a later test."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def boxes() -> Iterator[docker.DockerSandbox]:
     sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1))
@@ -357,4 +364,3 @@ def test_the_engine_stopped_in_mid_run(engine: Engine) -> None:
         sandbox.close()
     with pytest.raises(PrerequisiteError, match="no Docker engine answers"):
         docker.DockerSandbox(docker.Options())
-    gc.collect()
