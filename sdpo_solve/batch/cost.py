@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.config import RunOptions
@@ -60,23 +61,29 @@ def cost_of(run_dirs: Iterable[Path]) -> Cost:
     total: Counter[str] = Counter()
     largest = 0
     for run_dir in run_dirs:
-        path, group_end_s = run_dir / FILE_NAME, 0.0
+        path = run_dir / FILE_NAME
         if not path.exists():
             continue
         with suppress(JournalError):
-            for line in read_records(path):
-                match line.record:
-                    case GroupEvent() as group:
-                        group_end_s = group.elapsed_s or 0.0
-                        # A Counter adds floats too.
-                        spent = {"sample_s": group.sample_s, "grade_s": group.grade_s}
-                        total.update({"attempts": group.size, "groups": 1, "tokens": group.n_tokens, **spent})
-                    case UpdateEvent(elapsed_s=end_s):
-                        total.update({"updates": 1, "learn_s": max(0.0, (end_s or 0.0) - group_end_s)})
+            for spent in _spent(path):
+                total.update(spent)  # a Counter adds floats too
         total["journal_bytes"] += path.stat().st_size
         files = (item for item in (run_dir / "policies").rglob("*") if item.is_file())
         largest = max(largest, sum(item.stat().st_size for item in files))
     return Cost(**total, policies_bytes=largest)
+
+
+def _spent(path: Path) -> Iterator[dict[str, Any]]:
+    """What each group and each update of a journal cost, by the fields of `Cost`. Raises JournalError."""
+    group_end_s = 0.0
+    for line in read_records(path):
+        match line.record:
+            case GroupEvent() as group:
+                group_end_s = group.elapsed_s or 0.0
+                seconds = {"sample_s": group.sample_s, "grade_s": group.grade_s}
+                yield {"attempts": group.size, "groups": 1, "tokens": group.n_tokens, **seconds}
+            case UpdateEvent(elapsed_s=end_s):
+                yield {"updates": 1, "learn_s": max(0.0, (end_s or 0.0) - group_end_s)}
 
 
 def estimate(keys: Sequence[RunKey], costs: Mapping[str, Cost], options: RunOptions) -> Estimate | None:

@@ -20,7 +20,7 @@ from sdpo_solve.config import Flag, Options
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.paths import cache_dir
 from sdpo_solve.report.table import AlignedTable
-from sdpo_solve.sandboxes._engine import asked, connect
+from sdpo_solve.sandboxes._engine import calling_engine, connect
 
 KINDS = ("models", "caches", "images", "policies")
 
@@ -113,7 +113,7 @@ def _folder(kind: str, path: Path) -> Kept:
 def _images() -> Iterator[Kept]:
     try:
         client = connect()
-        with asked():
+        with calling_engine():
             images = client.images()
     except PrerequisiteError:  # `doctor` says so
         return

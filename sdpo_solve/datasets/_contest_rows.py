@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sdpo_solve.datasets._rows import FileRow, parse_json, row_candidates
-from sdpo_solve.datasets._statements import SEVERAL, granted_error, starter_fault, statement_fault
+from sdpo_solve.datasets._statements import (
+    SEVERAL,
+    granted_error,
+    grants_case,
+    starter_fault,
+    statement_fault,
+)
 from sdpo_solve.datasets.selection import Candidate, Unfit
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
 _TOKENS = Checker("tokens")
 N_VISIBLE = 2  # of a row that does not say which of its tests are samples
-_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"'”’]))\s+(?=[A-Z\"'“‘(*$])|\n\s*\n")
-_WINDOW_CHARS, _MOST_CHARS = 600, 6000  # of a sentence: looking at one is not linear
-_SPEAKS_OF_CASE = re.compile(r"case|register|capitali|yes", re.IGNORECASE)
-_WRITES = r"\b(?:print|output|writ|display|answer|respon|verdict)\w*"
-_JUDGES = r"\b(?:checker|judge|grader|accept|recogni[sz]|treated as|considered)\w*"
-_MAY = r"\b(?:can|may|could|free|allowed|permitted|accepted|acceptable|ok|okay|fine)\b"
-_LETTERS = r"\b(?:letter|character|symbol)s?\b"
-_ANY = r"(?:any|either|arbitrary|whatever|whichever)"
-_IN_ANY_CASE = rf"\bin {_ANY} (?:case|register)\b"
-_UPPER_OR_LOWER = r"(?:upper|lower)[- ]?(?:case)? ?(?:or|and|/) ?(?:in )?(?:upper|lower)[- ]?case"
-# What is said of letters alone, in a sentence on what is written or how it is judged.
-_LETTER_CASE = (
-    rf"\b{_ANY} (?:letter|character)s?[- ]case"
-    rf"|{_IN_ANY_CASE}\s*(?:,?\s*(?:upper|lower)|\(|,? (?:for example|e\.g)[, ]+(?:\w+ )?[\"'“‘`\\$])"
-    r"|\b(?:case|capitali[sz]ation)(?: of [^.,;]{0,40}?)? (?:does|do|is|are)(?: not|n't|n’t)"
-    r" (?:matter|important|significant|relevant|checked)"
-    r"|\b(?:regardless|irrespective) of (?:the )?(?:letters?'? |character )?case\b"
-    r"|\bcase[- ]?insensitive\b|(?:\bnot|n't|n’t) case[- ]?sensitive|\b(?-i:yEs|yeS|YeS|yES)\b"
-)
-# "In any case" may mean "whatever happens", and "upper or lower case" what a text consists of.
-_GRANTS_CASE = re.compile(
-    rf"(?=.*(?:{_WRITES}|{_JUDGES}))(?=.*(?:{_LETTER_CASE}))"
-    rf"|(?:{_WRITES}.*{_LETTERS}|{_LETTERS}.*{_WRITES}).*{_IN_ANY_CASE}"
-    rf"|{_MAY}.*(?:{_WRITES}|\bgive\w*).*(?:{_IN_ANY_CASE}|\bin (?:{_ANY} |both )?{_UPPER_OR_LOWER})",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +112,6 @@ def stdin_problem(
         meta={key: value for key, value in meta.items() if value},
         **{"checker": checker, **more},
     )
-
-
-def grants_case(statement: str) -> bool:
-    """Whether a statement says that letters of the output may be written in any case."""
-    windows = (
-        sentence[at : at + _WINDOW_CHARS]
-        for sentence in _SENTENCE_END.split(statement)
-        for at in range(0, min(len(sentence), _MOST_CHARS), _WINDOW_CHARS // 2)
-    )
-    return any(_SPEAKS_OF_CASE.search(text) and _GRANTS_CASE.search(text) for text in windows)
 
 
 def limits(time_s: object, memory_mb: object) -> Limits:

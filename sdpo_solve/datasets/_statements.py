@@ -1,5 +1,5 @@
-"""Facts that a statement or starter code states about its tests: granted errors, several right outputs, forms
-that cannot be judged by comparing outputs.
+"""Facts that a statement or starter code states about its tests: granted errors, letters in any case, several
+right outputs, forms that cannot be judged by comparing outputs.
 
 English phrases of AtCoder, LeetCode, Codeforces and the data sets made from them. Used live on every row, so
 that a whole release is treated alike; `_lcb_scan.py` keeps the findings on LiveCodeBench as a table.
@@ -24,6 +24,32 @@ _ERROR = re.compile(
     rf"(?:10\s*(?:\^|\*\*|<sup[^>\n]{{0,60}}>)?\s*[{{(]{{0,2}}\s*{_MINUS}\s*[{{(]?(\d{{1,2}})"
     rf"|10⁻([⁰¹²³⁴-⁹]{{1,2}})|(?<![\d.])1(?:\.0{{1,9}})?e{_MINUS}(\d{{1,2}})|(?<!\d)0?\.(0{{1,11}})1\b)",
     re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][)\"'”’]))\s+(?=[A-Z\"'“‘(*$])|\n\s*\n")
+_WINDOW_CHARS, _MOST_CHARS = 600, 6000  # of a sentence: looking at one is not linear
+_SPEAKS_OF_CASE = re.compile(r"case|register|capitali|yes", re.IGNORECASE)
+_WRITES = r"\b(?:print|output|writ|display|answer|respon|verdict)\w*"
+_JUDGES = r"\b(?:checker|judge|grader|accept|recogni[sz]|treated as|considered)\w*"
+_MAY = r"\b(?:can|may|could|free|allowed|permitted|accepted|acceptable|ok|okay|fine)\b"
+_LETTERS = r"\b(?:letter|character|symbol)s?\b"
+_ANY = r"(?:any|either|arbitrary|whatever|whichever)"
+_IN_ANY_CASE = rf"\bin {_ANY} (?:case|register)\b"
+_UPPER_OR_LOWER = r"(?:upper|lower)[- ]?(?:case)? ?(?:or|and|/) ?(?:in )?(?:upper|lower)[- ]?case"
+# What is said of letters alone, in a sentence on what is written or how it is judged.
+_LETTER_CASE = (
+    rf"\b{_ANY} (?:letter|character)s?[- ]case"
+    rf"|{_IN_ANY_CASE}\s*(?:,?\s*(?:upper|lower)|\(|,? (?:for example|e\.g)[, ]+(?:\w+ )?[\"'“‘`\\$])"
+    r"|\b(?:case|capitali[sz]ation)(?: of [^.,;]{0,40}?)? (?:does|do|is|are)(?: not|n't|n’t)"
+    r" (?:matter|important|significant|relevant|checked)"
+    r"|\b(?:regardless|irrespective) of (?:the )?(?:letters?'? |character )?case\b"
+    r"|\bcase[- ]?insensitive\b|(?:\bnot|n't|n’t) case[- ]?sensitive|\b(?-i:yEs|yeS|YeS|yES)\b"
+)
+# "In any case" may mean "whatever happens", and "upper or lower case" what a text consists of.
+_GRANTS_CASE = re.compile(
+    rf"(?=.*(?:{_WRITES}|{_JUDGES}))(?=.*(?:{_LETTER_CASE}))"
+    rf"|(?:{_WRITES}.*{_LETTERS}|{_LETTERS}.*{_WRITES}).*{_IN_ANY_CASE}"
+    rf"|{_MAY}.*(?:{_WRITES}|\bgive\w*).*(?:{_IN_ANY_CASE}|\bin (?:{_ANY} |both )?{_UPPER_OR_LOWER})",
+    re.IGNORECASE | re.DOTALL,
 )
 _ANY_OF = r"\bany (?:one )?of (?:them|these|those)\b"
 _SEVERAL = re.compile(
@@ -60,6 +86,16 @@ def granted_error(statement: str) -> float:
     power = unicodedata.normalize("NFKC", match[1] or match[2] or match[3] or "")
     digits = int(power or len(match[4]) + 1)
     return 10.0**-digits if 1 <= digits <= 15 else 0.0
+
+
+def grants_case(statement: str) -> bool:
+    """Whether a statement says that letters of the output may be written in any case."""
+    windows = (
+        sentence[at : at + _WINDOW_CHARS]
+        for sentence in _SENTENCE_END.split(statement)
+        for at in range(0, min(len(sentence), _MOST_CHARS), _WINDOW_CHARS // 2)
+    )
+    return any(_SPEAKS_OF_CASE.search(text) and _GRANTS_CASE.search(text) for text in windows)
 
 
 def statement_fault(statement: str) -> str | None:

@@ -224,7 +224,7 @@ def _hub_snapshot(name: str) -> Path | None:
 
 
 def _pull_hub(name: str, notify: Notify) -> None:
-    """Make a hub model's snapshot whole. Where it is, the hub is not asked: an answer may be a newer commit.
+    """Make a hub model's snapshot whole. Where it is, the hub is left alone: it may have a newer commit.
 
     Raises ConfigError and PrerequisiteError as `pull` does.
     """

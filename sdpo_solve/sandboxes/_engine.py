@@ -46,7 +46,7 @@ def explanation(exc: DockerException | OSError) -> str:
 
 
 @contextlib.contextmanager
-def asked() -> Iterator[None]:
+def calling_engine() -> Iterator[None]:
     """Around calls of an engine that answered `connect`.
 
     Raises PrerequisiteError for what `engine_errors` holds.

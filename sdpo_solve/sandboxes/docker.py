@@ -24,7 +24,7 @@ from sdpo_solve.config import Free
 from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
-from sdpo_solve.sandboxes._engine import asked, connect, engine_errors, explanation
+from sdpo_solve.sandboxes._engine import calling_engine, connect, engine_errors, explanation
 from sdpo_solve.sandboxes.images import image_tag, is_reference, setup_command
 from sdpo_solve.sandboxes.languages import Language
 
@@ -94,7 +94,7 @@ class DockerSandbox(PooledSandbox):
         self._left_out: frozenset[str] = frozenset()
         self._has_looked = False
         try:
-            with asked():
+            with calling_engine():
                 self._check_runtime()
                 self._image(options.language)
             self._remove_never_started()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sdpo_solve.errors import PrerequisiteError, one_line
 from sdpo_solve.sandboxes import bubblewrap, docker, languages
 from sdpo_solve.sandboxes._base import PooledSandbox
-from sdpo_solve.sandboxes._engine import asked, connect, engine_errors, engine_is_elsewhere, is_root
+from sdpo_solve.sandboxes._engine import calling_engine, connect, engine_errors, engine_is_elsewhere, is_root
 from sdpo_solve.sandboxes._sdists import with_sdists
 from sdpo_solve.sandboxes.bubblewrap import BubblewrapSandbox
 from sdpo_solve.sandboxes.docker import DockerSandbox
@@ -60,7 +60,7 @@ def check_engine() -> Check:
     """Whether a Docker engine answers."""
     name = "Docker engine"
     try:
-        with closing(connect()) as client, asked():
+        with closing(connect()) as client, calling_engine():
             return Check(name, True, f"version {client.version()['Version']}")
     except PrerequisiteError as exc:
         return _failed(name, exc)
@@ -74,7 +74,7 @@ def check_image(language: str = languages.DEFAULT) -> Check:
     except PrerequisiteError:
         return Check(name, False, "no Docker engine to look in", remedy)
     try:
-        with closing(client), asked():
+        with closing(client), calling_engine():
             if image_exists(client, tag):
                 return Check(name, True, tag)
     except PrerequisiteError as exc:

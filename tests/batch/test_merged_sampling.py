@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,6 +19,15 @@ from tests.helpers.small_runs import KEYS, SmallRuns, journal, reply
 
 PROMPTS = [Prompt((Message("user", "say"),))]
 SPEC = SamplingSpec(8)
+
+
+def together(go: Callable[..., object], *arguments: Iterable[Any]) -> None:
+    """Call `go` with each set of arguments at once, and wait for all, though not for ever."""
+    threads = [threading.Thread(target=go, args=given) for given in zip(*arguments, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
 
 
 def test_requests_that_wait_are_merged_and_each_gets_its_own_samples() -> None:
@@ -39,11 +48,7 @@ def test_requests_that_wait_are_merged_and_each_gets_its_own_samples() -> None:
         policy = Policy(f"run {number}", 0)
         got[number] = merging.sample([None] * 2, [10 * number, 10 * number + 1], policy, spec)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(ask, range(5))
     assert sum(sizes) == 10
     assert len(sizes) < 5
     for number, samples in got.items():
@@ -67,11 +72,7 @@ def test_an_error_in_a_merged_call_hits_only_the_run_it_belongs_to() -> None:
         except EngineError as exc:
             got[number] = str(exc)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(ask, range(6))
     assert got == {n: "prompt too long" if n == 3 else f"said {n}" for n in range(6)}
 
 
@@ -126,11 +127,7 @@ def test_runs_that_learn_sample_together_group_by_group() -> None:
     def go(number: int, n_groups: int) -> None:
         learning_run(merging, number, n_groups, 0.05 * (1 + number), groups[number], starts.wait)
 
-    threads = [threading.Thread(target=go, args=(number, n)) for number, n in enumerate((4, 4, 2))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(go, range(3), (4, 4, 2))
     assert groups == [[0, 1, 2, 3], [100, 101, 102, 103], [200, 201]]
     want = [{f"run {run}@{version}" for run in range(3 if version < 2 else 2)} for version in range(4)]
     assert engine.mixes == want
@@ -164,11 +161,7 @@ def test_a_request_that_cannot_be_served_costs_the_others_nothing_but_one_call_e
         except EngineError as exc:
             errors.append(str(exc))
 
-    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(go, range(3))
     assert (groups, errors) == ([[0], [100], []], ["no room"])
     assert sorted(map(len, engine.mixes)) == [1, 1, 1, 3]
 
@@ -189,11 +182,7 @@ def test_a_fault_of_the_engine_is_raised_in_every_run_that_waits_for_it() -> Non
         except ValueError as exc:
             faults.put(str(exc))
 
-    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    together(go, range(3))
     assert faults.qsize() == 3
 
 
@@ -214,11 +203,7 @@ def test_what_concerns_every_run_is_not_tried_again_for_each(error: Exception) -
         except type(error) as exc:
             raised.put(exc)
 
-    threads = [threading.Thread(target=go, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    together(go, range(3))
     assert raised.qsize() == 3
     assert sum(map(len, engine.mixes)) == 3, "each request was part of one call"
 

@@ -116,7 +116,7 @@ def _history_of(state: State, version: int) -> list[Attempt]:
 
 
 def _question(state: State, attempt: Attempt) -> str:
-    """The question alone, as the run asked it; this attempt may have read feedback besides."""
+    """The question alone, from the run's first such prompt; this attempt may have read feedback besides."""
     prompts = (a.sample.prompt for a in state.history)
     alone = next((prompt for prompt in prompts if is_question_alone(prompt)), attempt.sample.prompt)
     return alone.messages[-1].content
