@@ -224,7 +224,7 @@ from sdpo_solve.sandboxes._pool import Pool
 class Box:
     at_rest = False
     def alive(self): return True
-    def end(self): os.write(1, b"ended\n")  # one write: threads end them side by side
+    def end(self): os.write(1, b"ended\\n")  # one write: threads end them side by side
 pool = Pool(Box, 12)
 assert pool.wait_ready(20)
 atexit.register(pool.close)
