@@ -152,7 +152,7 @@ class _Sampler:
 
 
 def _options(header: RunStarted, sandbox: str) -> RunOptions:
-    """The run's own options, as far as they decide its model and how that is sampled."""
+    """The run's own options, as far as they decide its model and how that is sampled and read."""
     kept = (
         *("model", "quantization", "max_tokens", "temperature"),
         *("language", "system", "thinking", "threads"),
@@ -161,6 +161,7 @@ def _options(header: RunStarted, sandbox: str) -> RunOptions:
     return RunOptions(
         method=PLAIN_SAMPLING,
         sandbox=sandbox,
+        extract=header.extract,
         settings={"engine": {"batch_rows": _ROWS}},
         **{name: value for name, value in options.items() if value is not None},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from sdpo_solve.cli.flags import command
 from sdpo_solve.config import Flag, Options
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.paths import cache_dir
+from sdpo_solve.report.follow import locked
 from sdpo_solve.report.table import AlignedTable
+from sdpo_solve.run.events import FILE_NAME
 from sdpo_solve.sandboxes._engine import calling_engine, connect
 
 KINDS = ("models", "caches", "images", "policies")
@@ -47,7 +50,7 @@ class CleanCommand(Options):
 def clean(given: CleanCommand) -> None:
     """List what this program keeps on the machine, with sizes; with --yes, remove it.
 
-    Of a run's policies the newest stays, from which it goes on; 'explain --update' needs the others.
+    Of a run's policies those stay that it goes on from; 'explain --update' needs the others.
     """
     unknown = sorted(set(given.what) - set(KINDS))
     if unknown:
@@ -89,10 +92,27 @@ def list_kept(runs: Path) -> list[Kept]:
 
 
 def _old_policies(runs: Path) -> Iterator[Kept]:
-    """Of each run all policies but the newest."""
-    for policies in sorted(path for path in runs.rglob("policies") if path.is_dir()):
-        versions = sorted(path for path in policies.iterdir() if path.is_dir())
-        yield from (_folder("policies", path) for path in versions[:-1])
+    """Of each run all policies but those that it goes on from; none of a run that is being written.
+
+    A folder of that name beside no journal is not ours.
+    """
+    journals = sorted(runs.rglob(FILE_NAME))
+    held = locked(journals) or set()
+    for journal in (path for path in journals if path not in held):
+        policies = journal.with_name("policies")
+        versions = {int(path.name): path for path in policies.glob("[0-9]*") if path.name.isdecimal()}
+        if versions:
+            stays = {max(versions), _best(versions[max(versions)])}
+            yield from (_folder("policies", versions[n]) for n in sorted(versions.keys() - stays))
+
+
+def _best(newest: Path) -> int | None:
+    """The version that the run goes back to should the newest turn out to have collapsed."""
+    try:
+        state = json.loads((newest / "state.json").read_text("utf-8"))
+        return int(state["facts"]["health"]["best_version"])
+    except (OSError, ValueError, KeyError, TypeError):  # going on will say what is wrong with it
+        return None
 
 
 def list_others(runs: Path) -> list[Kept]:

@@ -14,12 +14,15 @@ SEVERAL = "several outputs are right, the tests accept one"
 INTERACTIVE = "interactive"
 
 _MINUS = r"[-−‐‑–﹣－]"
-# An error of another kind goes first and grants nothing. Else a word, and a negative power of ten after it in
-# the same sentence, which may be wrapped, though not over an empty line or into the next item of a list.
+# An error of another kind goes first and grants nothing, nor does a limit of time. Else a word, and a negative
+# power of ten after it in the same sentence, which may be wrapped, though not over an empty line or into the
+# next item of a list.
+_UNIT_OF_TIME = r"(?:[mμ]?s|(?:milli|micro)?sec(?:ond)?s?|minutes?|hours?)\b"
+_LIMIT_OF_TIME = rf"\s+[\d.e^-]{{1,12}}\s*{_UNIT_OF_TIME}(?!\s+(?:of|from)\b)"
 _ERROR = re.compile(
     r"\b(?:compil\w+|run-?time|syntax|presentation|internal|server)[ \t]+errors?\b"
     r"|\berrors?[ \t]+(?:codes?|messages?|numbers?)\b"
-    r"|\b(?:errors?|within|tolerance|precision|accuracy)\b"
+    rf"|\b(?:errors?|within(?!{_LIMIT_OF_TIME})|tolerance|precision|accuracy)\b"
     r"(?:[^.\n]|(?<=\d)\.(?=\d)|\n(?![ \t\r]*(?:\n|[-*•]\s))){0,160}?"
     rf"(?:10\s*(?:\^|\*\*|<sup[^>\n]{{0,60}}>)?\s*[{{(]{{0,2}}\s*{_MINUS}\s*[{{(]?(\d{{1,2}})"
     rf"|10⁻([⁰¹²³⁴-⁹]{{1,2}})|(?<![\d.])1(?:\.0{{1,9}})?e{_MINUS}(\d{{1,2}})|(?<!\d)0?\.(0{{1,11}})1\b)",

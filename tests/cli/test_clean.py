@@ -1,5 +1,6 @@
 """`clean` says sizes first, removes only with --yes, and leaves the policy that a run goes on from."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from typer.testing import CliRunner, Result
 from sdpo_solve.cli.clean import list_others
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import UserError
+
+RUN = "runs/p/sdpo/seed-0"
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                  "runs/p/sdpo/seed-0/policies/0002/w"):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(bytes(1_000_000))
+    (tmp_path / RUN / "journal.jsonl").touch()
     return tmp_path
 
 
@@ -41,6 +45,21 @@ def test_what_is_named_goes_and_a_runs_newest_policy_stays(folder: Path) -> None
     assert not [path for path in (folder / "cache").rglob("*") if path.is_file()]
 
 
+def test_the_policy_that_a_run_would_go_back_to_stays(folder: Path) -> None:
+    policies = folder / RUN / "policies"
+    (policies / "0003").mkdir()
+    (policies / "0003" / "state.json").write_text('{"facts": {"health": {"best_version": 1}}}')
+    invoke("policies", "--yes")
+    assert sorted(path.name for path in policies.iterdir()) == ["0001", "0003"]
+
+
+def test_a_run_that_is_being_written_is_left_alone(folder: Path) -> None:
+    with (folder / RUN / "journal.jsonl").open() as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        assert "nothing was removed" not in invoke("policies").output
+    assert "1.0 MB in all" in invoke("policies").output
+
+
 def test_an_unknown_kind_is_refused(folder: Path) -> None:
     assert isinstance(invoke("everything").exception, UserError)
 
@@ -58,6 +77,13 @@ def test_a_file_called_policies_is_left_alone(folder: Path) -> None:
     (folder / "runs" / "policies").write_text("of the house")
     assert "1.0 MB in all" in invoke("policies", "--yes").output
     assert (folder / "runs" / "policies").exists()
+
+
+def test_a_folder_called_policies_beside_no_journal_is_left_alone(folder: Path) -> None:
+    for name in ("0001", "0002"):
+        (folder / "runs" / "policies" / name).mkdir(parents=True)
+    invoke("policies", "--yes")
+    assert len(list((folder / "runs" / "policies").iterdir())) == 2
 
 
 def test_what_clean_leaves_is_counted_once(folder: Path) -> None:
