@@ -14,9 +14,9 @@ SEVERAL = "several outputs are right, the tests accept one"
 INTERACTIVE = "interactive"
 
 _MINUS = r"[-−‐‑–﹣－]"
-# An error of another kind goes first and grants nothing, nor does a limit of time. Else a word, and a negative
-# power of ten after it in the same sentence, which may be wrapped, though not over an empty line or into the
-# next item of a list.
+# An error of another kind goes first and grants nothing, nor does a limit of time. Else a word, and a
+# negative power of ten after it in the same sentence, which may be wrapped, though not over an empty line or
+# into the next item of a list.
 _UNIT_OF_TIME = r"(?:[mμ]?s|(?:milli|micro)?sec(?:ond)?s?|minutes?|hours?)\b"
 _LIMIT_OF_TIME = rf"\s+[\d.e^-]{{1,12}}\s*{_UNIT_OF_TIME}(?!\s+(?:of|from)\b)"
 _ERROR = re.compile(
