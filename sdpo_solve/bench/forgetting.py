@@ -1,4 +1,4 @@
-"""`bench forgetting`: what a run's adapter does to other problems, and whether the base is as it was.
+"""`bench forgetting`: what a run's adapter does to its own problem, to others, and whether the base is as it was.
 
 Samples every problem from the base and from the run's policy with the same seeds, grades both, then draws the
 first answers from the base once more. The samples serve no comparison of methods; nothing is written to disk.
@@ -61,15 +61,19 @@ class ProblemRates:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures. `change`: mean over problems of the difference of rates, with its 90 % interval over
-    problems; `same_again` of `again` answers of the base came out alike after the adapter's turn."""
+    """The figures. `own`: of the run's own problem, where it was among those chosen; `rows`: of the others.
+
+    `change`: mean over `rows` of the difference of rates, with its 90 % interval over problems, None where
+    there are no others; `same_again` of `again` answers of the base came out alike after the adapter's turn.
+    """
 
     run: str
     version: int
     samples: int
+    own: ProblemRates | None
     rows: tuple[ProblemRates, ...]
-    change: float
-    interval: Interval
+    change: float | None
+    interval: Interval | None
     same_again: int
     again: int
 
@@ -89,10 +93,7 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
         here, then = parts.model_identity, state.header.model_identity
         if here != then:
             raise ConfigError(f"{state.header.model} here is {here}, the run used {then}")
-        taken = load.load(request.sources, request.selection, lambda: parts.sandbox)
-        problems = [problem for problem in taken.problems if problem.id != state.problem]
-        if not problems:
-            raise ConfigError(f"only the run's own problem, {state.problem}, was chosen; name others")
+        problems = load.load(request.sources, request.selection, lambda: parts.sandbox).problems
         sampler = _Sampler(parts, problems, request.samples)
         before = sampler.sample(_BASE, _AGAIN)
         report(f"{len(problems)} problems x {request.samples} answers without the adapter")
@@ -100,10 +101,11 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
         report(f"the same with policy {policy.version}")
         with_it = sampler.solved(sampler.sample(policy))
         after = sampler.sample(_BASE, _AGAIN)
-    rows = tuple(
+    rates = [
         ProblemRates(problem.id, base, adapted)
         for problem, base, adapted in zip(problems, without, with_it, strict=True)
-    )
+    ]
+    rows = tuple(row for row in rates if row.problem != state.problem)
     changes_P = np.array([(row.adapted - row.base) / request.samples for row in rows])
     same = sum(
         (a.token_ids_T, a.logprobs_T) == (b.token_ids_T, b.logprobs_T)
@@ -113,9 +115,10 @@ def run(request: Request, report: Callable[[str], None]) -> Figures:
         run=state.name,
         version=policy.version,
         samples=request.samples,
+        own=next((row for row in rates if row.problem == state.problem), None),
         rows=rows,
-        change=float(changes_P.mean()),
-        interval=_bootstrap(changes_P),
+        change=float(changes_P.mean()) if rows else None,
+        interval=_bootstrap(changes_P) if rows else None,
         same_again=same,
         again=len(after),
     )
@@ -158,11 +161,12 @@ def _options(header: RunStarted, sandbox: str) -> RunOptions:
         *("language", "system", "thinking", "threads"),
     )
     options = {name: header.options.get(name) for name in kept}
+    stop = header.parts.get("engine", {}).get("stop")
     return RunOptions(
         method=PLAIN_SAMPLING,
         sandbox=sandbox,
         extract=header.extract,
-        settings={"engine": {"batch_rows": _ROWS}},
+        settings={"engine": {"batch_rows": _ROWS} | ({"stop": stop} if stop else {})},
         **{name: value for name, value in options.items() if value is not None},
     )
 
@@ -197,16 +201,29 @@ def page(figures: Figures) -> Group:
     for row in ordered[:_SHOWN]:
         cells = (f"{row.base}/{figures.samples}", f"{row.adapted}/{figures.samples}")
         table.add([row.problem, *cells, f"{row.adapted - row.base:+d}"])
-    n = len(figures.rows) * figures.samples
-    base, adapted = (sum(getattr(row, arm) for row in figures.rows) / n for arm in ("base", "adapted"))
-    low, high = 100 * figures.interval.low, 100 * figures.interval.high
     lines = [
-        f"policy {figures.version} of {clean(figures.run)} on {len(figures.rows)} other problems, "
-        f"{figures.samples} answers each",
-        f"solved without the adapter {base:.1%}, with it {adapted:.1%}; change {100 * figures.change:+.1f} "
-        f"points, 90 % interval {low:+.1f} to {high:+.1f}",
-        f"the base afterwards: {figures.same_again} of {figures.again} answers and log-probs as before",
+        f"policy {figures.version} of {clean(figures.run)}, {figures.samples} answers each: "
+        f"{len(figures.rows)} other problems"
     ]
+    if figures.own is not None:
+        base, adapted = figures.own.base, figures.own.adapted
+        lines.append(f"its own problem solved without the adapter {base}, with it {adapted} times")
+    if figures.change is not None and figures.interval is not None:
+        lines.append(_on_others(figures, figures.change, figures.interval))
+    lines.append(
+        f"the base afterwards: {figures.same_again} of {figures.again} answers and log-probs as before"
+    )
     if len(ordered) > _SHOWN:
         lines.insert(0, f"and {len(ordered) - _SHOWN} more")
-    return Group(table, Text(), *(Text(line) for line in lines))
+    words = Group(*(Text(line) for line in lines))
+    return Group(table, Text(), words) if ordered else words
+
+
+def _on_others(figures: Figures, change: float, interval_: Interval) -> str:
+    n = len(figures.rows) * figures.samples
+    base, adapted = (sum(getattr(row, arm) for row in figures.rows) / n for arm in ("base", "adapted"))
+    low, high = 100 * interval_.low, 100 * interval_.high
+    return (
+        f"the others solved without the adapter {base:.1%}, with it {adapted:.1%}; change "
+        f"{100 * change:+.1f} points, 90 % interval {low:+.1f} to {high:+.1f}"
+    )

@@ -118,10 +118,11 @@ class ForgettingBench(WithJson, Selection):
 @command(
     ForgettingBench,
     "bench forgetting RUN problems",
+    "bench forgetting RUN problem.json --samples 64",
     "bench forgetting RUN mbpp:MbppPlus.jsonl.gz --first 40 --samples 16",
 )
 def forgetting(given: ForgettingBench) -> None:
-    """What a run's adapter does to other problems, and whether the base is unharmed without it.
+    """What a run's adapter does to its own and other problems, and whether the base is unharmed without it.
 
     Exit code 1: answers of the base changed.
     """

@@ -47,6 +47,7 @@ def test_every_answer_is_counted_and_the_base_is_unharmed(learned: Path) -> None
     assert found.exit_code == 0, found.output
     said = json.loads(found.stdout)
     assert sorted(row["problem"] for row in said["rows"]) == ["double-call", "word-lengths"]
+    assert said["own"] == {"problem": "letter-tally", "base": 0, "adapted": 0}
     assert (said["version"], said["same_again"], said["again"]) == (1, 16, 16)
     assert said["change"] == 0  # a model of random weights solves nothing
 
@@ -61,12 +62,13 @@ def test_a_run_in_4_bits_is_measured_in_4_bits(tmp_path: Path) -> None:
     assert (said["version"], said["same_again"], said["again"]) == (1, 2, 2)
 
 
-def test_only_the_runs_own_problem_is_refused(learned: Path) -> None:
-    found = run(
-        "bench", "forgetting", str(learned), str(PROBLEMS / "letter-tally.json"), "--sandbox", "bubblewrap"
-    )
-    assert isinstance(found.exception, ConfigError)
-    assert "only the run's own problem, letter-tally, was chosen" in str(found.exception)
+def test_the_runs_own_problem_alone_says_what_was_learned(learned: Path) -> None:
+    own = str(PROBLEMS / "letter-tally.json")
+    found = run("bench", "forgetting", str(learned), own, "--samples", "2", "--sandbox", "bubblewrap")
+    assert found.exit_code == 0, found.output
+    assert "0 other problems" in found.output
+    assert "its own problem solved without the adapter 0, with it 0 times" in found.output
+    assert "interval" not in found.output
 
 
 def test_a_version_whose_weights_are_gone_names_those_that_are_there(learned: Path) -> None:
@@ -78,8 +80,15 @@ def test_a_version_whose_weights_are_gone_names_those_that_are_there(learned: Pa
 def test_the_page_gives_rates_and_the_problems_that_changed_most() -> None:
     rows = (ProblemRates("kept", 4, 4), ProblemRates("lost", 8, 2), ProblemRates("won", 0, 3))
     console = Console(file=io.StringIO(), width=80, color_system=None)
-    console.print(page(Figures("p/sdpo/seed-0", 5, 8, rows, -0.125, Interval(-0.5, 0.25), 16, 16)))
+    console.print(
+        page(
+            Figures(
+                "p/sdpo/seed-0", 5, 8, ProblemRates("own", 1, 6), rows, -0.125, Interval(-0.5, 0.25), 16, 16
+            )
+        )
+    )
     text = console.file.getvalue()
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["lost", "won", "kept"]
+    assert "its own problem solved without the adapter 1, with it 6 times" in text
     assert "solved without the adapter 50.0%, with it 37.5%; change -12.5 points" in text
     assert "16 of 16 answers and log-probs as before" in text
