@@ -1,4 +1,4 @@
-"""`bench forgetting`: what a run's adapter does to its own problem, to others, and whether the base is as it was.
+"""`bench forgetting`: what an adapter does to its own problem, to others, and whether the base is as it was.
 
 Samples every problem from the base and from the run's policy with the same seeds, grades both, then draws the
 first answers from the base once more. The samples serve no comparison of methods; nothing is written to disk.
