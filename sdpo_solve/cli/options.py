@@ -80,7 +80,8 @@ def row(cls: type[BaseModel], key: str) -> dict[str, str]:
     """Name, default, range and description of an option."""
     field = cls.model_fields[key]
     default = "" if field.is_required() or field.default_factory else field.default
-    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    plain = str(default).lower() if default is None or isinstance(default, bool) else str(default)
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else plain
     name = key_name(cls, key) if issubclass(cls, RunOptions | BatchFile) else key
     return {"option": name, "default": text, "range": range_of(field), "about": field.description or ""}
 
