@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.types import Budget
@@ -118,6 +126,14 @@ class Options(BaseModel):
     before_the_option: ClassVar[Mapping[str, Any]] = {}
     """What runs of earlier versions did that did not know an option, where it is not today's default."""
 
+    @field_validator("*")
+    @classmethod
+    def _require_text(cls, value: Any) -> Any:
+        """Bytes of a command line that are no text in UTF-8 come as lone surrogates: no model reads them."""
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("must be text in UTF-8")
+        return value
+
     @classmethod
     def current(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """`given` without removed options, where they did nothing."""
@@ -190,7 +206,7 @@ class SamplingOptions(PartOptions):
         description="4bit: the base weights in a quarter of the memory (bitsandbytes NF4); for --engine hf",
     )
     max_tokens: int | None = Field(
-        None, ge=1, description="tokens of one answer at most (default: 512, with CUDA 8192)"
+        None, ge=1, description="tokens of one answer at most (default: 512; 8192 with CUDA or by a server)"
     )
     temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature")
     system: str | None = Field(None, description="system message (default: the model's own)")
@@ -316,7 +332,8 @@ def fault_words(fault: Mapping[str, Any]) -> str:
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`part.key=value` texts as {part: {key: value}}; values stay texts that the part's options convert.
+    """`part.key=value` texts as {part: {key: value}}; values stay texts, with the spaces around them, that
+    the part's options convert.
 
     Raises ConfigError for a text of another form, or a key that is set twice.
     """
@@ -328,7 +345,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"--set wants PART.OPTION=VALUE, for example learner.lr=5e-5; got {pair!r}")
         if key in settings.setdefault(part, {}):
             raise ConfigError(f"--set gives {part}.{key} twice")
-        settings[part][key] = None if value.strip().lower() == "none" else value.strip()
+        settings[part][key] = None if value.strip().lower() == "none" else value
     return settings
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from sdpo_solve.errors import JournalError
 from sdpo_solve.grading import feedback
@@ -27,6 +27,7 @@ def solve(run: Run) -> Outcome:
     Raises RunError when a part fails; the journal then ends with the last whole group or update.
     """
     journal = run.journal
+    journal.start(run.header)
     if journal.state.outcome is not None:
         return journal.state.outcome
     policy = run.method.start(run.problem, journal.last_policy)
@@ -57,18 +58,18 @@ def next_group(run: Run, policy: Policy) -> list[Attempt]:
     prompts_G = run.method.propose(problem, journal.history, n_left)
     first = len(journal.history) + 1
     seeds_G = [attempt_seed(run.options.seed, problem.id, first + g) for g in range(len(prompts_G))]
-    started_s = time.monotonic()
+    started_s = journal.elapsed_s
     journal.note("sampling", first=first, size=len(prompts_G))
     policies_G = run.method.policies(journal.history, policy, prompts_G)
     samples_G = sample_each(run.engine, prompts_G, seeds_G, policies_G, run.spec)
-    sampled_s = time.monotonic()
+    sampled_s = journal.elapsed_s
     journal.note("grading", size=len(samples_G))
     extracted_G = [run.grader.extract(problem, sample) for sample in samples_G]
     codes_G = [extracted.code for extracted in extracted_G]
     verdicts_G = run.grader.grade(
         problem, codes_G, on_verdict=lambda g, v: announce_verdict(run, first + g, v)
     )
-    graded_s = time.monotonic()
+    graded_s = journal.elapsed_s
     group = []
     for g, (sample, extracted, verdict) in enumerate(zip(samples_G, extracted_G, verdicts_G, strict=True)):
         text = feedback.render(problem, extracted, verdict, run.feedback_options)
@@ -109,9 +110,14 @@ def write_solution(run: Run) -> None:
     first = first_success(run)
     if first is None or first.code is None:
         return
-    path = run.journal.run_dir / languages.get(run.options.language).source
+    path = solution_path(run.journal.run_dir, run.options.language)
     with file_errors(JournalError, f"write {path}", "free the disk and repeat"):
         path.write_bytes(first.code.encode("utf-8", "replace") + b"\n")
+
+
+def solution_path(run_dir: Path, language: str) -> Path:
+    """Where the program of a solved run lies."""
+    return run_dir / languages.get(language).source
 
 
 def first_success(run: Run) -> Attempt | None:

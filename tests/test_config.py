@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from sdpo_solve.config import RunOptions, as_flag, parse_settings, read_options
+from sdpo_solve.engines import hf
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import judge
 from sdpo_solve.learner import options as learner_options
@@ -16,6 +17,14 @@ def test_settings_are_read_by_part() -> None:
         "learner": {"lr": "5e-5", "rank": "8", "x": None},
         "sdpo": {"teacher": "both"},
     }
+
+
+def test_a_text_that_is_set_keeps_its_spaces_and_numbers_need_none() -> None:
+    """As a text that ends answers, a fence without its newlines would end them at the opening one."""
+    settings = parse_settings(["engine.stop=\n```\n", " learner.lr = 5e-5", "learner.ema_rate= None "])
+    assert settings == {"engine": {"stop": "\n```\n"}, "learner": {"lr": " 5e-5", "ema_rate": None}}
+    assert read_options(hf.Options, settings["engine"], "engine").stop == "\n```\n"
+    assert read_options(learner_options.Options, settings["learner"], "learner").lr == 5e-5
 
 
 @pytest.mark.parametrize("text", ["lr=1", "learner.lr", "learner.=1", ".lr=1", ""])
@@ -48,6 +57,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_known_one() -> None:
         ({"feedback_mode": "some"}, "--feedback-mode must be 'public', 'paper' or 'all' (got 'some')"),
         ({"thinking": 3}, "--thinking must be true or false (got 3)"),
         ({"settings": 3}, "--set must be a table (got 3)"),
+        ({"system": "a\udcff"}, "--system must be text in UTF-8 (got 'a\\udcff')"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line_by_the_name_of_its_flag(given: dict, said: str) -> None:

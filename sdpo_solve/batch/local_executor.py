@@ -15,6 +15,7 @@ from sdpo_solve.batch.runner import Runner, Sink, perform_all
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.run.build import Parts, Run, new_run
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.run.identity import check_grader
 from sdpo_solve.run.journal import Listener
 
@@ -49,7 +50,7 @@ class LocalExecutor:
         def open_run(key: RunKey, listeners: Sequence[Listener]) -> Run:
             use_threads(batch.spec.run.threads)
             run = new_run(parts, batch.plan_for(key), batch.problem_for(key), batch.out, listeners)
-            return replace(run, engine=RetryingEngine.of(run.engine, engine_outage))
+            return replace(run, engine=RetryingEngine.of(run.engine, engine_outage, run.journal.clock))
 
         def close_run(run: Run) -> None:
             with locks.learning():  # an adapter leaves the model
@@ -59,7 +60,8 @@ class LocalExecutor:
             sink({"event": "notice", "text": text})
 
         engine_outage = Outage("engine", stop, parts.engine.probe, notify)
-        shared_engine = RetryingEngine.of(parts.engine, engine_outage)
+        calls = Clock()
+        shared_engine = RetryingEngine.of(parts.engine, engine_outage, calls)
         return Runner(
             locks,
             Outage("sandbox", stop, lambda: probe(parts.sandbox), notify),
@@ -67,7 +69,7 @@ class LocalExecutor:
             close_run,
             sink,
             options.tries,
-            MergingEngine(shared_engine, locks) if options.merge else None,
+            MergingEngine(shared_engine, locks, calls) if options.merge else None,
         )
 
 

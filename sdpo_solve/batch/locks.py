@@ -1,7 +1,7 @@
 """The locks that the runs of one process share: the weights, the engine; and how busy each resource is.
 
 Wraps the parts of a run so that threads take turns where they must (sampling and learning change the same
-weights) and overlap where they may (grading).
+weights) and overlap where they may (grading). A run's clock stands still while it waits for its turn.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.protocols import Method, MixingEngine, Sampler
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt, Sample, SamplingSpec, Update
 
@@ -96,15 +97,21 @@ class DeviceLocks:
         weights = threading.Lock()
         return cls(weights, weights if shared_weights else threading.Lock(), stop or StopSignal())
 
-    @contextmanager
-    def sampling(self) -> Iterator[None]:
-        with self.meter.time("waiting"), self.engine, self.meter.time("sampling"):
-            yield
+    def sampling(self, clock: Clock | None = None) -> AbstractContextManager[None]:
+        """The thread's turn to sample; the clock of its run stands still until it comes."""
+        return self._turn(self.engine, "sampling", clock)
+
+    def learning(self, clock: Clock | None = None) -> AbstractContextManager[None]:
+        """The thread's turn to change weights; as `sampling`."""
+        return self._turn(self.weights, "learning", clock)
 
     @contextmanager
-    def learning(self) -> Iterator[None]:
-        with self.meter.time("waiting"), self.weights, self.meter.time("learning"):
-            yield
+    def _turn(self, lock: threading.Lock, what: str, clock: Clock | None) -> Iterator[None]:
+        with self.meter.time("waiting"), ExitStack() as held:
+            with (clock or Clock()).paused():
+                held.enter_context(lock)
+            with self.meter.time(what):
+                yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class LockedEngine(MixingEngine):
 
     engine: Sampler
     locks: DeviceLocks
+    clock: Clock | None = None
 
     def sample_mixed(
         self,
@@ -121,7 +129,7 @@ class LockedEngine(MixingEngine):
         policies_G: Sequence[Policy],
         spec: SamplingSpec,
     ) -> list[Sample]:
-        with self.locks.sampling():
+        with self.locks.sampling(self.clock):
             return sample_each(self.engine, prompts_G, seeds_G, policies_G, spec)
 
 
@@ -134,18 +142,19 @@ class LockedMethod:
 
     method: Method
     locks: DeviceLocks
+    clock: Clock | None = None
 
     @property
     def learns(self) -> bool:
         return self.method.learns
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
-        with self.locks.learning():
+        with self.locks.learning(self.clock):
             return self.method.start(problem, resume_from)
 
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
         self.locks.stop.check()
-        with self.locks.sampling():
+        with self.locks.sampling(self.clock):
             return self.method.propose(problem, history, n)
 
     def policies(
@@ -155,5 +164,5 @@ class LockedMethod:
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:
         self.locks.stop.check()
-        with self.locks.learning():
+        with self.locks.learning(self.clock):
             return self.method.learn(problem, history, group)

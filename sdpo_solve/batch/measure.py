@@ -14,6 +14,9 @@ from sdpo_solve.batch.cost import Cost, Estimate, cost_of, estimate
 from sdpo_solve.batch.runner import Sink
 from sdpo_solve.batch.spec import ArmOptions, RunKey
 from sdpo_solve.batch.stop import StopSignal
+from sdpo_solve.errors import UserError
+from sdpo_solve.paths import file_errors
+from sdpo_solve.report.runs import MEASURE_PREFIX
 from sdpo_solve.run.build import sampling_spec
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -30,16 +33,18 @@ def unmeasured(batch: Batch) -> list[str]:
 def measure(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> dict[str, Cost]:
     """What each arm costs here: from its runs on disk, else from a short run on the first problem.
 
-    `sink` receives the events of the short runs, as those of a batch. They lie beside the results, where
-    Ray's workers see them too, and are removed afterwards. An arm that fails costs nothing.
+    `sink` receives the events of the short runs, as those of a batch. They lie where the results do, so that
+    Ray's workers see them too, and are removed afterwards. An arm that fails costs nothing. Raises UserError
+    where they cannot be written.
     """
     costs, arms = dict(batch.on_disk.costs), unmeasured(batch)
     if not arms:
         return costs
-    place = next(path for path in batch.out.absolute().parents if path.exists())
-    with tempfile.TemporaryDirectory(
-        prefix=".sdpo-solve-measure-", dir=place, ignore_cleanup_errors=True
-    ) as folder:
+    out = batch.out.absolute()
+    place = next(path for path in (out, *out.parents) if path.exists())
+    with file_errors(UserError, f"write {place}", "leave out --measure, or choose another --out"):
+        temporary = tempfile.TemporaryDirectory(prefix=MEASURE_PREFIX, dir=place, ignore_cleanup_errors=True)
+    with temporary as folder:
         short = _short(batch, Path(folder))
         keys = [RunKey(0, batch.problems.ids[0], arm) for arm in arms]
         sink({"event": "batch_started", "runs": len(keys), "methods": arms, "out": folder})

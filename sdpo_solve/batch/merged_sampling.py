@@ -18,6 +18,7 @@ from sdpo_solve.batch.locks import DeviceLocks
 from sdpo_solve.batch.stop import Stopped
 from sdpo_solve.errors import PrerequisiteError, UserError
 from sdpo_solve.protocols import MixingEngine, Sampler
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.solve import sample_each
 from sdpo_solve.types import Policy, Prompt, Sample, SamplingSpec
 
@@ -30,6 +31,7 @@ class _Request:
     seeds_G: Sequence[int]
     policies_G: Sequence[Policy]
     spec: SamplingSpec
+    clock: Clock
     samples_G: Future[list[Sample]] = field(default_factory=Future)
 
 
@@ -40,8 +42,9 @@ class MergingEngine(MixingEngine):
     half of the time that the last call took. Rows keep their own seeds; in another batch rounding may differ.
     """
 
-    def __init__(self, engine: Sampler, locks: DeviceLocks) -> None:
-        self._engine, self._locks = engine, locks
+    def __init__(self, engine: Sampler, locks: DeviceLocks, clock: Clock | None = None) -> None:
+        """`clock` stands still while the engine is gone."""
+        self._engine, self._locks, self._clock = engine, locks, clock or Clock()
         self._changed = threading.Condition()
         self._waiting: list[_Request] = []
         self._n_runs = 0
@@ -66,12 +69,18 @@ class MergingEngine(MixingEngine):
         seeds_G: Sequence[int],
         policies_G: Sequence[Policy],
         spec: SamplingSpec,
+        clock: Clock | None = None,
     ) -> list[Sample]:
-        uses_adapters = any(policy.adapter_dir is not None for policy in policies_G)
+        """The samples of one run, whose `clock` counts the call that serves it, and no waiting for it."""
+        own = _Request(prompts_G, seeds_G, policies_G, spec, clock or Clock())
+        with own.clock.paused():
+            return self._sample(own)
+
+    def _sample(self, own: _Request) -> list[Sample]:
+        uses_adapters = any(policy.adapter_dir is not None for policy in own.policies_G)
         if uses_adapters and not isinstance(self._engine, MixingEngine):
-            with self._locks.sampling():
-                return sample_each(self._engine, prompts_G, seeds_G, policies_G, spec)
-        own = _Request(prompts_G, seeds_G, policies_G, spec)
+            with self._locks.sampling(), self._counted([own]):
+                return sample_each(self._engine, own.prompts_G, own.seeds_G, own.policies_G, own.spec)
         with self._locks.meter.time("waiting"), self._changed:
             self._waiting.append(own)
             self._changed.notify_all()
@@ -80,6 +89,16 @@ class MergingEngine(MixingEngine):
         if samples_now:
             self._sample_for_all(own.spec)
         return own.samples_G.result()
+
+    @contextmanager
+    def _counted(self, requests: Sequence[_Request]) -> Iterator[None]:
+        """Count a call of the engine for every run that it serves."""
+        since_s = self._clock.elapsed_s
+        try:
+            yield
+        finally:
+            for request in requests:
+                request.clock.add(self._clock.elapsed_s - since_s)
 
     def _wait(self, own: _Request) -> bool:
         """False once `own` has been served; true where, being the first in line, it is to sample for all."""
@@ -132,12 +151,30 @@ class MergingEngine(MixingEngine):
         seeds_G = [seed for request in requests for seed in request.seeds_G]
         policies_G = [policy for request in requests for policy in request.policies_G]
         spec = requests[0].spec
-        if isinstance(self._engine, MixingEngine):
-            samples_G = self._engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
-        else:
-            samples_G = self._engine.sample(prompts_G, seeds_G, policies_G[0], spec)
+        with self._counted(requests):
+            if isinstance(self._engine, MixingEngine):
+                samples_G = self._engine.sample_mixed(prompts_G, seeds_G, policies_G, spec)
+            else:
+                samples_G = self._engine.sample(prompts_G, seeds_G, policies_G[0], spec)
         own_G = [replace(sample, policy=policy) for sample, policy in zip(samples_G, policies_G, strict=True)]
         for request in requests:
             n = len(request.prompts_G)
             request.samples_G.set_result(own_G[:n])
             own_G = own_G[n:]
+
+
+@dataclass(frozen=True, slots=True)
+class MergedEngine(MixingEngine):
+    """The merging engine with the clock of one run."""
+
+    merging: MergingEngine
+    clock: Clock
+
+    def sample_mixed(
+        self,
+        prompts_G: Sequence[Prompt],
+        seeds_G: Sequence[int],
+        policies_G: Sequence[Policy],
+        spec: SamplingSpec,
+    ) -> list[Sample]:
+        return self.merging.sample_mixed(prompts_G, seeds_G, policies_G, spec, self.clock)

@@ -10,6 +10,7 @@ from sdpo_solve.batch.locks import Meter
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import EngineError, PrerequisiteError, SandboxError
 from sdpo_solve.protocols import Grader, MixingEngine, OnVerdict, Sampler, Sandbox
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.types import (
     BoxInput,
     ExecutionStatus,
@@ -61,13 +62,14 @@ class Outage:
         self.n_over = 0
         """Outages that have come and gone."""
 
-    def wait(self, n_over_before: int) -> bool:
+    def wait(self, n_over_before: int, clock: Clock | None = None) -> bool:
         """Wait for the end of an outage that began since `n_over` was read; false where there is none.
 
+        `clock`, that of the run which waits, stands still.
         Raises PrerequisiteError for a part that has never worked, or that stays away too long, and Stopped
         where the batch ends meanwhile.
         """
-        with self._lock:
+        with (clock or Clock()).paused(), self._lock:
             if self.n_over > n_over_before:
                 return True
             error = self._error()
@@ -106,8 +108,8 @@ class Outage:
 class RetryingGrader:
     """Grades, and grades again after an outage of the whole sandbox. Implements `protocols.Grader`."""
 
-    def __init__(self, grader: Grader, outage: Outage, meter: Meter) -> None:
-        self._grader, self._outage, self._meter = grader, outage, meter
+    def __init__(self, grader: Grader, outage: Outage, meter: Meter, clock: Clock | None = None) -> None:
+        self._grader, self._outage, self._meter, self._clock = grader, outage, meter, clock
 
     def extract(self, problem: Problem, sample: Sample) -> Extracted:
         """As the grader below."""
@@ -131,7 +133,7 @@ class RetryingGrader:
                             problem, codes_G, thorough=thorough, on_verdict=on_verdict
                         )
                 except SandboxError:
-                    if not self._outage.wait(n_over):
+                    if not self._outage.wait(n_over, self._clock):
                         raise
                 else:
                     self._outage.has_worked |= any(code is not None for code in codes_G)
@@ -141,15 +143,15 @@ class RetryingGrader:
 class RetryingEngine:
     """Samples, and samples again after an outage of the engine. Implements `protocols.Sampler`."""
 
-    def __init__(self, engine: Sampler, outage: Outage) -> None:
-        self._engine, self._outage = engine, outage
+    def __init__(self, engine: Sampler, outage: Outage, clock: Clock | None = None) -> None:
+        self._engine, self._outage, self._clock = engine, outage, clock
         outage.has_worked = True  # it was built, and has looked at what it samples with
 
     @staticmethod
-    def of(engine: Sampler, outage: Outage) -> RetryingEngine:
+    def of(engine: Sampler, outage: Outage, clock: Clock | None = None) -> RetryingEngine:
         """One with the abilities of `engine`."""
         kind = RetryingMixingEngine if isinstance(engine, MixingEngine) else RetryingEngine
-        return kind(engine, outage)
+        return kind(engine, outage, clock)
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
@@ -163,7 +165,7 @@ class RetryingEngine:
             try:
                 return call()
             except EngineError:
-                if not self._outage.wait(n_over):
+                if not self._outage.wait(n_over, self._clock):
                     raise
 
 

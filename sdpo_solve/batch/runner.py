@@ -17,17 +17,17 @@ from typing import Any
 
 from sdpo_solve.batch.event_bus import RunEnded
 from sdpo_solve.batch.locks import DeviceLocks, LockedEngine, LockedMethod
-from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.batch.merged_sampling import MergedEngine, MergingEngine
 from sdpo_solve.batch.outage import Outage, RetryingGrader
 from sdpo_solve.batch.spec import RunKey
 from sdpo_solve.batch.stop import Stopped
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import JournalError, PrerequisiteError, RunError, UserError
+from sdpo_solve.errors import JournalError, PrerequisiteError, ProblemError, RunError, UserError
 from sdpo_solve.run.build import Run
 from sdpo_solve.run.events import FILE_NAME, last_record
 from sdpo_solve.run.journal import Listener
 from sdpo_solve.run.records import RunFinished
-from sdpo_solve.solve import outcome, solve, write_solution
+from sdpo_solve.solve import outcome, solution_path, solve, write_solution
 from sdpo_solve.types import Outcome, OutcomeStatus
 
 Sink = Callable[[Mapping[str, Any]], None]
@@ -85,27 +85,29 @@ class Runner:
             return RunEnded.of(key, "finished", self._solve(run))
         except Stopped:
             return RunEnded.of(key, "stopped", outcome(run))
-        except (UserError, PrerequisiteError):
-            raise
-        except Exception as exc:  # noqa: BLE001 -- one run's fault must not end the others
+        except Exception as exc:
+            is_of_problem = isinstance(exc, ProblemError)  # its checker crashed
+            if isinstance(exc, UserError | PrerequisiteError) and not is_of_problem:
+                raise
             if self.locks.stop.is_set:  # its parts were closed at the end
                 return RunEnded.of(key, "stopped", outcome(run))
             error = self._as_run_error(key, exc)
             with suppress(JournalError):  # a full disk does not take this line either
                 run.journal.fail(error)
             # What could not be recorded was not counted either: tried again, it would never end.
-            may_retry = n_failures < len(failures) < self.tries
+            may_retry = not is_of_problem and n_failures < len(failures) < self.tries
             return RunEnded.of(key, "failed", outcome(run), error=str(error), may_retry=may_retry)
 
     def _solve(self, run: Run) -> Outcome:
         """The loop, with parts that share locks with those of the other runs."""
+        clock, merging = run.journal.clock, self.merging
         shared = replace(
             run,
-            engine=self.merging or LockedEngine(run.engine, self.locks),
-            grader=RetryingGrader(run.grader, self.outage, self.locks.meter),
-            method=LockedMethod(run.method, self.locks),
+            engine=MergedEngine(merging, clock) if merging else LockedEngine(run.engine, self.locks, clock),
+            grader=RetryingGrader(run.grader, self.outage, self.locks.meter, clock),
+            method=LockedMethod(run.method, self.locks, clock),
         )
-        with self.merging.taking_part() if self.merging else nullcontext():
+        with merging.taking_part() if merging else nullcontext():
             result = solve(shared)
         write_solution(run)
         return result
@@ -114,6 +116,8 @@ class Runner:
         """The error itself, or, for a fault that no part has foreseen, one that names it; see `batch.log`."""
         if isinstance(exc, RunError):
             return exc
+        if isinstance(exc, ProblemError):
+            return RunError(str(exc))
         text = "".join(traceback.format_exception(exc))
         self.sink({"event": "fault", "run": key.name, "traceback": text})
         return RunError(f"{type(exc).__name__}: {exc} (batch.log holds the traceback)")
@@ -122,13 +126,19 @@ class Runner:
 def end_on_disk(out: Path, key: RunKey, options: RunOptions) -> RunEnded | None:
     """The end of a run that ended before; only the end of its journal is read.
 
-    None where it goes on: it broke off, or the budget of `options` is larger than the one that it spent.
+    None where it goes on: it broke off, the budget of `options` is larger than the one that it spent, or its
+    solution could not be written.
     """
-    end = last_record(out / key.name / FILE_NAME)
+    run_dir = out / key.name
+    end = last_record(run_dir / FILE_NAME)
     if not isinstance(end, RunFinished):
         return None
-    solved = end.status is OutcomeStatus.SOLVED and not options.keep_going
-    if not (solved or options.budget.is_spent(end.attempts, end.tokens, end.wall_s)):
+    solved = end.status is OutcomeStatus.SOLVED
+    if solved and not solution_path(run_dir, options.language).exists():
+        return None
+    if not (
+        (solved and not options.keep_going) or options.budget.is_spent(end.attempts, end.tokens, end.wall_s)
+    ):
         return None
     return RunEnded.of(key, "finished", end, kept=True)
 

@@ -31,7 +31,7 @@ from sdpo_solve.batch.spec import BatchSpec, RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Problems, Selected
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, ProblemError
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods import PLAIN_SAMPLING
 from sdpo_solve.run import build
@@ -113,9 +113,10 @@ def run(screen: ScreenSpec, view: ScreenView) -> ScreenResult:
             found = _read(screen, parts, taken.problems, config)
             before = {name: found.problems[name] for name in taken.problems.ids}
             view.on_start(before, taken)
-            screened = _Pipeline(screen, parts, taken.problems, before, view).run()
+            pipeline = _Pipeline(screen, parts, taken.problems, before, view)
+            screened = pipeline.run()
     found = replace(found, problems={**found.problems, **screened})
-    return ScreenResult(found, screened, has_broken=bool(taken.broken))
+    return ScreenResult(found, screened, has_broken=bool(taken.broken) or pipeline.has_broken)
 
 
 def _problem(parts: build.Parts, problems: Problems, name: str) -> Problem:
@@ -215,6 +216,7 @@ class _Pipeline:
         self._left = screen.total
         self._under_way: set[str] = set()
         self._for_teacher: list[_Look] = []
+        self.has_broken = False
         self._grading: list[Future[_Graded]] = []
         """Of the looks that are not counted yet, in the order of sampling."""
 
@@ -286,9 +288,16 @@ class _Pipeline:
     def _count_first(self, n: int) -> None:
         """Wait for the grading of the first `n` looks, and count them."""
         for _ in range(n):
-            graded = self._grading[0].result()
+            future = self._grading[0]
+            wait([future])
             del self._grading[0]  # before it is written: after a signal in between, no look counts twice
-            self._count(graded)
+            try:
+                graded = future.result()
+            except ProblemError as exc:  # its checker crashed: it stays under way, and nothing more is drawn
+                self.has_broken = True
+                self._view.on_notice(f"left out: {exc}")
+            else:
+                self._count(graded)
         self._view.on_round()
 
     def _count_last(self, within_s: float | None) -> None:

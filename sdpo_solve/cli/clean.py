@@ -18,11 +18,12 @@ from rich.text import Text
 
 from sdpo_solve.cli.flags import command
 from sdpo_solve.config import Flag, Options
-from sdpo_solve.errors import PrerequisiteError, UserError
+from sdpo_solve.errors import JournalError, PrerequisiteError, UserError
 from sdpo_solve.paths import cache_dir
 from sdpo_solve.report.follow import locked
 from sdpo_solve.report.table import AlignedTable
-from sdpo_solve.run.events import FILE_NAME
+from sdpo_solve.run.events import FILE_NAME, read_records
+from sdpo_solve.run.records import UpdateEvent
 from sdpo_solve.sandboxes._engine import calling_engine, connect
 
 KINDS = ("models", "caches", "images", "policies")
@@ -101,9 +102,23 @@ def _old_policies(runs: Path) -> Iterator[Kept]:
     for journal in (path for path in journals if path not in held):
         policies = journal.with_name("policies")
         versions = {int(path.name): path for path in policies.glob("[0-9]*") if path.name.isdecimal()}
-        if versions:
-            stays = {max(versions), _best(versions[max(versions)])}
-            yield from (_folder("policies", versions[n]) for n in sorted(versions.keys() - stays))
+        if not versions:
+            continue
+        try:
+            newest = {max(versions), _last_committed(journal)}
+        except JournalError:  # whoever mends it may need any of them
+            continue
+        stays = newest | {_best(versions[n]) for n in newest & versions.keys()}
+        yield from (_folder("policies", versions[n]) for n in sorted(versions.keys() - stays))
+
+
+def _last_committed(journal: Path) -> int:
+    """The version that a run goes on from, 0 for the base model; a newer one on disk may lack its event.
+
+    Raises JournalError for a damaged journal.
+    """
+    updates = (line.record for line in read_records(journal) if isinstance(line.record, UpdateEvent))
+    return max((update.version for update in updates), default=0)
 
 
 def _best(newest: Path) -> int | None:

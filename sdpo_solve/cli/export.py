@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,12 @@ def export(given: ExportCommand) -> None:
             typer.echo(f"{archive.pack(given.sources, out)} runs are in {out}")
             return
         text = exporting.render(
-            given.sources, given.format, method=given.method, all_attempts=given.all_attempts, rows=given.rows
+            given.sources,
+            given.format,
+            method=given.method,
+            all_attempts=given.all_attempts,
+            rows=given.rows,
+            say=partial(typer.echo, err=True),
         )
     if out is None:
         typer.echo(text)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any
@@ -17,7 +20,7 @@ from rich.text import Text
 
 from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, command
 from sdpo_solve.cli.live_view import Waiting
-from sdpo_solve.cli.new import TODO
+from sdpo_solve.cli.new import TODO, is_unfilled
 from sdpo_solve.config import Flag, Options, PartOptions, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import SOURCES_HELP, Selection, describe_left_out
@@ -28,7 +31,7 @@ from sdpo_solve.run.build import Parts
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sanitize import clean
-from sdpo_solve.types import Extracted, Problem, Verdict
+from sdpo_solve.types import Extracted, Kind, Problem, Verdict
 
 
 class GradingOptions(WithRuntime, PartOptions, Selection):
@@ -128,7 +131,7 @@ def print_verdict(console: Console, problem: Problem, code: str, verdict: Verdic
 def check(given: CheckCommand) -> None:
     """Validate problems, and judge each reference solution, which must be solved.
 
-    Exit code 2: a problem cannot be read, 1: a reference fails.
+    Exit code 2: a problem cannot be read or judged, 1: a reference fails.
     """
     console = Console(stderr=given.as_json, highlight=False)
     right: dict[str, bool] = {}
@@ -144,13 +147,21 @@ def check(given: CheckCommand) -> None:
         nonlocal unproven
         unproven += problem.reference is None
 
-    with given.new_parts() as parts:
+    with ExitStack() as stack:
+        parts = cache(lambda language: stack.enter_context(given.new_parts(language)))
         taken = load.load(
-            given.problems, given, lambda: parts.sandbox, on_made=count_unproven, on_broken=complain
+            given.problems,
+            given,
+            lambda: parts(languages.DEFAULT).sandbox,
+            on_made=count_unproven,
+            on_broken=complain,
         )
         for name in taken.problems.ids:
             alone = len(taken.problems) == 1
-            right[name] = _check_one(taken.problems.named(name), parts, console, in_full=alone)
+            try:
+                right[name] = _check_one(taken.problems.named(name), parts, console, in_full=alone)
+            except ProblemError as exc:  # its checker crashed; the others are judged all the same
+                complain(exc)
     note = f", {unproven} without a reference" if unproven else ""
     n_right, n_problems = sum(right.values()), len(right) + len(unreadable)
     console.print(Text(f"{n_right} of {n_problems} problems are right{note}"))
@@ -166,11 +177,16 @@ def check(given: CheckCommand) -> None:
     raise typer.Exit(2 if unreadable else 1 if n_right < n_problems else 0)
 
 
-def _check_one(problem: Problem, parts: Parts, console: Console, *, in_full: bool) -> bool:
-    """Judge the reference; where it fails, or `in_full`, print what `grade` does, hidden tests included."""
+def _check_one(problem: Problem, parts: Callable[[str], Parts], console: Console, *, in_full: bool) -> bool:
+    """Judge the reference; where it fails, or `in_full`, print what `grade` does, hidden tests included.
+
+    `parts`: those of a language.
+    """
+    from sdpo_solve.datasets.problem_json import language_of
+
     n_visible = sum(test.visible for test in problem.tests)
     counts = f"{problem.kind.value}, {n_visible} visible and {len(problem.tests) - n_visible} hidden tests"
-    unfilled = [name for name in ("statement", "reference") if TODO in (getattr(problem, name) or "")]
+    unfilled = [name for name in ("statement", "reference") if is_unfilled(getattr(problem, name) or "")]
     if unfilled:
         console.print(Text(f"✗ {problem.id}: {' and '.join(unfilled)} still to write ({TODO})", style="red"))
         return False
@@ -181,8 +197,9 @@ def _check_one(problem: Problem, parts: Parts, console: Console, *, in_full: boo
         console.print(Text(f"– {problem.id}: {counts}, no reference to judge", style="dim"), soft_wrap=True)
         return True
     shown = replace(problem, tests=tuple(replace(test, visible=True) for test in problem.tests))
+    language = language_of(problem.reference) if problem.kind is Kind.STDIN else languages.DEFAULT
     with Waiting(Console(stderr=True), f"judging the reference of {problem.id}"):
-        (verdict,) = parts.judge().grade(shown, [problem.reference], thorough=True)
+        (verdict,) = parts(language).judge().grade(shown, [problem.reference], thorough=True)
     if verdict.passed_all:
         console.print(Text(f"✓ {problem.id}: {counts}, reference solved"), soft_wrap=True)
     else:

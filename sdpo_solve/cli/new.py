@@ -18,6 +18,7 @@ from sdpo_solve.config import Flag, Options
 from sdpo_solve.errors import UserError
 
 TODO = "TODO"
+_TO_WRITE = tuple(f"{TODO}: {words}" for words in ("say what", "paste the", "a program", "a function"))
 
 _ENDING = ".json"
 
@@ -52,6 +53,11 @@ class NewCommand(Options):
     kind: Literal["stdin", "function"] = Field(
         "stdin", description="a program that reads and prints, or a function"
     )
+
+
+def is_unfilled(text: str) -> bool:
+    """Whether a text still says what `new` or `listen` put there to be replaced."""
+    return any(words in text for words in _TO_WRITE)
 
 
 @command(NewCommand, "new two-sums", "new two-sums --kind function")

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
@@ -23,6 +23,7 @@ from sdpo_solve.cli.flags import PROBLEM_HELP, WithJson, WithRuntime, WithServer
 from sdpo_solve.config import OUTPUT, REPLIES_HELP, SAMPLING, Flag, RunOptions
 from sdpo_solve.datasets import load
 from sdpo_solve.datasets.selection import Selection
+from sdpo_solve.errors import JournalError, RunError
 from sdpo_solve.run import build
 from sdpo_solve.run.identity import check_out, default_out
 from sdpo_solve.run.options import Plan, make_plan, warnings_of
@@ -72,13 +73,17 @@ def run(given: RunCommand) -> None:
         try:
             outcome = solve(run)
             write_solution(run)
+        except RunError as exc:
+            with suppress(JournalError):  # a full disk does not take this line either
+                run.journal.fail(exc)
+            raise
         finally:
             run.close()
     live_run.print_result(console, view.progress, str(run.journal.run_dir))
     solved = outcome.status is OutcomeStatus.SOLVED
     if not solved:
         print_failures(console, run, plan, outcome)
-    if before is not None:
+    if outcome is before:
         console.print(Text(finished_before(run, outcome), style="dim"), soft_wrap=True)
     if given.as_json:
         solving = (attempt.code for attempt in run.journal.history if attempt.verdict.solved)

@@ -28,7 +28,11 @@ class ScreenOptions(WithFile, WithJson):
         None, description="TOML file of a batch: problems and sampling as there; flags win"
     )
     attempts: int = Field(512, ge=1, description="samples of one problem at most")
-    total: Annotated[int | None, BUDGET] = Field(None, ge=1, description="samples of this command at most, those with feedback of --teacher not counted")
+    total: Annotated[int | None, BUDGET] = Field(
+        None,
+        ge=1,
+        description="samples of this command at most, those with feedback of --teacher not counted",
+    )
     group_size: int = Field(
         16, ge=1, description="samples of one problem taken at a time at most; the first look takes 4"
     )

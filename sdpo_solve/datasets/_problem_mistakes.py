@@ -16,7 +16,9 @@ from sdpo_solve.datasets._mistakes import Mistake
 from sdpo_solve.datasets._statements import starter_fault
 from sdpo_solve.errors import ProblemError
 from sdpo_solve.grading.asserts import parse
+from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.sanitize import middle_cut
+from sdpo_solve.types import Checker
 
 # Keys by the names that other formats have for them.
 _OTHER_NAMES = {
@@ -37,6 +39,7 @@ _OTHER_NAMES = {
 }
 _KEY_OF = {name: key for key, names in _OTHER_NAMES.items() for name in names.split()}
 _TEST = '{"input": ..., "expected": ..., "visible": true}'
+_ASSERTS_TEST = '{"input": "assert f(1) == 2", "visible": true}'
 _STEPS_OF_UNIONS = re.compile(
     r"^(literal\[|constrained-|list\[|FloatChecker$|TokensChecker$|ProgramChecker$)"
 )
@@ -124,6 +127,7 @@ def _wrong_value(
     value, last = fault["input"], str(steps[-1])
     got = f"got {middle_cut(' '.join(json.dumps(value, ensure_ascii=False).split()), 80)}"
     is_test = steps[0] == "tests" and len(steps) > 1
+    a_test = _ASSERTS_TEST if kind == "asserts" else _TEST
     if last == "checker":
         of_stdin = '"exact", "tokens", {"tokens": {"case": "ignore"}}, {"program": "check.py"}'
         names = of_stdin if kind == "stdin" else '"exact"'
@@ -134,9 +138,9 @@ def _wrong_value(
     if last == "tests":
         if fault["type"] == "too_short":
             return "there are no tests", "add at least one"
-        return got, f"write a list: [{_TEST}]"
+        return got, f"write a list: [{a_test}]"
     if is_test and isinstance(steps[-1], int) and len(steps) == 2:
-        return got, f"write {_TEST}"
+        return got, f"write {a_test}"
     if last == "visible":
         return got, "it must be true or false, without quotes"
     if is_test and last == "input" and kind == "function":
@@ -187,7 +191,7 @@ def other_mistakes(data: Mapping[str, Any]) -> list[Mistake]:
     numbered = [(number, test) for number, test in enumerate(tests) if isinstance(test, dict)]
     found = _name_mistakes(data, numbered) if isinstance(data.get("entry_point"), str) else []
     if data["kind"] != "asserts" and not isinstance(data.get("checker"), dict):
-        found += _contradictions(numbered)
+        found += _contradictions(data, numbered)
     return found
 
 
@@ -200,7 +204,7 @@ def _name_mistakes(data: Mapping[str, Any], tests: Sequence[tuple[int, dict[str,
     if named and name.replace(".", "").isidentifier() and name.split(".")[-1] not in named:
         what = f"it defines {named[0]!r}, and entry_point says {name!r}"
         found.append(Mistake("starter_code", what, "use one name"))
-    fault = starter_fault(starter)
+    fault = starter_fault(starter, name)
     if fault and any(test.get("expected", True) is not None for _, test in tests):
         remedy = "state the problem over plain values, with a value returned"
         found.append(Mistake("starter_code", fault, remedy))
@@ -214,12 +218,21 @@ def _name_mistakes(data: Mapping[str, Any], tests: Sequence[tuple[int, dict[str,
     return found
 
 
-def _contradictions(tests: Sequence[tuple[int, dict[str, Any]]]) -> list[Mistake]:
+def _contradictions(data: Mapping[str, Any], tests: Sequence[tuple[int, dict[str, Any]]]) -> list[Mistake]:
     found: list[Mistake] = []
     first: dict[str, tuple[int, Any]] = {}
     for number, test in tests:
         before, expected = first.setdefault(json.dumps(test.get("input")), (number, test.get("expected")))
-        if expected != test.get("expected") and "input" in test:
+        if "input" in test and not _agree(data, expected, test.get("expected")):
             what = f"tests[{before}] has the same input and expects something else"
             found.append(Mistake(f"tests[{number}].expected", what, "mend one of the two"))
     return found
+
+
+def _agree(data: Mapping[str, Any], one: Any, other: Any) -> bool:
+    """Whether some answer is right both where `one` and where `other` is expected."""
+    checker = Checker("tokens" if data.get("checker") == "tokens" else "exact")
+    if data["kind"] == "function":
+        return values_match(checker, one, other)
+    texts = other if isinstance(other, list) else [other]
+    return any(texts_match(checker, one, str(text)) for text in texts)

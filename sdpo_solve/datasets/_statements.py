@@ -78,6 +78,7 @@ _CLASSES = (
 )
 _NODES = re.compile(rf"^[^#\n]*(?<!\w)({_CLASSES})", re.MULTILINE)
 _IN_PLACE = re.compile(r"\)\s*->\s*None\s*:")
+_DEFINITION = re.compile(r"^[ \t]*(?:(?:async[ \t]+)?def[ \t]+(\w+)|class[ \t]+\w+[ \t]*[:(])", re.MULTILINE)
 
 
 def granted_error(statement: str) -> float:
@@ -108,11 +109,24 @@ def statement_fault(statement: str) -> str | None:
     return SEVERAL if _SEVERAL.search(statement) else None
 
 
-def starter_fault(starter_code: str) -> str | None:
-    """Why a function with this starter code cannot be called with plain values; None where it can."""
-    node = _NODES.search(starter_code)
-    if node:
-        return f"its arguments are objects of a class ({node[1]})"
-    if _IN_PLACE.search(starter_code):
-        return "it changes its argument in place and returns None"
+def starter_fault(starter_code: str, entry_point: str = "") -> str | None:
+    """Why a function with this starter code cannot be called with plain values; None where it can.
+
+    `entry_point`: the one that is called; any of them where it is not known.
+    """
+    for text in _functions(starter_code, entry_point.rpartition(".")[2]):
+        node = _NODES.search(text)
+        if node:
+            return f"its arguments are objects of a class ({node[1]})"
+        if _IN_PLACE.search(text):
+            return "it changes its argument in place and returns None"
     return None
+
+
+def _functions(code: str, name: str) -> list[str]:
+    """The functions of this name with their docstrings; else all but `__init__` and its kin; else all."""
+    starts = list(_DEFINITION.finditer(code))
+    ends = [start.start() for start in starts[1:]] + [len(code)]
+    found = [(start[1] or "__", code[start.start() : end]) for start, end in zip(starts, ends, strict=False)]
+    called = [text for defined, text in found if defined == name]
+    return called or [text for defined, text in found if not defined.startswith("__")] or [code]

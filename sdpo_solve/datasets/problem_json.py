@@ -30,6 +30,7 @@ SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 _OF_BENCHMARKS = ("livecodebench", "apps", "python", "set", "not-none")  # rules that a file cannot state
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NAMES_PROGRAM = re.compile(r"[\w./\\ -]+\.(py|cpp)")
+_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*[<\"]", re.MULTILINE)
 _ENTRY_POINT = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$"
 
 
@@ -215,7 +216,7 @@ def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
             named = {mistake.place for mistake in mistakes}
             found = value_mistakes(exc, _KINDS[kind], _KINDS, data)
             mistakes += [mistake for mistake in found if mistake.place not in named]
-        mistakes += other_mistakes(data)
+        mistakes += [] if read.is_deep else other_mistakes(data)  # values are compared to their depth
     elif data is not None or not mistakes:
         one = "a problem is one JSON object, and each has a file of its own"
         mistakes.append(Mistake("top level", one, 'begin with {"id": ...}'))
@@ -294,6 +295,11 @@ def _reference(file: ProblemFile, name: str, folder: Path) -> str | None:
     return _program_beside(file.reference.strip(), name, folder, "reference")
 
 
+def language_of(source: str) -> str:
+    """The language of a program of which only the source is kept: C++ where it includes a header."""
+    return "cpp" if _INCLUDE.search(source) else "python"
+
+
 def _program_beside(given: str, name: str, folder: Path, place: str) -> str:
     path = folder / given
     if not _NAMES_PROGRAM.fullmatch(given) or not path.is_file():
@@ -313,9 +319,7 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
             return Checker("tokens", ignore_case=True)
         case ProgramChecker(program=program):
             if "\n" in program:
-                return Checker(
-                    "program", program=program, language="cpp" if "#include" in program else "python"
-                )
+                return Checker("program", program=program, language=language_of(program))
             source = _program_beside(program, name, folder, "checker.program")
             language = "cpp" if program.endswith(".cpp") else "python"
             return Checker("program", program=source, language=language)

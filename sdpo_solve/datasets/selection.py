@@ -236,7 +236,7 @@ def _choose(
             kept.append(candidate)
     readable = [candidate for candidate in seen.values() if candidate.is_readable]
     if readable:
-        _check_known(selection, readable, source)
+        _check_known(selection, readable, [*seen], source)
     by_name = bool(selection.ids) or len(seen) == 1
     spare_none = selection.include_bad or by_name
     left_out = {} if spare_none else {c.id: c.fault for c in kept if c.fault is not None}
@@ -283,12 +283,12 @@ def _takes(selection: Selection, candidate: Candidate) -> bool:
     return day is not None and (selection.from_date or day) <= day <= (selection.to_date or day)
 
 
-def _check_known(selection: Selection, seen: Sequence[Candidate], source: str) -> None:
-    """Raises ConfigError for a filter that names what no problem has."""
+def _check_known(selection: Selection, seen: Sequence[Candidate], ids: Sequence[str], source: str) -> None:
+    """Raises ConfigError for a filter that names what no problem has; `ids`: broken ones too."""
     if (selection.from_date or selection.to_date) and not any(candidate.day for candidate in seen):
         raise ConfigError(f"{source}: these problems carry no date to select by")
     wanted_known = (
-        ("id", selection.ids, [c.id for c in seen]),
+        ("id", selection.ids, ids),
         ("difficulty", selection.difficulty, [c.difficulty for c in seen if c.difficulty]),
         ("platform", selection.platform, [c.platform for c in seen if c.platform]),
     )

@@ -68,6 +68,11 @@ class EnginePlugin(Engine, ABC):
         Raises ConfigError for options that cannot be honoured here, PrerequisiteError for what is missing.
         """
 
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens that prompt and answer may take together; None: what the model says of itself."""
+        return None
+
     def probe(self) -> None:
         """Raises EngineError where what it samples with is gone, for this run and every other."""
         return

@@ -44,7 +44,7 @@ class Client:
     """JSON over HTTP below one address.
 
     `timeout_s`: for one answer, waiting for a busy server left out, which may take `busy_s`. Raises
-    ConfigError for an address that is none.
+    ConfigError for an address that is none, PrerequisiteError where the variable holds no key.
     """
 
     def __init__(
@@ -60,6 +60,10 @@ class Client:
         self.url = _base_url(url, key_variable)
         self._key_variable = key_variable
         self._key = os.environ.get(key_variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise PrerequisiteError(
+                f"{key_variable} holds no key: a key is one line of printable ASCII characters"
+            )
         self._timeout_s, self._busy_s, self._pause_s = timeout_s, busy_s, pause_s
         self._n_at_once = n_at_once
         self._ssl: Any = None
@@ -80,7 +84,7 @@ class Client:
         """Call `path` with each body, as many at a time as may be; the others are given up where one fails.
 
         Raises EngineError (StatusError for an HTTP error), PrerequisiteError where the server wants another
-        key, and what `on_answer` raises.
+        key and where this machine can make no connection, and what `on_answer` raises.
         """
         asyncio.run(self._call_all("POST", path, bodies, on_answer))
 
@@ -104,9 +108,9 @@ class Client:
 
             async def call(place: int, body: Body | None) -> tuple[int, Body]:
                 async with turn:
-                    response, detail = await self._patient(http, method, path, body)
-                    self._raise_for(response, detail)
-                    return place, {} if drop else self._read(response, detail)
+                    response = await self._patient(http, method, path, body)
+                    self._raise_for(response)
+                    return place, {} if drop else self._read(response)
 
             tasks = [asyncio.create_task(call(place, body)) for place, body in enumerate(bodies)]
             try:
@@ -118,28 +122,41 @@ class Client:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     def _connections(self) -> httpx2.AsyncClient:
+        """Raises PrerequisiteError where the environment's certificates or proxy cannot be used."""
         import httpx2
 
-        if self._ssl is None:  # making one reads every certificate
-            self._ssl = httpx2.create_ssl_context() if self.url.startswith("https:") else False
-        return httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            verify=self._ssl,
-            timeout=httpx2.Timeout(None, connect=_CONNECT_S),  # `_patient` has the limit of a whole call
-            limits=httpx2.Limits(max_connections=self._n_at_once),
-        )
+        try:
+            if self._ssl is None:  # making one reads every certificate
+                self._ssl = httpx2.create_ssl_context() if self.url.startswith("https:") else False
+            return httpx2.AsyncClient(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+                verify=self._ssl,
+                timeout=httpx2.Timeout(None, connect=_CONNECT_S),  # `_patient` has the limit of a whole call
+                limits=httpx2.Limits(max_connections=self._n_at_once),
+            )
+        except ImportError:
+            problem = "the proxy of this environment is a SOCKS proxy; run: pip install socksio"
+        except OSError as exc:
+            from sdpo_solve.model.names import absent_certificates
+
+            problem = absent_certificates() or f"certificates: {one_line(exc)}; see SSL_CERT_FILE"
+        except (ValueError, httpx2.InvalidURL):
+            problem = (
+                "a variable of this environment names a proxy that is none: see HTTPS_PROXY and ALL_PROXY"
+            )
+        raise PrerequisiteError(f"no connection to {self.url} can be made: {problem}")
 
     async def _patient(
         self, http: httpx2.AsyncClient, method: str, path: str, body: Body | None
-    ) -> tuple[httpx2.Response, str]:
-        """One call, again while the server is busy: the last response, with its words."""
+    ) -> httpx2.Response:
+        """One call, again while the server is busy: the last response."""
         waited_s, pause_s = 0.0, self._pause_s
         while True:
             response = await self._sent(http, method, path, body)
-            detail = self._words(response)
-            if response.status_code not in _BUSY or _SPENT in detail:
-                return response, detail
+            if response.status_code not in _BUSY or _SPENT in response.text:
+                return response
             if waited_s >= self._busy_s:
+                detail = self._detail(response)
                 raise StatusError(
                     f"{self.url} is busy for {waited_s:.0f} s ({response.status_code}: {detail}); lower "
                     "engine.batch_rows, or repeat the command later",
@@ -170,18 +187,20 @@ class Client:
             problem = f"gave an answer that cannot be read ({one_line(exc)})"
         raise EngineError(f"{self.url} {problem}")
 
-    def _raise_for(self, response: httpx2.Response, detail: str) -> None:
+    def _raise_for(self, response: httpx2.Response) -> None:
         status = response.status_code
+        if response.is_success:
+            return
+        detail = self._detail(response)
         if status in (401, 403):
             state = "is refused" if self._key else "is not set"
             raise PrerequisiteError(
                 f"{self.url} wants a key, and {self._key_variable} {state} ({status}: {detail}); set it in "
                 "the environment, or name another variable with --set engine.key_variable=NAME"
             )
-        if not response.is_success:
-            raise StatusError(f"{self.url} answered {status}: {detail}", status, detail)
+        raise StatusError(f"{self.url} answered {status}: {detail}", status, detail)
 
-    def _read(self, response: httpx2.Response, detail: str) -> Body:
+    def _read(self, response: httpx2.Response) -> Body:
         try:
             answer = response.json()
         except ValueError:
@@ -189,25 +208,33 @@ class Client:
         if not isinstance(answer, dict):
             kind = response.headers.get("content-type", "no type")
             raise EngineError(
-                f"{self.url} answered with what is no JSON object ({clean(kind)}: {detail}); --server wants "
-                "the address below which /chat/completions or /completions lie, such as http://HOST:8000/v1"
+                f"{self.url} answered with what is no JSON object ({clean(kind)}: {self._detail(response)}); "
+                "--server wants the address below which /chat/completions or /completions lie, such as "
+                "http://HOST:8000/v1"
             )
+        if answer.get("error"):  # some servers answer 200 all the same
+            raise EngineError(f"{self.url} answered with an error: {self.words(answer['error'])}")
         return answer
 
-    def _words(self, response: httpx2.Response) -> str:
-        """What a server says of an error, on one short line without the key; it is untrusted text."""
-        text = response.text
+    def _detail(self, response: httpx2.Response) -> str:
+        """What a response says of its error, as `words`."""
         try:
-            error = response.json()
-            error = error.get("error", error) if isinstance(error, dict) else error
-            found = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-            code = error.get("code") if isinstance(error, dict) else None
-            if found:
-                text = (
-                    f"{found if isinstance(found, str) else json.dumps(found)}{f' ({code})' if code else ''}"
-                )
+            answer = response.json()
         except ValueError:
-            pass
+            return self.words(response.text)
+        return self.words(answer.get("error") or answer if isinstance(answer, dict) else answer)
+
+    def words(self, error: Any) -> str:
+        """A server's error on one short line without the key; it is untrusted text.
+
+        `error`: a text, or JSON of any form, as a rule with `message` and `code`.
+        """
+        found, code = error, None
+        if isinstance(error, dict):
+            found, code = error.get("message") or error.get("detail") or error, error.get("code")
+        text = found if isinstance(found, str) else json.dumps(found)
+        if code and found is not error:
+            text = f"{text} ({code})"
         if self._key:
             text = text.replace(self._key, "***")
         text = " ".join(clean(text).split())

@@ -19,6 +19,7 @@ from typing import Any
 from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.errors import EngineError, one_line
 from sdpo_solve.model.chat import encode_chat
+from sdpo_solve.model.cpu import memory_errors
 from sdpo_solve.protocols import PolicyHost
 from sdpo_solve.types import Message, Policy, Prompt
 
@@ -84,6 +85,7 @@ class SwapProbe:
                 )
         self._last = now  # only what was accepted is a measure
 
+    @memory_errors(EngineError, "out of memory in the learner's check of vLLM: lower engine.memory_share")
     def logprobs(self, model: Any) -> tuple[float, ...]:
         """Of the answer's tokens, by the learner's model."""
         return forced_logprobs(model, self.ids[: -self._n_answer], self.ids[-self._n_answer :], 1.0)

@@ -25,6 +25,7 @@ from sdpo_solve.types import Finish, Policy, Prompt, Sample, SamplingSpec
 
 UNKNOWN = -1
 """The id of a token whose id the server does not tell."""
+_CUT = ("length", "model_length")  # the second of Mistral: where the context ends
 _SEEDS = 1 << 31  # servers take seeds of 32 bits, some of them signed
 
 
@@ -41,9 +42,17 @@ class _Message(BaseModel):
     content: str | None = None
 
 
-class _Choice(BaseModel):
-    message: _Message
+class _End(BaseModel):
     finish_reason: str | None = None
+    error: Any = None
+
+
+class _Ends(BaseModel):
+    choices: list[_End] = Field(min_length=1)
+
+
+class _Choice(_End):
+    message: _Message
 
 
 class _Usage(BaseModel):
@@ -51,7 +60,7 @@ class _Usage(BaseModel):
 
 
 class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
+    choices: list[_Choice]
     usage: _Usage
 
 
@@ -145,7 +154,12 @@ class OpenAIEngine(EnginePlugin):
         ]
 
     def _sample(self, prompt: Prompt, body: Body, policy: Policy) -> Sample:
-        answer = read_as(_Completion, body, self._client.url)
+        url = self._client.url
+        end = read_as(_Ends, body, url).choices[0]
+        if end.error or end.finish_reason == "error":  # what else an answer has may be missing
+            reason = self._client.words(end.error or "it gives no reason")
+            raise EngineError(f"{url} broke an answer off: {reason}")
+        answer = read_as(_Completion, body, url)
         choice, n = answer.choices[0], answer.usage.completion_tokens
         return Sample(
             prompt=prompt,
@@ -153,7 +167,7 @@ class OpenAIEngine(EnginePlugin):
             token_ids_T=(UNKNOWN,) * n,
             logprobs_T=(0.0,) * n,
             text=choice.message.content or "",
-            finish=Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP,
+            finish=Finish.LENGTH if choice.finish_reason in _CUT else Finish.STOP,
             policy=policy,
         )
 

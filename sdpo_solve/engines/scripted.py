@@ -73,7 +73,7 @@ class ScriptedEngine(EnginePlugin):
         if stop > len(self._replies):
             raise EngineError(
                 f"{self._path} holds {len(self._replies)} replies; attempts {self._next + 1} to {stop} need "
-                f"{stop - len(self._replies)} more. Add lines, or lower --attempts or --group-size"
+                f"{stop - len(self._replies)} more. Add lines: the same command goes on"
             )
         samples: list[Sample] = []
         n_tokens = 0

@@ -120,6 +120,11 @@ class VllmEngine(MixingEngine, EnginePlugin):
             for g, (prompt, policy) in enumerate(zip(prompts_G, policies_G, strict=True))
         ]
 
+    @property
+    def context_tokens(self) -> int:
+        """As vLLM was started."""
+        return self.backend.context_tokens
+
     def probe(self) -> None:
         """Raises EngineError where vLLM is gone."""
         self.backend.held()

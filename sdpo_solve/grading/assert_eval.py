@@ -14,6 +14,7 @@ import operator
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +23,8 @@ from sdpo_solve.sandboxes.wire_values import check_spread
 _MAX_DEPTH = 100
 _MAX_ITEMS = 1_000_000
 _MAX_BITS = 1 << 19
+_MAX_DIGITS = 50_000  # of an integer that a program in a box turns into text; Python's own limit is 4300
+_LONG_INTEGER = re.compile(r"[-+]?[0-9]{4301,50000}")
 _SHOWN_CHARS = 60
 _MAX_FORMAT_CHARS = 10_000
 # Conversions whose widths have three digits at most, and no names or `*`.
@@ -249,10 +252,29 @@ def _sum(items: Any, start: Any = 0) -> Any:
         if any(type(part) is not type(start) for part in parts):
             raise TypeError("lists and other values in one sum")
         return type(start)(itertools.chain(start, *parts))
-    numbers = list(items)
-    if any(not isinstance(n, (int, float, complex)) or _bits(n) > _MAX_BITS for n in [*numbers, start]):
+    numbers = [*items, start]
+    kinds = (int, float, complex, Fraction, Decimal)
+    if any(not isinstance(n, kinds) or _bits(n) > _MAX_BITS for n in numbers):
         raise Refused("a sum of something else than plain numbers")
-    return sum(numbers, start)
+    if sum(_bits(n) for n in numbers if isinstance(n, Fraction)) > _MAX_BITS:  # denominators multiply
+        raise Refused("a sum that is too large")
+    return sum(numbers[:-1], start)
+
+
+def decimal_text(number: int) -> str:
+    """An integer as programs in a box write it. Raises ValueError where they could not."""
+    if number.bit_length() > 4 * _MAX_DIGITS or len(text := str(Decimal(number))) > _MAX_DIGITS:
+        raise ValueError("an integer of too many digits")
+    return text
+
+
+def _str(*args: Any) -> str:
+    return decimal_text(args[0]) if [type(arg) for arg in args] == [int] else str(*args)
+
+
+def _int(*args: Any) -> int:
+    text = args[0].strip() if len(args) == 1 and isinstance(args[0], str) else ""
+    return int(Decimal(text)) if _LONG_INTEGER.fullmatch(text) else int(*args)
 
 
 def _spread(make: Callable[..., Any]) -> Callable[..., Any]:
@@ -281,8 +303,10 @@ _CONSTANTS: dict[str, object] = {
     },
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{f.__name__: f for f in (abs, all, any, bool, complex, float, int, len, list)},
-    **{f.__name__: f for f in (max, min, sorted, str, tuple, enumerate, zip, reversed)},
+    **{f.__name__: f for f in (abs, all, any, bool, complex, float, len, list)},
+    **{f.__name__: f for f in (max, min, sorted, tuple, enumerate, zip, reversed)},
+    "int": _int,
+    "str": _str,
     **{f.__name__: _spread(f) for f in (dict, frozenset, set)},
     **{
         f"math.{f.__name__}": f

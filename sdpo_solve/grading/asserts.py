@@ -74,7 +74,9 @@ def parse(text: str, entry_point: str) -> ParsedAssert:
     except (RecursionError, MemoryError):
         reason = "it is nested too deep"
     shown = middle_cut(" ".join(text.split()), _SHOWN_CHARS)
-    remedy = f"write `assert {entry_point}(...) == VALUE` with plain values"
+    owner, _, function = entry_point.rpartition(".")
+    called = f"{owner}().{function}" if owner else function
+    remedy = f"write `assert {called}(...) == VALUE` with plain values"
     raise ProblemError(f"assert not supported, {reason}: {shown!r}; {remedy}")
 
 

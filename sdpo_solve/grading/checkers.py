@@ -141,11 +141,19 @@ def _stripped_lines(text: str) -> list[str]:
     return [line.strip() for line in text.strip().split("\n")]
 
 
-def _same_decimals(expected: str, given: str) -> bool:
+def decimals(line: str) -> list[Decimal] | None:
+    """The numbers of a line, None where it holds anything else."""
     try:
-        wanted = [Decimal(token) for token in expected.split()]
-        return wanted == [Decimal(token) for token in given.split()]
+        return [Decimal(token) for token in line.split()]
     except (InvalidOperation, ValueError):
+        return None
+
+
+def _same_decimals(expected: str, given: str) -> bool:
+    wanted = decimals(expected)
+    try:
+        return wanted is not None and wanted == decimals(given)
+    except InvalidOperation:  # of an sNaN
         return False
 
 

@@ -6,11 +6,12 @@ Found by the checker's own rule: white space that the checker ignores is no diff
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import NamedTuple
 
-from sdpo_solve.grading.checkers import texts_match, values_match
+from sdpo_solve.grading.assert_eval import decimal_text
+from sdpo_solve.grading.checkers import decimals, texts_match, values_match
 from sdpo_solve.types import Checker, Difference
 
 EXCERPT_CHARS = 1000  # kept on each side of the difference
@@ -18,18 +19,14 @@ EXCERPT_CHARS = 1000  # kept on each side of the difference
 
 def of_texts(checker: Checker, expected: str, output: str) -> Difference:
     """Where a wrong text first differs: by token for checkers of tokens, else by line."""
-    by_token = checker.name in ("tokens", "float")
-    pieces = _tokens if by_token else _lines
-    here = there = 0
-    for wanted, given in zip_longest(pieces(expected), pieces(output)):
-        if wanted is None or given is None:
-            there = wanted.start if wanted else len(expected)
-            here = given.start if given else len(output)
-            break
-        if wanted.text != given.text and not texts_match(checker, wanted.text, given.text):
-            common = _common_prefix(wanted.text, given.text)
-            there, here = wanted.start + common, given.start + common
-            break
+    pieces = _lines
+    if checker.name == "livecodebench":
+        expected, output, pieces = expected.strip(), output.strip(), _stripped_lines
+        if checker.tolerance:  # it is wrong by the rule for floats too
+            checker = Checker("float", checker.tolerance)
+    if checker.name in ("tokens", "float"):
+        pieces = _tokens
+    there, here = _first(checker, expected, output, pieces)
     line = output.count("\n", 0, here) + 1
     column = here - (output.rfind("\n", 0, here) + 1) + 1
     return _difference(f"line {line}, column {column}", output, here, expected, there)
@@ -61,6 +58,21 @@ class _Piece(NamedTuple):
     text: str
 
 
+def _first(
+    checker: Checker, expected: str, output: str, pieces: Callable[[str], Iterator[_Piece]]
+) -> tuple[int, int]:
+    """Where the texts first differ, expected and output; a line of numbers is compared number by number."""
+    for wanted, given in zip_longest(pieces(expected), pieces(output)):
+        if wanted is None or given is None:
+            return wanted.start if wanted else len(expected), given.start if given else len(output)
+        if wanted.text != given.text and not texts_match(checker, wanted.text, given.text):
+            there = here = _common_prefix(wanted.text, given.text)
+            if pieces is _stripped_lines and None not in (decimals(wanted.text), decimals(given.text)):
+                there, here = _first(checker, wanted.text, given.text, _tokens)
+            return wanted.start + there, given.start + here
+    return 0, 0
+
+
 def _tokens(text: str) -> Iterator[_Piece]:
     return (_Piece(match.start(), match[0]) for match in re.finditer(r"\S+", text))
 
@@ -70,6 +82,14 @@ def _lines(text: str) -> Iterator[_Piece]:
     start = 0
     for line in text.rstrip().split("\n"):
         yield _Piece(start, line.rstrip())
+        start += len(line) + 1
+
+
+def _stripped_lines(text: str) -> Iterator[_Piece]:
+    """Lines without white space around them."""
+    start = 0
+    for line in text.split("\n"):
+        yield _Piece(start + len(line) - len(line.lstrip()), line.strip())
         start += len(line) + 1
 
 
@@ -98,8 +118,9 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 def shown_value(value: object) -> str:
-    """A value as Python writes it."""
-    try:
-        return repr(value)
-    except ValueError:  # Python refuses decimal text for integers of more than 4300 digits
-        return "(a value that holds a very large integer)"
+    """A value as Python writes it, a large integer as its size."""
+    try:  # Python itself refuses decimal text for integers of more than 4300 digits
+        return decimal_text(value) if type(value) is int else repr(value)
+    except ValueError:
+        bits = value.bit_length() if isinstance(value, int) else 0
+        return f"(an integer of {bits} bits)" if bits else "(a value that holds a very large integer)"

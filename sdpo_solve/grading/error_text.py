@@ -15,6 +15,8 @@ _MAX_LINES = 6
 # A number longer than any file has lines is no line number.
 _OWN_FRAME = re.compile(r'File "solution\.py", line (\d{1,9})\b')
 _COMPILER_LINE = re.compile(r"^solution\.cpp:(\d{1,9}):", re.MULTILINE)
+# Of g++, in the program or in a header of a library.
+_COMPILER_ERROR = re.compile(r"^\S+:\d{1,9}:(?:\d{1,9}:)? (?:fatal )?error: ", re.MULTILINE)
 _GROUP_BORDER = re.compile(r"^[\s|+\-]*[|+]\s?")
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
 # What the runner and Python put behind an exception's text.
@@ -42,9 +44,19 @@ def message(error: str) -> str:
     return f"{before}\n{lines[-1]}" if before and says_why else lines[-1]
 
 
+def of_compiler(text: str) -> str:
+    """What a compiler wrote, g++'s from its first error on."""
+    first = _COMPILER_ERROR.search(text)
+    return text[first.start() :] if first else text
+
+
 def own_line(error: str) -> int | None:
-    """The 1-based number of the program's line that the error names last; None where it names none."""
-    numbers = _OWN_FRAME.findall(error) or _COMPILER_LINE.findall(error)
+    """The 1-based number of the program's line that the error names last; None where it names none.
+
+    Of g++: the line of its first error, or from where the code of a library was used that holds it.
+    """
+    first = _COMPILER_ERROR.search(error)
+    numbers = _OWN_FRAME.findall(error) or _COMPILER_LINE.findall(error[: first.end()] if first else error)
     return int(numbers[-1]) if numbers else None
 
 

@@ -4,10 +4,10 @@ Two rules, chosen by the option `extract` of a run:
 
 program         Thinking is taken off, a markdown parser finds the fenced blocks. The program is the last one
                 of the language that parses and is complete (defines the entry point; for standard input,
-                writes output when it runs), else the last that parses (one that only defines what would
-                write before others), else the last of that language. Where none is complete, other readings
-                of the fences are tried (a fence glued to code, one inside a docstring, a missing one).
-                Output, shell commands, usage and tests are no program.
+                writes output when it runs, and reads before one that does not), else the last that parses
+                (one that only defines what would write before others), else the last of that language. Where
+                none is complete, other readings of the fences are tried (a fence glued to code, one inside a
+                docstring, a missing one). Output, shell commands, usage and tests are no program.
 livecodebench   What stands between the last two lines that hold ``` (lcb_runner/utils/extraction_utils.py).
 
 The answer is untrusted: its length, and the number of readings that are tried, are bounded.
@@ -30,7 +30,7 @@ from sdpo_solve.types import Extracted, Finish
 _FENCE = "```"
 _MAX_ANSWER_CHARS = 400_000
 _MAX_READ_CHARS = 300_000  # of all other readings together, 1000 for each at least
-_NO_PROGRAM, _OF_LANGUAGE, _PARSES, _DEFINES, _COMPLETE = range(5)
+_NO_PROGRAM, _OF_LANGUAGE, _PARSES, _DEFINES, _COMPLETE, _READS = range(6)
 # Info strings of blocks that are not a program in any language of the sandbox.
 _OTHER_TAGS = """
     bash sh shell zsh console terminal cmd powershell text txt plaintext plain output stdout stderr stdin
@@ -187,7 +187,7 @@ class _Search:
             if entry_name(self.entry_point, facts.functions) is not None:
                 return _COMPLETE
         elif facts.holds_writer and not facts.uses & (names.bound | names.unread):
-            return _COMPLETE if facts.writes else _DEFINES
+            return _DEFINES if not facts.writes else _READS if facts.reads else _COMPLETE
         return _NO_PROGRAM if facts.uses & names.unread else _PARSES
 
     def _facts(self, code: str) -> SourceFacts | None:
@@ -244,7 +244,7 @@ def _other_readings(text: str, search: _Search, cut_off: bool) -> Iterator[str]:
         n_chars += len(code) + 1000
         if n_chars > _MAX_READ_CHARS:
             return
-        if code.strip() and search.best([_Block("", code)]).score == _COMPLETE:
+        if code.strip() and search.best([_Block("", code)]).score >= _COMPLETE:
             yield code
             return
 

@@ -167,7 +167,8 @@ def _around(excerpt: str, at: int, n_chars: int, limit: int) -> str:
 def _error_text(code: str, case: Case, options: Options) -> str:
     """The message of the error, and the line of the model's own program that it names."""
     error = case.error.strip()
-    message = error if case.status is Status.COMPILE_ERROR else error_text.message(error)
+    is_compilers = case.status is Status.COMPILE_ERROR
+    message = error_text.of_compiler(error) if is_compilers else error_text.message(error)
     text = _field("Error", message, options)
     number, source = error_text.own_line(error), code.split("\n")
     if options.name_line and number is not None and 1 <= number <= len(source):
@@ -191,4 +192,6 @@ def _plain(value: object, kind: Kind) -> str:
 def _arguments(value: object, kind: Kind) -> str:
     if kind is Kind.FUNCTION and isinstance(value, (list, tuple)):
         return ", ".join(map(shown_value, value))
-    return _plain(value, kind)
+    text = _plain(value, kind)
+    has_blank_ends = text.startswith(("\n", "\r\n")) or text.endswith(("\n\n", "\n\r\n"))
+    return repr(text) if has_blank_ends else text  # a field shows no blank lines at its ends

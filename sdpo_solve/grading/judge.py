@@ -24,7 +24,7 @@ from sdpo_solve.grading.checkers import texts_match, values_match
 from sdpo_solve.grading.extract import extract
 from sdpo_solve.grading.python_source import entry_name, functions
 from sdpo_solve.grading.python_source import parse as parse_source
-from sdpo_solve.protocols import OnVerdict, Sandbox
+from sdpo_solve.protocols import OnVerdict, Sandbox, StopAfter
 from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes.wire_values import NotPlain, decode
 from sdpo_solve.sanitize import middle_cut
@@ -163,6 +163,18 @@ class Judge:
         self, problem: Problem, plan: Sequence[_Planned], program: Program, thorough: bool
     ) -> list[Case]:
         """The cases of one program, in the order of the plan."""
+        by_checker = problem.checker.is_program
+        cases = (self._run_with_checker if by_checker else self._run_here)(problem, plan, program, thorough)
+        broken = next((case for case in cases if case.status is Status.COMPILE_ERROR), None)
+        if broken is not None:  # no test ran; the message stands once
+            others = (replace(case, status=Status.COMPILE_ERROR, error="") for case in cases[1:])
+            return [replace(cases[0], status=Status.COMPILE_ERROR, error=broken.error), *others]
+        return cases
+
+    def _run_here(
+        self, problem: Problem, plan: Sequence[_Planned], program: Program, thorough: bool
+    ) -> list[Case]:
+        """The cases of one program, its outputs compared in this process as they come."""
         judged: dict[int, Case] = {}
         n_visible = sum(planned.test.visible for planned in plan)
         failed = False
@@ -175,31 +187,46 @@ class Judge:
                 return True
             return failed and not thorough and position + 1 >= n_visible
 
-        inputs = [planned.given for planned in plan]
-        if problem.checker.is_program:
-            return self._run_with_checker(problem, plan, program, inputs)
-        results = self._sandbox.run(program, inputs, problem.limits, stop_after)
-        if len(results) != len(plan):
-            raise SandboxError(f"the sandbox returned {len(results)} results for {len(plan)} inputs")
-        cases = [
+        results = self._results(problem, plan, program, stop_after)
+        return [
             judged.get(position) or _case(problem, planned, result)
             for position, (planned, result) in enumerate(zip(plan, results, strict=True))
         ]
-        broken = next((case for case in cases if case.status is Status.COMPILE_ERROR), None)
-        if broken is not None:  # no test ran; the message stands once
-            others = (replace(case, status=Status.COMPILE_ERROR, error="") for case in cases[1:])
-            return [replace(cases[0], status=Status.COMPILE_ERROR, error=broken.error), *others]
-        return cases
 
     def _run_with_checker(
-        self, problem: Problem, plan: Sequence[_Planned], program: Program, inputs: Sequence[BoxInput]
+        self, problem: Problem, plan: Sequence[_Planned], program: Program, thorough: bool
     ) -> list[Case]:
-        """The cases of one program, its outputs checked in a box of their own after all tests ran."""
-        results = self._sandbox.run(program, inputs, problem.limits)
-        ended = [n for n, result in enumerate(results) if result.status is ExecutionStatus.OK]
-        items = [ToCheck(plan[n].test.input, results[n].stdout, _text(plan[n].test.expected)) for n in ended]
-        right = dict(zip(ended, check(self._sandbox, problem.id, problem.checker, items), strict=True))
-        return [_case(problem, plan[n], result, right.get(n)) for n, result in enumerate(results)]
+        """The cases of one program, the outputs of visible and then of hidden tests checked in a box of their
+        own: what is hidden runs where all before was right, up to one that has no output to check.
+        """
+
+        def checked(part: Sequence[_Planned]) -> list[Case]:
+            def stop_after(position: int, result: Execution) -> bool:
+                goes_on = thorough or part[position].test.visible
+                return not goes_on and result.status is not ExecutionStatus.OK
+
+            results = self._results(problem, part, program, stop_after)
+            ended = [n for n, result in enumerate(results) if result.status is ExecutionStatus.OK]
+            items = [
+                ToCheck(part[n].test.input, results[n].stdout, _text(part[n].test.expected)) for n in ended
+            ]
+            right = dict(zip(ended, check(self._sandbox, problem.id, problem.checker, items), strict=True))
+            return [_case(problem, part[n], result, right.get(n)) for n, result in enumerate(results)]
+
+        n_first = len(plan) if thorough else sum(planned.test.visible for planned in plan)
+        cases = checked(plan[:n_first]) if n_first else []
+        hidden = plan[n_first:]
+        if hidden and all(case.status is Status.ACCEPTED for case in cases):
+            return cases + checked(hidden)
+        return cases + [Case(planned.index, Status.NOT_RUN, visible=False) for planned in hidden]
+
+    def _results(
+        self, problem: Problem, plan: Sequence[_Planned], program: Program, stop_after: StopAfter
+    ) -> list[Execution]:
+        results = self._sandbox.run(program, [each.given for each in plan], problem.limits, stop_after)
+        if len(results) != len(plan):
+            raise SandboxError(f"the sandbox returned {len(results)} results for {len(plan)} inputs")
+        return results
 
 
 def _entry_point(problem: Problem, code: str) -> str | None:

@@ -17,7 +17,10 @@ from dataclasses import dataclass
 MAX_CHARS = 100_000
 # `warnings.catch_warnings` changes the process: two threads inside it would restore each other's filters.
 _PARSER = threading.Lock()
-_WRITERS = frozenset(("print", "exec", "eval", "write", "writelines", "system", "run", "call"))
+_WRITERS = frozenset(
+    ("print", "pprint", "stdout", "exec", "eval", "write", "writelines", "system", "run", "call")
+)
+_READERS = frozenset(("stdin", "open", "fdopen", "fileinput", "mmap", "read_text", "read_bytes"))
 # What finds a definition by a text, as in globals()["main"]().
 _FINDERS = frozenset(("globals", "locals", "vars", "modules"))
 # What may stand over a definition without calling it.
@@ -42,7 +45,8 @@ class SourceFacts:
     value. `uses`: names it reads that come from elsewhere: neither bound, nor imported from a known
     library; none where a `*` of that is imported. `acts`: it holds a definition, an import, an assignment or
     a call, so it is more than a literal. `holds_writer`: it names something that may write output.
-    `writes`: that is reached when it runs; it is not in definitions alone that nothing uses.
+    `writes`: that is reached when it runs; it is not in definitions alone that nothing uses. `reads`: it
+    names something that may read standard input, and puts nothing else in its place.
     """
 
     functions: frozenset[str]
@@ -52,6 +56,7 @@ class SourceFacts:
     acts: bool
     holds_writer: bool
     writes: bool
+    reads: bool
 
 
 def parse(text: str) -> ast.Module | None:
@@ -101,6 +106,7 @@ def facts(tree: ast.Module) -> SourceFacts:
         acts=acts,
         holds_writer=holds_writer,
         writes=holds_writer and _writes(tree),
+        reads=_reads(tree),
     )
 
 
@@ -115,10 +121,17 @@ def entry_name(entry_point: str, functions: frozenset[str]) -> str | None:
 
 
 def functions(tree: ast.Module) -> frozenset[str]:
-    """The functions that `tree` defines at its top level, and `Class.method` for those of its classes."""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    methods = (f"{node.name}.{name}" for node in classes for name in _defined(node.body))
-    return frozenset((*_defined(tree.body), *methods))
+    """The functions that `tree` defines at its top level, and `Class.method` for those of its classes, those
+    of bases that it defines too.
+    """
+    names, methods = set(_defined(tree.body)), dict[str, set[str]]()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and len(names) < MAX_CHARS:  # bases can multiply without end
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            inherited = (methods.get(base, set()) for base in bases)
+            methods[node.name] = set(_defined(node.body)).union(*inherited)
+            names.update(f"{node.name}.{name}" for name in methods[node.name])
+    return frozenset(names)
 
 
 def _writes(tree: ast.Module) -> bool:
@@ -133,6 +146,27 @@ def _writes(tree: ast.Module) -> bool:
             seen.add(name)
             waiting += later.get(name, ())
     return False
+
+
+def _reads(tree: ast.Module) -> bool:
+    """Whether `tree` names what reads standard input; not where it puts a text in its place.
+
+    An `input` of its own reads where it is made of something else that does.
+    """
+    is_own = False
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                if "stdin" in set[str]().union(*map(_names, targets)) and not _may_read(_names(value)):
+                    return False
+            case ast.FunctionDef(name="input") | ast.Name(id="input", ctx=ast.Store()):
+                is_own = True
+    names = _names(tree)
+    return _may_read(names) or ("input" in names and not is_own)
+
+
+def _may_read(names: set[str]) -> bool:
+    return not names.isdisjoint(_READERS) or {"os", "read"} <= names
 
 
 def _running(tree: ast.Module) -> tuple[set[str], dict[str, set[str]]]:
@@ -204,7 +238,8 @@ def _defined(body: list[ast.stmt]) -> Iterator[str]:
                 if not all(map(_is_stub, inner)):
                     yield name
             case ast.Assign(targets=targets):
-                yield from (target.id for target in targets if isinstance(target, ast.Name))
+                parts = (part for each in targets for part in getattr(each, "elts", [each]))
+                yield from (part.id for part in parts if isinstance(part, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
                 yield name
             case ast.If(body=first, orelse=second) | ast.Try(body=first, orelse=second):

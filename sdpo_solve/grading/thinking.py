@@ -1,8 +1,9 @@
 """Thinking in an answer: the part before the reply proper, between marks or in a channel of its own.
 
-Marks of common chat formats: `<think>` and its kin, `[THINK]` (Mistral), the channels of harmony (gpt-oss)
-with or without their special tokens. Often the text holds the closing mark alone: the opening one was in the
-prompt. A mark that is only mentioned (in a sentence, a comment, a fenced block) is text like any other.
+Marks of common chat formats: `<think>` and its kin, `[THINK]` (Mistral), Gemma's channel of thought, the
+channels of harmony (gpt-oss) with or without their special tokens. Often the text holds the closing mark
+alone: the opening one was in the prompt. A mark that is only mentioned (in a sentence, a comment, a fenced
+block) is text like any other.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ _MARKS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
 )
 _HARMONY = re.compile(r"\A\s*<\|(?:start|channel)\|>|<\|start\|>assistant[^<\n]{0,80}<\|channel\|>")
-_FINAL = re.compile(r"(?<![\"'])<\|channel\|>final<\|message\|>")
+_FINAL = re.compile(
+    r"(?<![\"'])<\|channel\|>final\b[^<\n]{0,80}(?:<\|constrain\|>[^<\n]{0,80})?<\|message\|>"
+)
 # Harmony without its special tokens: names of channels run into the text.
 _BARE_HARMONY = re.compile(r"(?:assistant)?(?:analysis|commentary)(?=[A-Z\"'`])")
 _BARE_FINAL = "assistantfinal"
@@ -63,11 +67,12 @@ def _outside(text: str, opening: str, closing: str) -> Answer:
     """What stands outside the marks; what is before a closing mark without an opening one is thinking too.
 
     An opening mark stands at the start of its line. Of the closing marks without one, those after the first
-    stand there too.
+    stand there too; after a whole pair, one that no fence follows closes nothing.
     """
     parts, position = list[str](), 0
     opened: int | None = None
-    closed = False
+    closed = paired = False
+    last_fence = max(text.rfind("```"), text.rfind("~~~"))
     for start, end in _unfenced(text, opening, closing):
         line_start = max(text.rfind("\n", 0, start) + 1, position, start - _MAX_LINE_CHARS)
         before = text[line_start:start]
@@ -75,7 +80,10 @@ def _outside(text: str, opening: str, closing: str) -> Answer:
             opened = start if opened is None and not before.strip() else opened
         elif opened is not None:
             parts.append(text[position:opened])
-            position, opened, closed = end, None, True
+            position, opened, closed, paired = end, None, True, True
+        elif paired and end > last_fence and not before.strip():
+            parts.append(text[position:start])
+            position = end
         elif not before.strip() or not (closed or _is_mentioned(before, text, end, opening)):
             parts, position, closed = [], end, True
     return Answer("".join([*parts, text[position:opened]]), opened is not None)

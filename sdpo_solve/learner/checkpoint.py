@@ -77,12 +77,14 @@ def write_version(policies_dir: Path, version: Version, shape: AdapterShape) -> 
 def read_version(policies_dir: Path, number: int, run: str) -> Version:
     """Read one version back.
 
-    Raises LearnerError naming the file that is missing, damaged, or of another run.
+    Raises LearnerError naming the file that is missing, damaged, or of another run. The folder of the
+    results, the first part of a run's name, may have been renamed.
     """
     directory = version_dir(policies_dir, number)
     state = _read_json(directory / STATE_FILE)
-    for key, value in {"version": number, "run": run}.items():
-        if state.get(key) != value:
+    is_of_run = _name_in_folder(str(state.get("run"))) == _name_in_folder(run)
+    for key, value, fits in (("version", number, state.get("version") == number), ("run", run, is_of_run)):
+        if not fits:
             raise LearnerError(f"{directory / STATE_FILE} is of {key} {state.get(key)!r}, wanted {value!r}")
     for name, digest in state["sha256"].items():
         if _digest(directory / name) != digest:
@@ -193,6 +195,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise LearnerError(f"{path} is damaged: its check sum is not the recorded one")
     plain: dict[str, Any] = state
     return plain
+
+
+def _name_in_folder(run: str) -> list[str]:
+    """Problem, arm and seed of a run's name."""
+    return run.split("/")[-3:]
 
 
 def _digest(path: Path) -> str:

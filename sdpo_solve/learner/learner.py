@@ -26,9 +26,10 @@ from sdpo_solve.learner.loss import LossSettings
 from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.options import EMA_RATE, Options
 from sdpo_solve.learner.packing import PackedPasses
-from sdpo_solve.learner.passes_choice import choose, limits_of
+from sdpo_solve.learner.passes_choice import OUT_OF_MEMORY, choose, limits_of
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.chat import encode_chat
+from sdpo_solve.model.cpu import memory_errors
 from sdpo_solve.types import Example, Policy, SamplingSpec, Update
 
 # Nats a token, for engines that share the learner's weights or serve copies of them; see `health.py`.
@@ -60,7 +61,7 @@ class LoraLearner:
     """
 
     def __init__(self, host: AdaptedModel, options: Options) -> None:
-        """Raises ConfigError for a model that cannot be trained."""
+        """Raises ConfigError for a model that cannot be trained, LearnerError where memory runs out."""
         self._host = host
         self._options = options
         self._choice = choose(host, options)
@@ -72,6 +73,7 @@ class LoraLearner:
 
     # -- a run's beginning and end -------------------------------------------------------------------------
 
+    @memory_errors(LearnerError, OUT_OF_MEMORY)
     def start(self, run: str, policies_dir: Path, seed: int) -> Policy:
         """A fresh adapter. Version 0 is the base model itself and has no directory.
 
@@ -86,6 +88,7 @@ class LoraLearner:
             self._run = _Run(run, policies_dir, seed, policy, optimizer, average, generator, self._passes())
             return policy
 
+    @memory_errors(LearnerError, OUT_OF_MEMORY)
     def resume(self, run: str, policies_dir: Path, seed: int, version: int) -> Policy:
         """The state after `version`; what no journal has committed is removed.
 
@@ -138,14 +141,15 @@ class LoraLearner:
 
     # -- one update ----------------------------------------------------------------------------------------
 
+    @memory_errors(LearnerError, OUT_OF_MEMORY)
     def learn(self, examples: Sequence[Example], spec: SamplingSpec) -> Update:
         """One step from the newest policy over the group; the next version is on disk when this returns.
 
         A group that teaches nothing, a gradient that explodes and a collapsed policy make a version too; the
         update's notices say what was done instead of a step. The update's loss is the mean divergence from
         the teacher, nats a token; what is differentiated (weights and clips applied) is the metric
-        `objective`. Raises LearnerError for examples of a policy it cannot account for, and where the version
-        cannot be written.
+        `objective`. Raises LearnerError for examples of a policy it cannot account for, where the version
+        cannot be written, and where memory runs out.
         """
         with self._host.turn:
             return self._learn(examples, spec)

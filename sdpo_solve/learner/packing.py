@@ -26,7 +26,7 @@ from sdpo_solve.errors import LearnerError
 from sdpo_solve.learner.attention import KeysValues, Pass, attend
 from sdpo_solve.learner.head import Head, Mixture
 from sdpo_solve.model.chat import common_beginning
-from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.model.cpu import is_out_of_memory, memory_errors
 from sdpo_solve.model.device import release_memory
 
 _ATTENTION = "sdpo_packed"
@@ -217,9 +217,5 @@ def recomputed_layers(model: Any | None) -> Iterator[None]:
 @contextmanager
 def question_fits() -> Iterator[None]:
     """Raises LearnerError where memory runs out in a pass over the prefix, which cannot be halved."""
-    try:
+    with memory_errors(LearnerError, "out of memory in the pass over the question itself"):
         yield
-    except RuntimeError as exc:
-        if not is_out_of_memory(exc):
-            raise
-        raise LearnerError("out of memory in the pass over the question itself") from None

@@ -24,7 +24,7 @@ from sdpo_solve.learner.packing import PackedPasses, PassLimits, PromptCompletio
 from sdpo_solve.learner.plain import OwnHead, PlainPasses
 from sdpo_solve.model.adapted import AdaptedModel, AdapterShape
 from sdpo_solve.model.capability import adapter_targets, odd_layers
-from sdpo_solve.model.cpu import is_out_of_memory
+from sdpo_solve.model.cpu import is_out_of_memory, memory_errors
 from sdpo_solve.model.memory import pass_tokens
 
 # Mean difference of log-probs in nats, and relative distance of gradients; the last for bfloat16.
@@ -36,6 +36,10 @@ _TEXT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n" * 2
 # Attention alone is a choice that needs no words.
 _USUAL_SHARE = 0.9
 _PROMPT_TOKENS, _COMPLETION_TOKENS = 5, (3, 6)
+OUT_OF_MEMORY = (
+    "out of memory while learning: lower learner.lora_rank or --max-tokens, or take a smaller model or "
+    "--quantization 4bit; what a model needs: sdpo-solve doctor --model"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def choose(host: AdaptedModel, options: Options) -> Choice:
     """Decided once a model and shape of adapter, with the model's weights.
 
     Raises ConfigError for a model that cannot be trained, and where an adapter on all layers that take one
-    reaches less than `min_lora_share` of the weights.
+    reaches less than `min_lora_share` of the weights; LearnerError where memory runs out.
     """
     found = adapter_targets(host.model, options.lora_targets)
     shape = AdapterShape(options.lora_rank, options.lora_alpha, found.modules, found.parameters)
@@ -73,7 +77,8 @@ def choose(host: AdaptedModel, options: Options) -> Choice:
             "lower learner.min_lora_share"
         )
     if shape not in host.choices:
-        host.choices[shape] = _choose_passes(host, shape, found.share)
+        with memory_errors(LearnerError, OUT_OF_MEMORY):
+            host.choices[shape] = _choose_passes(host, shape, found.share)
     choice: Choice = host.choices[shape]
     return choice
 
@@ -153,6 +158,8 @@ def _tried(host: AdaptedModel, kind: type[PackedPasses], rows: Sequence[PromptCo
         student = StudentPasses(passes, host.parameters("policy"), settings, 1.0)
         gradients = student.gradient(examples, None).gradients
         return _Result(passes.logprobs(rows, 1.0), torch.cat([g.flatten() for g in gradients.values()]))
+    except LearnerError:  # not even one of the rows fits into memory
+        raise
     except Exception as exc:
         if isinstance(exc, RuntimeError) and is_out_of_memory(exc):
             raise

@@ -15,6 +15,8 @@ from sdpo_solve.methods import MethodParts, MethodPlugin
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt
 
+_LEAST_PART = 4  # one in so many parts of what the question leaves is for turns, however long answers may be
+
 
 class Options(BaseOptions):
     """What a turn holds, and how much of them is kept. There is no group: each turn needs the one before."""
@@ -22,7 +24,8 @@ class Options(BaseOptions):
     window_tokens: int = Field(
         32768,
         ge=1,
-        description="tokens of earlier turns kept (paper: 32k); less where the model's context is",
+        description="tokens of earlier turns kept (paper: 32k); at most what question and --max-tokens leave "
+        "of the context, or a quarter of what the question leaves; with --engine openai three bytes are one",
     )
     attempts: bool = Field(False, description="keep the programs too; clearly worse in the paper")
 
@@ -35,14 +38,15 @@ class MultiTurn(MethodPlugin):
     run: str
     options: Options
     count_tokens: Callable[[str], int]
-    room_tokens: int
+    context_tokens: int
+    max_tokens: int
 
     options_type = Options
 
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> MultiTurn:
-        room_tokens = parts.context_tokens - parts.spec.max_tokens
-        return cls(parts.prompter, parts.run, options, parts.count_tokens, room_tokens)
+        context, longest = parts.context_tokens, parts.spec.max_tokens
+        return cls(parts.prompter, parts.run, options, parts.count_tokens, context, longest)
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         return Policy(self.run, 0)
@@ -52,7 +56,8 @@ class MultiTurn(MethodPlugin):
 
     def window(self, problem: Problem, history: Sequence[Attempt]) -> list[str]:
         """The newest turns that fit into the window, oldest first."""
-        left = min(self.options.window_tokens, self.room_tokens - self._question_tokens(problem))
+        room = self.context_tokens - self._question_tokens(problem)
+        left = min(self.options.window_tokens, max(room - self.max_tokens, room // _LEAST_PART))
         kept: list[str] = []
         for attempt in reversed(history):
             turn = self.prompter.turn(attempt.feedback, attempt.code if self.options.attempts else None)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sdpo_solve.config import Quantization
-from sdpo_solve.errors import ConfigError, EngineError, LearnerError, one_line
+from sdpo_solve.errors import ConfigError, EngineError, LearnerError, PrerequisiteError, one_line
 from sdpo_solve.model import four_bit, lean, lora_mix
 from sdpo_solve.model.capability import (
     auto_class,
@@ -31,7 +31,7 @@ from sdpo_solve.model.capability import (
     read_config,
     refusal_of,
 )
-from sdpo_solve.model.cpu import is_out_of_memory, keep_freed_memory
+from sdpo_solve.model.cpu import is_out_of_memory, keep_freed_memory, memory_errors
 from sdpo_solve.model.device import best_device, fast_dtype
 from sdpo_solve.protocols import PolicyMix
 from sdpo_solve.types import Policy
@@ -95,7 +95,7 @@ class AdaptedModel:
         `device` None: an accelerator where there is one. `dtype` None: bfloat16, or float32 where the device
         multiplies that faster. `quantization`: of linear layers but the head; their products are taken in
         `dtype`. Raises ConfigError where the directory is not a causal LM, or holds not all of
-        its weights, and PrerequisiteError without the package that quantises.
+        its weights, and PrerequisiteError without the package that quantises and where memory runs out.
         """
         from transformers import AutoTokenizer
         from transformers.utils import logging
@@ -111,18 +111,23 @@ class AdaptedModel:
             raise ConfigError(f"{model_dir} is not supported: {refusal}")
         is_lean = not quantised and lean.is_fast(device, dtype)
         narrow = lean.narrow_dtype(config, dtype) if is_lean else dtype
-        model = _pretrained(model_dir, config, narrow, quantised)
-        if narrow is not dtype and lean.is_rounded(model, narrow):
-            model = _pretrained(model_dir, config, dtype, quantised)
-        if is_lean:
-            lean.make_lean(model, dtype)
-        if quantised:
-            four_bit.keep_differentiable(model)
+        remedy = "take a smaller model" if quantised else "take a smaller model, or --quantization 4bit"
+        too_large = f"{model_dir} does not fit into the memory of {device}: {remedy}; what it needs: "
+        with memory_errors(PrerequisiteError, f"{too_large}sdpo-solve doctor --model {model_dir}"):
+            model = _pretrained(model_dir, config, narrow, quantised)
+            if narrow is not dtype and lean.is_rounded(model, narrow):
+                model = _pretrained(model_dir, config, dtype, quantised)
+            if is_lean:
+                lean.make_lean(model, dtype)
+            if quantised:
+                four_bit.keep_differentiable(model)
+            else:
+                model = model.to(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ConfigError(f"the tokenizer of {model_dir} cannot be read: {one_line(exc)}") from None
-        return cls(model if quantised else model.to(device), tokenizer)
+        return cls(model, tokenizer)
 
     @property
     def tokenizer(self) -> Any:
@@ -145,8 +150,15 @@ class AdaptedModel:
 
     @property
     def can_mix(self) -> bool:
-        """Whether rows of several policies can share a pass: not where layers see some rows' tokens only."""
-        return not expert_count(self._base.config)
+        """Whether rows of several policies can share a pass.
+
+        Not where layers see some rows' tokens only, nor where one is no `nn.Linear` (GPT-2's are not): it
+        gets PEFT's own adapter, which is one policy's.
+        """
+        from transformers.pytorch_utils import Conv1D
+
+        has_other_layers = any(isinstance(module, Conv1D) for module in self._base.modules())
+        return not has_other_layers and not expert_count(self._base.config)
 
     @property
     def model(self) -> Any:

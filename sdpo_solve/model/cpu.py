@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sdpo_solve.errors import SdpoSolveError
+
 _LOOK_S = 0.5
 
 
@@ -127,6 +129,17 @@ def _set_malloc(what: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(what, value)
+
+
+@contextmanager
+def memory_errors(error: type[SdpoSolveError], message: str) -> Iterator[None]:
+    """Raises `error` where memory runs out within; every other exception stays as it is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:  # safetensors raises the second
+        if isinstance(exc, RuntimeError) and not is_out_of_memory(exc):
+            raise
+        raise error(message) from None
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:

@@ -42,11 +42,11 @@ class RunSet:
 class MixedRuns(ConfigError):
     """There are several consistent sets, the largest first, and none was chosen."""
 
-    def __init__(self, sets: Sequence[RunSet]) -> None:
+    def __init__(self, sets: Sequence[RunSet], remedy: str = "report them apart with --set") -> None:
         what = _differing(sets)[0]
         values = {repr(s.facts[what]): s.runs[0].run_dir for s in sets if what in s.facts}
         differing = " and ".join(f"{value} in {run_dir}" for value, run_dir in [*values.items()][:2])
-        super().__init__(f"these runs must not be mixed: {what} is {differing}; report them apart with --set")
+        super().__init__(f"these runs must not be mixed: {what} is {differing}; {remedy}")
         self.sets = sets
 
     def commands(self, command: str) -> str:
@@ -111,9 +111,10 @@ def _facts(run: RunRecord, keys: Sequence[tuple[str, str]]) -> Iterator[tuple[st
         options = run.header.parts.get(part) or {}
         if part != "sandbox" or key in options:
             yield f"{part}.{key}", options.get(key)
-    # Which half of the tests is quoted may depend on the seed.
+    # Which half of the tests is quoted depends on the seed.
+    seed = f", seed {run.seed}" if run.header.feedback_mode == "paper" else ""
     digest = run.header.config.get("problem", {}).get("digest")
-    yield f"content of problem {run.problem}, seed {run.seed}", digest
+    yield f"content of problem {run.problem}{seed}", digest
 
 
 def _differing(sets: Sequence[RunSet]) -> list[str]:

@@ -29,6 +29,9 @@ from sdpo_solve.report.runs import RunRecord, RunStatus
 from sdpo_solve.report.statistics import Arm, Floats, Interval, bootstrap_curves, curve, event_grid, interval
 from sdpo_solve.report.table import plural
 
+# What decides how often a problem is solved besides model and grader, by the names of a run's options.
+_OF_SAMPLING = ("temperature", "max_tokens", "system", "thinking")
+
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
@@ -132,17 +135,23 @@ class Report:
     def curves_on(self, axis: Axis) -> list[Curve]:
         return [found for found in self.curves if found.axis is axis]
 
+    def first_at(self, rate: Rate) -> Rate:
+        """Where the reference arm first came to `rate`, on the report's axis; `rate` itself where it is 0."""
+        for found in self.curves_on(self.options.axis):
+            for point in map(Rate, found.x_K, found.y_K, found.low_K, found.high_K):
+                if found.arm == self.reference and point.x < rate.x and 0 < rate.y <= point.y + 1e-9:
+                    return point
+        return rate
+
 
 def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     """Compute the report.
 
     Raises ConfigError for an unknown reference arm, where `common` leaves nothing, and for a screening of
-    another model.
+    another model or with other sampling.
     """
-    if options.marks is not None and options.marks.model != cohort.shared.model_identity:
-        raise ConfigError(
-            f"the screening is of {options.marks.model}, these runs are of {cohort.shared.model_identity}"
-        )
+    if options.marks is not None:
+        _check_marks(options.marks, cohort)
     if options.common:
         cohort = _common_only(cohort)
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
@@ -174,6 +183,22 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     )
 
 
+def _check_marks(marks: Marks, cohort: Cohort) -> None:
+    """Raises ConfigError naming every difference; what a file or a journal does not say agrees."""
+    if marks.model != cohort.shared.model_identity:
+        raise ConfigError(
+            f"the screening is of {marks.model}, these runs are of {cohort.shared.model_identity}"
+        )
+    run = next(run for runs in (*cohort.arms.values(), *cohort.failed.values()) for run in runs)
+    here = {name: run.header.options[name] for name in _OF_SAMPLING if name in run.header.options}
+    here["language"] = cohort.shared.language
+    then = marks.sampled_with
+    differing = [name for name in here if name in then and then[name] != here[name]]
+    if differing:
+        said = ", ".join(f"{name} = {then[name]!r}, in these runs it is {here[name]!r}" for name in differing)
+        raise ConfigError(f"the screening was made with {said}; screen as the runs sampled")
+
+
 def _reference(arms: Mapping[str, Sequence[RunRecord]], options: ReportOptions) -> str:
     if options.reference is not None and options.reference not in arms:
         raise ConfigError(f"no arm {options.reference!r} in these runs (there are: {', '.join(arms)})")
@@ -181,16 +206,22 @@ def _reference(arms: Mapping[str, Sequence[RunRecord]], options: ReportOptions) 
 
 
 def _common_only(cohort: Cohort) -> Cohort:
-    """The cohort on problems and seeds that every arm has, failed and unstarted runs counted as absent."""
+    """The cohort on problems and seeds that every arm has, failed and unstarted runs counted as absent.
+
+    An arm that has no other runs is in no rate, and does not count.
+    """
     seen = [{(run.problem, run.seed) for run in runs if run.attempts} for runs in cohort.arms.values()]
-    shared = set.intersection(*seen)
+    kept = [each for each in seen if each]
+    if not kept:
+        return cohort
+    shared = set.intersection(*kept)
     if not shared:
         raise ConfigError("--common: the arms share no problem and seed")
     arms = {
         name: tuple(run for run in runs if (run.problem, run.seed) in shared)
         for name, runs in cohort.arms.items()
     }
-    return replace(cohort, arms=arms)
+    return replace(cohort, arms={name: runs for name, runs in arms.items() if runs or cohort.failed[name]})
 
 
 # -- arms and curves -----------------------------------------------------------------------------------------
@@ -292,12 +323,13 @@ def _by_difficulty(
         for arm, runs in arms.items():
             mine = [run for run in runs if run.problem in names]
             if mine:
-                yield GroupRate(label, arm, len({run.problem for run in mine}), _rates(mine, at, options))
+                n_problems = len(observations(mine, Axis.ATTEMPTS))
+                yield GroupRate(label, arm, n_problems, _rates(mine, at, options))
 
 
 def _chosen_points(arms: Mapping[str, Sequence[RunRecord]], axis: Axis) -> tuple[float, ...]:
-    """Powers of four (attempts) or of ten (tokens, seconds), and the last whole x of each arm."""
-    ends = {float(math.floor(end(arm))) for runs in arms.values() if (arm := arm_of(runs, axis)) is not None}
+    """Powers of four (attempts) or of ten (tokens, seconds), and the last x of each arm."""
+    ends = {end(arm) for runs in arms.values() if (arm := arm_of(runs, axis)) is not None}
     base = 4 if axis is Axis.ATTEMPTS else 10
     powers = [float(base**n) for n in range(12) if base**n < max(ends, default=1.0)]
     return tuple(sorted({*powers[-5:], *ends}))

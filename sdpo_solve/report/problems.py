@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +29,14 @@ _DIFFICULTIES = ("easy", "medium", "hard")
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How hard a screening found each problem (EASIER, HARD or VERY_HARD) for `model`, an identity."""
+    """How hard a screening found each problem (EASIER, HARD or VERY_HARD) for `model`, an identity.
+
+    `sampled_with`: what it was made with, by the names of a run's options; a file may not say all of it.
+    """
 
     model: str
     by_problem: Mapping[str, str]
+    sampled_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class ProblemRow:
 class Split:
     """One group of problems: each arm's discovery rate at x = `limit` and its mean censored attempts.
 
-    The means count each problem as far as every arm was watched there.
+    The means count each problem as far as every arm was watched there; problems without a run that counts are
+    not in `n_problems`.
     """
 
     label: str
@@ -253,7 +259,7 @@ def _split(label: str, names: frozenset[str], arms: Mapping[str, Sequence[RunRec
             cut |= {name} if kept != whole else set()
     return Split(
         label=label,
-        n_problems=len(names),
+        n_problems=len(frozenset().union(*seen.values()) & names),
         limit=limit,
         rates={name: float(curve(arm, np.array([limit]))[0]) for name, arm in found.items()},
         means={name: _mean_over_problems(each) for name, each in means.items()},

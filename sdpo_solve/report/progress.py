@@ -62,6 +62,7 @@ class Progress:
         match record:
             case RunStarted():
                 self.header, self.seen_s = record, time.monotonic()
+                self.phase, self.finished = "starting", None  # again where the budget of a finished run grew
             case RunResumed():
                 self.notices.append(resumed(record))
             case Phase():

@@ -178,6 +178,10 @@ class RunRecord:
 # -- places --------------------------------------------------------------------------------------------------
 
 
+# Of folders with the short runs of `batch --measure`; a killed one leaves its own behind.
+MEASURE_PREFIX = ".sdpo-solve-measure-"
+
+
 def find_run_dirs(sources: Sequence[Path]) -> list[Path]:
     """Every run directory in or under `sources`, sorted, each once.
 
@@ -188,7 +192,7 @@ def find_run_dirs(sources: Sequence[Path]) -> list[Path]:
         if not source.is_dir():
             raise ConfigError(f"{source} is not a directory; give a run's directory or one that holds runs")
         for folder, folders, files in os.walk(source):
-            folders[:] = [name for name in folders if name != "policies"]
+            folders[:] = [n for n in folders if n != "policies" and not n.startswith(MEASURE_PREFIX)]
             if FILE_NAME in files:
                 found.add(Path(folder))
     return sorted(found)

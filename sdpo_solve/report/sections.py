@@ -199,10 +199,11 @@ def answer(report: Report) -> str:
         arms = " or ".join([report.reference, *nothing]) if len(found) < 2 else "any arm"
         seen = min([last.x, *(c.limit for c in found)])  # a bootstrap of failures alone has no width
         return f"Nothing was solved by {arms} in {number(seen)} {unit}."
+    first = report.first_at(last)
     reached = (
-        f"{report.reference} reaches {100 * last.y:.0f} % discovery in {number(last.x)} {unit} "
-        f"(90 % interval {100 * last.low:.0f} to {100 * last.high:.0f} %)"
-        f"{'; beyond that it is not known' if _ends_before_the_table(report) else ''}."
+        f"{report.reference} reaches {100 * first.y:.0f} % discovery in {number(first.x)} {unit} "
+        f"(90 % interval {100 * first.low:.0f} to {100 * first.high:.0f} %)"
+        f"{f'; beyond {number(last.x)} it is not known' if _ends_before_the_table(report) else ''}."
     )
     if len(found) < 2:
         return " ".join([reached, *(comparison.sentence for comparison in found)])

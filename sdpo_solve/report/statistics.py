@@ -6,8 +6,9 @@ Nothing here reads a file or prints.
 
 Estimators. Runs stop at their first success, so discovery@x = P(T <= x) is one minus the Kaplan-Meier
 survival over the seeds of a problem, averaged over problems; with equal budgets that is the plain share of
-solved runs. Runs that sampled independently and spent their whole budget use the unbiased pass@k (Chen et al.
-2021, arXiv 2107.03374, section 2.1) instead. Intervals are percentiles over replicates that draw problems
+solved runs. A problem's curve ends where half of its runs have been cut off unsolved, at the latest where its
+last run was. Runs that sampled independently and spent their whole budget use the unbiased pass@k (Chen et
+al. 2021, arXiv 2107.03374, section 2.1) instead. Intervals are percentiles over replicates that draw problems
 with replacement and, within each drawn problem, seeds; the draws are the same for every arm.
 """
 
@@ -68,13 +69,19 @@ class Arm:
 
     @property
     def horizon(self) -> float:
-        """The largest x at which every problem's curve is known; inf where every problem's is for ever."""
+        """The largest x at which every problem's curve is known; inf where every problem's is for ever.
+
+        A run that was cut off unsolved says nothing of what comes later; one that found is known for ever. So
+        a problem is known until half of its runs have been cut off, or its last one was: 8 for runs cut at 8,
+        8, 8 and 8 and one found at 41, for ever for one cut at 4 and four found later.
+        """
         if self.unbiased:
             tries_PS = np.where(self.mask_PS, self.tries_PS, np.iinfo(np.int64).max)
             return float(tries_PS.min())
-        last_P = self.time_PS[np.arange(len(self.problems)), self.n_seeds_P - 1]
-        settled_P = self.found_PS[np.arange(len(self.problems)), self.n_seeds_P - 1]
-        return float(np.where(settled_P, math.inf, last_P).min())
+        cut_PS = self.mask_PS & ~self.found_PS
+        is_half_PS = 2 * cut_PS.cumsum(axis=1) >= self.n_seeds_P[:, None]
+        is_last_PS = np.arange(self.time_PS.shape[1]) == self.n_seeds_P[:, None] - 1
+        return float(self.time_PS.min(where=cut_PS & (is_half_PS | is_last_PS), initial=math.inf))
 
 
 def make_arm(observations: Mapping[str, Sequence[Observation]]) -> Arm:
@@ -157,17 +164,11 @@ def _pass_curves(arm: Arm, grid_K: Floats) -> Floats:
 
 
 def event_grid(arms: Sequence[Arm], extra: Sequence[float] = ()) -> Floats:
-    """Every x at which some curve rises, and `extra`; thinned evenly where there are more than MAX_GRID."""
-    points = {float(x) for x in extra}
-    for arm in arms:
-        if arm.unbiased:
-            points |= {float(k) for k in range(1, int(arm.horizon) + 1)}
-        points |= {float(t) for t in arm.time_PS[arm.mask_PS & arm.found_PS]}
-    found = np.array(sorted(points))
-    if len(found) <= MAX_GRID:
-        return found
-    keep = np.unique(np.linspace(0, len(found) - 1, MAX_GRID).round().astype(int))
-    return np.unique(np.concatenate([found[keep], np.array(sorted(float(x) for x in extra))]))
+    """Every x at which some run succeeded, `extra`, and of the k of pass@k at most MAX_GRID, evenly."""
+    found = [arm.time_PS[arm.mask_PS & arm.found_PS] for arm in arms]
+    last_k = int(max((arm.horizon for arm in arms if arm.unbiased), default=0))
+    ks_K = np.linspace(1, last_k, min(last_k, MAX_GRID)).round()
+    return np.unique(np.concatenate([*found, ks_K, np.array(extra, dtype=float)]))
 
 
 # -- bootstrap -----------------------------------------------------------------------------------------------
@@ -178,15 +179,15 @@ def bootstrap_curves(
 ) -> dict[str, Floats]:
     """Curves of every arm over resampled problems and seeds, each (B, K), drawn alike for all arms.
 
-    All arms must hold the same problems in the same order (ValueError). Within a replicate a curve stays
-    level beyond its last observation.
+    All arms must hold the same problems in the same order (ValueError). Where the runs drawn of a problem
+    were all cut off before x, the mean of the replicate is over the others; NaN where none is left.
     """
     first = next(iter(arms.values()))
     if any(arm.problems != first.problems for arm in arms.values()):
         raise ValueError("paired arms need the same problems in the same order")
     rng = np.random.default_rng(seed)
     n_problems, n_seeds = len(first.problems), max(arm.time_PS.shape[1] for arm in arms.values())
-    sums = {name: np.zeros((n_replicates, len(grid_K))) for name in arms}
+    sums, n_ended = ({name: np.zeros((n_replicates, len(grid_K))) for name in arms} for _ in range(2))
     curves_PSK = {name: _pass_curves(arm, grid_K) for name, arm in arms.items() if arm.unbiased}
     for _ in range(n_problems):  # one drawn problem at a time keeps memory at B x K
         drawn_B = rng.integers(n_problems, size=n_replicates)
@@ -196,11 +197,18 @@ def bootstrap_curves(
             if arm.unbiased:
                 _add_levels(sums[name], weights_BS, arm, drawn_B, curves_PSK[name])
             else:
-                _add_rises(sums[name], weights_BS, arm, drawn_B, grid_K)
+                _add_rises(sums[name], n_ended[name], weights_BS, arm, drawn_B, grid_K)
     return {
-        name: (total if arms[name].unbiased else total.cumsum(axis=1)) / n_problems
+        name: total / n_problems if arms[name].unbiased else _mean_of_rises(total, n_ended[name], n_problems)
         for name, total in sums.items()
     }
+
+
+def _mean_of_rises(rises_BK: Floats, n_ended_BK: Floats, n_problems: int) -> Floats:
+    n_known_BK = n_problems - n_ended_BK.cumsum(axis=1)
+    mean_BK = np.full(rises_BK.shape, np.nan)
+    np.divide(rises_BK.cumsum(axis=1), n_known_BK, out=mean_BK, where=n_known_BK > 0)
+    return mean_BK
 
 
 def _add_levels(
@@ -211,10 +219,13 @@ def _add_levels(
         sums_BK[drawn_B == p] += weights_BS[drawn_B == p] @ curves_PSK[p] / arm.n_seeds_P[p]
 
 
-def _add_rises(sums_BK: Floats, weights_BS: Floats, arm: Arm, drawn_B: Ints, grid_K: Floats) -> None:
+def _add_rises(
+    sums_BK: Floats, n_ended_BK: Floats, weights_BS: Floats, arm: Arm, drawn_B: Ints, grid_K: Floats
+) -> None:
     """Add by how much the curve of each replicate's drawn problem rises at each point of the grid.
 
-    A curve rises at a few successes only, so that this is far less work than adding whole curves.
+    A curve rises at a few successes only, so that this is far less work than adding whole curves. Where the
+    last run drawn was cut off, the curve is taken out again behind it, and counted in `n_ended_BK`.
     """
     shares_BS = _found_shares(weights_BS, arm.found_PS[drawn_B])
     rises_BS = np.diff(shares_BS, axis=1, prepend=0.0)
@@ -225,6 +236,11 @@ def _add_rises(sums_BK: Floats, weights_BS: Floats, arm: Arm, drawn_B: Ints, gri
     n_points = sums_BK.size
     cells_N = b_N * len(grid_K) + at_BS[b_N, s_N]
     sums_BK += np.bincount(cells_N, rises_BS[b_N, s_N], minlength=n_points).reshape(sums_BK.shape)
+    last_B = weights_BS.shape[1] - 1 - np.argmax(weights_BS[:, ::-1] > 0, axis=1)
+    end_B = np.searchsorted(grid_K, arm.time_PS[drawn_B, last_B], side="right")
+    (b_N,) = np.nonzero(~arm.found_PS[drawn_B, last_B] & (end_B < len(grid_K)))
+    sums_BK[b_N, end_B[b_N]] -= shares_BS[b_N, -1]
+    n_ended_BK[b_N, end_B[b_N]] += 1
 
 
 def _seed_weights(uniform_BS: Floats, arm: Arm, drawn_B: Ints) -> Floats:

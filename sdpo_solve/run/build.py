@@ -7,7 +7,7 @@ checked (see `options.py`), and what is written on disk is decided elsewhere (`i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,9 +149,13 @@ class Parts:
         return self._new_engine(n_attempts) if self._engine_type.reads_replies else self.engine
 
     def count_tokens(self) -> Callable[[str], int]:
-        """A function from a text to its length in tokens; in bytes where there is no model."""
+        """A function from a text to its length in tokens; in bytes where there is no model.
+
+        Of a server's model nobody here knows the tokens: three bytes count as one.
+        """
         if not self.plan.has_weights:
-            return lambda text: len(text.encode())
+            n_bytes = 3 if self._engine_type.remote else 1
+            return lambda text: -(-len(text.encode()) // n_bytes)
         tokenizer = self.weights.tokenizer
         return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -184,6 +188,8 @@ class Run:
     options: RunOptions
     spec: SamplingSpec
     feedback_options: feedback.Options
+    header: Mapping[str, Any]
+    """What the journal begins with."""
     learner: Learner | None = None
 
     def close(self) -> None:
@@ -219,6 +225,8 @@ def check_run(parts: Parts, plan: Plan, problem: Problem, out: Path) -> None:
 def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Sequence[Listener] = ()) -> Run:
     """The run of the plan's method and seed on a problem (see `problem_for`), new or on from its journal.
 
+    Its journal is open and as it was; `solve` writes to it.
+
     Raises ConfigError where the directory holds a run of other options, PrerequisiteError where something is
     missing, JournalError where the journal cannot be read or written.
     """
@@ -232,12 +240,14 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
     run_dir = out / name
     identity.check_config(run_dir, config, plan)
     _check_free(run_dir)
-    parts.warm_up()  # before the run's clock starts: what runs share is none of its budget
+    # Before the run's clock starts: what runs share, and waiting for the weights, is none of its budget.
+    parts.warm_up()
+    method_type = methods.REGISTRY.load(options.method)
+    learner = _new_learner(parts, plan) if method_type.learns and plan.has_weights else None
     journal = Journal(run_dir, f"{out.name}/{name}", listeners)
     try:
+        identity.check_config(run_dir, config, plan, journal.state.header_event)
         engine = parts.engine_for(len(journal.history))
-        method_type = methods.REGISTRY.load(options.method)
-        learner = _new_learner(parts, plan) if method_type.learns and plan.has_weights else None
         method_parts = methods.MethodParts(
             prompter=parts.prompter(options),
             spec=spec,
@@ -246,10 +256,10 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
             seed=options.seed,
             learner=learner,
             count_tokens=parts.count_tokens(),
-            context_tokens=parts.weights.context_tokens if plan.has_weights else _SCRIPTED_CONTEXT_TOKENS,
+            context_tokens=_context_tokens(parts, engine),
         )
         method = method_type.build(plan.parts[options.method], method_parts)
-        journal.start(identity.header_of(plan, problem, config, engine.identity()))
+        header = identity.header_of(plan, problem, config, engine.identity())
         identity.write_config(run_dir, {**config, "versions": identity.versions()})
     except BaseException:
         journal.close()
@@ -265,8 +275,15 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
         options=options,
         spec=spec,
         feedback_options=feedback_options,
+        header=header,
         learner=learner,
     )
+
+
+def _context_tokens(parts: Parts, engine: EnginePlugin) -> int:
+    """Tokens that prompt and answer may take together, for the model and for the engine."""
+    own = parts.weights.context_tokens if parts.plan.has_weights else _SCRIPTED_CONTEXT_TOKENS
+    return min(own, engine.context_tokens or own)
 
 
 def _check_free(run_dir: Path) -> None:

@@ -54,7 +54,7 @@ class State:
     prompts: dict[str, tuple[Prompt, tuple[int, ...]]] = field(default_factory=dict)
     learned: bool = True
     failures: list[str] = field(default_factory=list)
-    """The message of each failure, oldest first; a run may have gone on since."""
+    """The message of each failure since the run was last finished, oldest first; a run may have gone on."""
 
     @property
     def header(self) -> RunStarted:
@@ -206,6 +206,7 @@ def _apply(state: State, event: Event, group: list[Attempt], run: str, run_dir: 
     elif kind == "run_finished":
         fields = {name: event[name] for name in Outcome.__dataclass_fields__}
         state.outcome = Outcome(**{**fields, "status": OutcomeStatus(event["status"])})
+        state.failures = []
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:

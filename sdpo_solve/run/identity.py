@@ -23,6 +23,7 @@ from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.paths import file_errors
 from sdpo_solve.run.options import Plan, model_name
+from sdpo_solve.run.records import RunStarted
 from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # How a server is reached.
@@ -120,15 +121,18 @@ def versions() -> dict[str, str]:
 def read_config(run_dir: Path) -> dict[str, Any] | None:
     """What the run in `run_dir` was begun with; None where there is none.
 
-    Raises ConfigError where the file cannot be read.
+    Raises ConfigError where the file cannot be read or is damaged.
     """
     path = run_dir / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text())
+        RunStarted.model_validate({"config": config})  # raises where a table is none
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read {path}: {exc}; move {run_dir} away or choose another --out") from None
+        why = exc.strerror if isinstance(exc, OSError) else "it is damaged"
+        remedy = "remove it (the journal beside it says the same) or choose another --out"
+        raise ConfigError(f"cannot read {path}: {why}; {remedy}") from None
     return config
 
 
@@ -168,13 +172,18 @@ def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any
     return {"model": model, "max_tokens": spec.max_tokens, **options}
 
 
-def check_config(run_dir: Path, config: Mapping[str, Any], plan: Plan) -> None:
+def check_config(
+    run_dir: Path, config: Mapping[str, Any], plan: Plan, header: Mapping[str, Any] | None = None
+) -> None:
     """Refuse to go on with a run that was begun with other options, model or grader; its budget may grow.
 
     Graders are compared where both have one: files of early versions do not. A run begun before there was an
-    option had the value that is its default. Raises ConfigError naming the first difference.
+    option had the value that is its default. `header`: that of its journal, for where `config.json` is gone.
+    Raises ConfigError naming the first difference.
     """
     before = read_config(run_dir)
+    if before is None:
+        before = (header or {}).get("config")
     if before is None:
         return
     old, new = flat(_as_this_version(before, plan)), flat(json.loads(json.dumps(config)))

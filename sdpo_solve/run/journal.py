@@ -20,6 +20,7 @@ from typing import Any
 
 from sdpo_solve.errors import JournalError, RunError, SdpoSolveError
 from sdpo_solve.paths import WITHOUT_LOCKS, file_errors
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.run.events import (
     FILE_NAME,
     attempt_event,
@@ -77,7 +78,7 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
-        self._clock_start_s = time.monotonic() - self.state.elapsed_s
+        self.clock = Clock(self.state.elapsed_s)
 
     # -- state ---------------------------------------------------------------------------------------------
 
@@ -97,8 +98,8 @@ class Journal:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds that this run has taken, the pauses between its processes left out."""
-        return time.monotonic() - self._clock_start_s
+        """Seconds that this run has taken: not between its processes, nor while it waited for other runs."""
+        return self.clock.elapsed_s
 
     # -- events of the loop --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Record(BaseModel):
     time: float = 0.0
     """Seconds since the epoch."""
     elapsed_s: float | None = None
-    """The run's clock, pauses between its processes left out."""
+    """The run's clock (see `clock.py`), pauses between its processes left out."""
     replayed: bool = False
 
 

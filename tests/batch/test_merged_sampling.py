@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from sdpo_solve.batch.locks import DeviceLocks, LockedEngine
-from sdpo_solve.batch.merged_sampling import MergingEngine
+from sdpo_solve.batch.merged_sampling import MergedEngine, MergingEngine
 from sdpo_solve.batch.stop import Stopped
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.types import Message, Policy, Prompt, Sample, SamplingSpec
 from tests.helpers.parts import SayEngine
 from tests.helpers.small_runs import KEYS, SmallRuns, journal, reply
@@ -246,3 +247,36 @@ def test_a_merged_batch_gives_the_runs_of_an_unmerged_one(tmp_path: Path) -> Non
     SmallRuns(tmp_path / "plain", reply).perform()
     for key in KEYS:
         assert journal(tmp_path / "merged", key) == journal(tmp_path / "plain", key)
+
+
+@pytest.mark.parametrize("adapter", [None, Path("adapter")], ids=["base", "adapter"])
+def test_a_runs_clock_counts_the_call_that_serves_it_and_no_waiting(adapter: Path | None) -> None:
+    """Another run learns for 0.5 s first; the call takes 0.3 s, an outage of 0.4 s in it left out."""
+    calls, clocks = Clock(), [Clock(), Clock()]
+
+    def slow(seed: int, policy: Policy, n: int) -> str:
+        if n == 0:
+            with calls.paused():
+                time.sleep(0.4)
+        time.sleep(0.15)
+        return ""
+
+    locks = DeviceLocks.make(shared_weights=True)
+    merging = MergingEngine(SayEngine(slow), locks, calls)
+    seen = SimpleQueue[float]()
+
+    def go(number: int) -> None:
+        with merging.taking_part():
+            policy = Policy(f"run {number}", int(adapter is not None), adapter)
+            prompts, seeds = PROMPTS * (2 if adapter else 1), [number] * (2 if adapter else 1)
+            MergedEngine(merging, clocks[number]).sample(prompts, seeds, policy, SPEC)
+            seen.put(clocks[number].elapsed_s)
+
+    with locks.learning():
+        threads = [threading.Thread(target=go, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    for thread in threads:
+        thread.join(20)
+    assert [seen.get(), seen.get()] == pytest.approx([0.3, 0.3], abs=0.12)

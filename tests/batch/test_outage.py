@@ -16,6 +16,7 @@ from sdpo_solve.batch.outage import Outage, RetryingEngine
 from sdpo_solve.batch.stop import Stopped, StopSignal
 from sdpo_solve.errors import EngineError, PrerequisiteError, SandboxError
 from sdpo_solve.protocols import MixingEngine
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.types import Message, Policy, Prompt, SamplingSpec
 from tests.helpers.batches import COMMAND, make_problems, until
 from tests.helpers.parts import ReadGrader, SayEngine, answer
@@ -26,16 +27,16 @@ ENGINE = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removepref
 
 
 class Breaking(ReadGrader):
-    """The sandbox goes away under the third group and comes back a moment later."""
+    """The sandbox goes away under the third group and comes back `away_s` later."""
 
-    def __init__(self) -> None:
-        self.n, self.bench = 0, None
+    def __init__(self, away_s: float = 0.1) -> None:
+        self.n, self.bench, self.away_s = 0, None, away_s
 
     def grade(self, problem, codes_G, *, thorough=False, on_verdict=None):
         self.n += 1
         if self.n == 3:
             self.bench.sandbox_is_well.clear()
-            threading.Timer(0.1, self.bench.sandbox_is_well.set).start()
+            threading.Timer(self.away_s, self.bench.sandbox_is_well.set).start()
         if not self.bench.sandbox_is_well.is_set():
             raise SandboxError("the container is gone")
         return super().grade(problem, codes_G)
@@ -109,6 +110,23 @@ def test_a_server_that_is_gone_is_waited_for(kind: type[GoneEngine]) -> None:
         assert len(retrying.sample_mixed([prompt], [0], [policy], SamplingSpec(3))) == 1
     assert len(notices) == 4
     assert "the engine is gone" in notices[0]
+
+
+def test_a_runs_clock_stands_still_while_a_part_is_gone() -> None:
+    """Gone for three probes with 0.2 s in between: 0.4 s pass, and none of them count."""
+    engine, clock = GoneEngine({1}), Clock()
+    outage = Outage("engine", StopSignal(), engine.probe, lambda _: None, pause_s=0.2)
+    RetryingEngine.of(engine, outage, clock).sample([], [], Policy("run", 0), SamplingSpec(3))
+    assert (engine.n_probes, clock.elapsed_s) == (3, pytest.approx(0, abs=0.1))
+
+
+def test_the_seconds_of_a_batchs_runs_hold_no_outage(tmp_path: Path) -> None:
+    """Small runs of a moment each, and a sandbox that is away for 2 s under all of them."""
+    grader = Breaking(away_s=2)
+    bench = SmallRuns(tmp_path, lambda *_: answer("wrong"), grader=grader)
+    grader.bench = bench
+    assert [end.wall_s < 1 for end in bench.perform()] == [True] * 6
+    assert len(bench.notices) == 2
 
 
 def test_a_call_that_fails_at_a_server_that_is_there_fails_its_run() -> None:

@@ -1,5 +1,7 @@
 """Threads of runs: every run ends as it would alone, failures stay small, stopping is clean."""
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,10 +9,10 @@ import pytest
 
 from sdpo_solve.batch.runner import end_on_disk
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError, EngineError, JournalError, PromptError
+from sdpo_solve.errors import ConfigError, EngineError, JournalError, ProblemError, PromptError
 from sdpo_solve.run.journal import Journal
 from sdpo_solve.solve import solve
-from sdpo_solve.types import Policy
+from sdpo_solve.types import Budget, Policy
 from tests.helpers.parts import answer
 from tests.helpers.small_runs import KEYS, SmallRuns, journal, reply
 
@@ -102,6 +104,57 @@ def test_tries_are_counted_over_commands_and_then_the_run_is_listed(tmp_path: Pa
     assert more.status == "finished"
 
 
+def test_a_larger_budget_gives_a_run_no_tries_and_leaves_its_end(tmp_path: Path) -> None:
+    key = KEYS[0]
+    SmallRuns(tmp_path, fails(99), tries=2).perform([key])
+    whole = (tmp_path / key.name / "journal.jsonl").read_bytes()
+    (again,) = SmallRuns(tmp_path, reply, tries=2, budget=Budget(16)).perform([key])
+    assert (again.status, again.kept, again.attempts) == ("failed", True, 4)
+    assert (tmp_path / key.name / "journal.jsonl").read_bytes() == whole
+
+
+def test_failures_before_a_run_was_finished_are_no_tries_of_its_larger_budget(tmp_path: Path) -> None:
+    key = KEYS[0]
+    (first,) = SmallRuns(tmp_path, fails(1), tries=2).perform([key])
+    (more,) = SmallRuns(tmp_path, reply, tries=1, budget=Budget(12)).perform([key])
+    assert [(end.status, end.attempts) for end in (first, more)] == [("finished", 8), ("finished", 12)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_runs_seconds_do_not_depend_on_how_many_are_in_flight(tmp_path: Path, threads: int) -> None:
+    """Two groups of 4 attempts, 0.05 s each: 0.4 s, though three runs that share an engine take 1.2 s."""
+
+    def slow(seed: int, policy: Policy, n: int) -> str:
+        time.sleep(0.05)
+        return answer("wrong")
+
+    ends = SmallRuns(tmp_path, slow).perform(KEYS[:3], threads)
+    assert [end.wall_s for end in ends] == pytest.approx([0.4] * 3, abs=0.3)
+    lines = (tmp_path / KEYS[0].name / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    sampled_s = [event["sample_s"] for event in events if event["event"] == "group"]
+    assert sampled_s == pytest.approx([0.2, 0.2], abs=0.15)
+
+
+def test_a_solution_that_could_not_be_written_is_written_by_the_next_command(tmp_path: Path) -> None:
+    key, options = KEYS[0], RunOptions(attempts=8)
+
+    def right(seed: int, policy: Policy, n: int) -> str:
+        return answer("right")
+
+    place = tmp_path / key.name / "solution.py"
+    place.mkdir(parents=True)  # writing there fails
+    (end,) = SmallRuns(tmp_path, right).perform([key])
+    assert (end.status, end.error.split(":")[0]) == ("failed", f"cannot write {place}")
+    place.rmdir()
+    assert end_on_disk(tmp_path, key, options) is None
+    again = SmallRuns(tmp_path, right)
+    (end,) = again.perform([key])
+    assert (end.status, end.solved, again.engine.calls) == ("finished", True, [])
+    assert place.read_text() == "right\n"
+    assert end_on_disk(tmp_path, key, options).kept
+
+
 def test_a_users_mistake_ends_the_batch(tmp_path: Path) -> None:
     bench = SmallRuns(tmp_path, reply)
 
@@ -111,6 +164,11 @@ def test_a_users_mistake_ends_the_batch(tmp_path: Path) -> None:
     object.__setattr__(bench.runner, "open_run", refuse)
     with pytest.raises(ConfigError, match="must not mix"):
         bench.perform()
+
+
+def test_a_checker_that_crashes_fails_its_own_run_at_once(tmp_path: Path) -> None:
+    summaries = SmallRuns(tmp_path, fails(1, ProblemError("its checker failed"))).perform()
+    assert sorted(s.status for s in summaries) == ["failed"] + ["finished"] * (len(KEYS) - 1)
 
 
 def test_the_stop_signal_ends_runs_after_the_group_under_way(tmp_path: Path) -> None:

@@ -25,7 +25,14 @@ from sdpo_solve.batch.spec import make_screen_spec, make_spec
 from sdpo_solve.cli.live_screening import ScreenView
 from sdpo_solve.config import RunOptions
 from sdpo_solve.datasets.selection import Candidate, Problems, Selected
-from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError, PromptError, SandboxError
+from sdpo_solve.errors import (
+    ConfigError,
+    EngineError,
+    PrerequisiteError,
+    ProblemError,
+    PromptError,
+    SandboxError,
+)
 from sdpo_solve.grading import feedback
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.run.options import Plan
@@ -165,6 +172,11 @@ def test_a_broken_box_loses_no_look_but_its_own(tmp_path: Path, number: int) -> 
     with pytest.raises(SandboxError, match="the box broke"):
         screen(tmp_path, engine, Grader({number: raises(SandboxError("the box broke"))}), box)
     assert n_kept(tmp_path) == sum(len(call) for call in engine.calls) - 4
+
+
+def test_a_checker_that_crashes_leaves_its_problem_out_and_ends_nothing(tmp_path: Path) -> None:
+    found = screen(tmp_path, Engine([0.5] * 3), Grader({0: raises(ProblemError("its checker failed"))}))
+    assert sorted(bool(item.base.n) for item in found.values()) == [False, True, True]
 
 
 def test_a_look_whose_grading_waits_for_a_sandbox_holds_up_no_end(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`clean` says sizes first, removes only with --yes, and leaves the policy that a run goes on from."""
 
 import fcntl
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_the_policy_that_a_run_would_go_back_to_stays(folder: Path) -> None:
     (policies / "0003" / "state.json").write_text('{"facts": {"health": {"best_version": 1}}}')
     invoke("policies", "--yes")
     assert sorted(path.name for path in policies.iterdir()) == ["0001", "0003"]
+
+
+def test_the_policy_that_a_journal_goes_on_from_stays(folder: Path) -> None:
+    """Version 4 is on disk, its update was never recorded: the run goes on from 3, which fell back to 1."""
+    policies = folder / RUN / "policies"
+    for number, best in ((3, 1), (4, 4)):
+        (policies / f"000{number}").mkdir()
+        state = {"facts": {"health": {"best_version": best}}}
+        (policies / f"000{number}" / "state.json").write_text(json.dumps(state))
+    updates = [{"event": "update", "version": version} for version in (1, 2, 3)]
+    (folder / RUN / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in updates))
+    invoke("policies", "--yes")
+    assert sorted(path.name for path in policies.iterdir()) == ["0001", "0003", "0004"]
+
+
+def test_a_run_whose_journal_is_damaged_keeps_all_its_policies(folder: Path) -> None:
+    (folder / RUN / "journal.jsonl").write_text("broken\n")
+    invoke("policies", "--yes")
+    assert sorted(path.name for path in (folder / RUN / "policies").iterdir()) == ["0001", "0002"]
 
 
 def test_a_run_that_is_being_written_is_left_alone(folder: Path) -> None:

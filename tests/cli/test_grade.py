@@ -1,12 +1,16 @@
 """The verdicts that `grade` and `check` print, at every width; the commands themselves: test_main.py."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.padding import Padding
+from typer.testing import CliRunner
 
 from sdpo_solve.cli.grade import verdict_table
+from sdpo_solve.cli.main import app
 from sdpo_solve.types import Case, Kind, Problem, Status, TestCase, Verdict
 
 PROBLEM = Problem("inc", "Add one.", Kind.FUNCTION, (TestCase([1], 2, True), TestCase([2], 3, False)))
@@ -23,3 +27,19 @@ def test_no_verdict_is_cut_however_narrow_the_terminal(width: int, indent: int) 
     assert {"visible", "hidden", "accepted", *said} <= set(text.split())
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_checker_that_crashes_leaves_the_other_problems_to_be_judged(tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text("raise SystemExit('no')[0]")
+    common = {
+        "statement": "Say 1.",
+        "kind": "stdin",
+        "tests": [{"input": "", "expected": "1\n", "visible": True}],
+    }
+    for name, more in {"a": {"checker": {"program": "crash.py"}}, "b": {}}.items():
+        content = {"id": name, **common, "reference": "print(1)", **more}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    done = CliRunner().invoke(app, ["check", str(tmp_path), "--sandbox", "bubblewrap"])
+    assert done.exit_code == 2, done.output
+    assert "a: its checker failed" in " ".join(done.output.split())
+    assert "1 of 2 problems are right" in done.output

@@ -191,6 +191,17 @@ def test_check_tells_right_from_wrong(place: Place) -> None:
 
 
 @pytest.mark.docker
+def test_check_judges_a_reference_in_its_own_language(place: Place) -> None:
+    code = '#include <cstdio>\nint main() { int n; scanf("%d", &n); printf("%d\\n", 2 * n); }\n'
+    (place.path / "ref.cpp").write_text(code)
+    test = {"input": "2\n", "expected": "4\n", "visible": True}
+    double = {"id": "double", "kind": "stdin", "statement": "s", "tests": [test], "reference": "ref.cpp"}
+    (place.path / "double.json").write_text(json.dumps(double))
+    done = place("check", "double.json", "inc.json", "--sandbox", "bubblewrap")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.docker
 def test_run_json_is_the_contract(place: Place) -> None:
     place.replies(WRONG, VISIBLE_ONLY, RIGHT, WRONG)
     done = place.run("--method", "best-of-k", "--group-size", "2", "--attempts", "4", "--json")

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sdpo_solve.cli.main import app
+from sdpo_solve.cli.new import is_unfilled
 from sdpo_solve.datasets import problem_json
 from sdpo_solve.errors import UserError
 
@@ -68,6 +69,18 @@ def test_a_name_without_a_letter_or_digit_is_refused(folder: Path, name: str) ->
     assert isinstance(refused.exception, UserError)
     assert "is no name for a problem" in str(refused.exception)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("TODO: say what the function returns.", True),
+        ("A TODO list has n entries.", False),
+        ("# TODO: faster", False),
+    ],
+)
+def test_a_text_of_ones_own_may_say_todo(text: str, is_one: bool) -> None:
+    assert is_unfilled(text) is is_one
 
 
 @pytest.mark.docker

@@ -7,6 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sdpo_solve.cli.main import app
+from sdpo_solve.errors import EngineError
+from sdpo_solve.run.events import last_record
+from sdpo_solve.run.records import RunFailed, RunFinished
 from tests.helpers.batches import make_problems
 
 pytestmark = pytest.mark.docker
@@ -80,3 +83,14 @@ def test_time_that_was_spent_before_the_first_attempt_is_said(folder: Path) -> N
     said = " ".join(result.output.split())
     assert "before the first attempt; the same command with --wall-seconds 1 goes on" in said
     assert run(folder, [program], *flags, "60").exit_code == 0
+
+
+def test_a_run_that_fails_says_so_in_its_journal_and_goes_on(folder: Path) -> None:
+    flags = ("--method", "best-of-k", "--group-size", "2", "--attempts", "4")
+    journal = folder / "out" / "say-0" / "best-of-k" / "seed-0" / "journal.jsonl"
+    assert isinstance(run(folder, ["no", "no", "no"], *flags).exception, EngineError)
+    failed = last_record(journal)
+    assert isinstance(failed, RunFailed)
+    assert (failed.kind, failed.elapsed_s is not None) == ("EngineError", True)
+    assert run(folder, ["no", "no", "no", "no"], *flags).exit_code == 1
+    assert isinstance(last_record(journal), RunFinished)

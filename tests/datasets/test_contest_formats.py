@@ -312,6 +312,17 @@ def test_a_granted_error_becomes_a_tolerance(tmp_path: Path) -> None:
     assert one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker == Checker("float", 1e-6)
 
 
+def test_a_granted_error_only_widens_the_data_sets_own_rule(tmp_path: Path) -> None:
+    """CodeContests takes numbers less than 1e-5 apart, integers written as decimals too."""
+    for power, error in ((9, 1e-5), (6, 1e-5), (3, 1e-3)):
+        statement = f"The absolute or relative error must not exceed 10^{{-{power}}}."
+        checker = one(tmp_path / "r.jsonl", {**CODECONTESTS, "description": statement}).checker
+        assert checker == Checker("tokens", error, ignore_case=True)
+    for expected, output in (("2", "2.0000000001"), ("10", "9.999999999"), ("3.14159", "3.1415926535")):
+        assert texts_match(checker, expected, output)
+    assert texts_match(checker, "0.5", "0.5009")
+
+
 IN_ANY_CASE = [
     "You can print each letter in any case (upper or lower).",
     "You can print each letter in any register.",

@@ -192,5 +192,39 @@ def test_the_reference_may_be_a_file_beside_the_problem(tmp_path: Path) -> None:
     assert problem_json.load(tmp_path / "p.json").reference == "print(3)\n"
 
 
+def test_the_language_of_a_program_is_read_from_it() -> None:
+    assert problem_json.language_of("#include <cstdio>\nint main() {}\n") == "cpp"
+    assert problem_json.language_of("#include nothing\nprint(3)\n") == "python"
+
+
+@pytest.mark.parametrize(
+    ("checker", "one", "other", "fits"),
+    [
+        ("exact", "2\n", "2", True),
+        ("exact", "1 2", "1  2", False),
+        ("tokens", "1 2", "1  2\n", True),
+        ("exact", ["2\n", "3\n"], ["3", "4"], True),
+        ("exact", ["2\n", "3\n"], "4", False),
+    ],
+)
+def test_tests_with_one_input_contradict_each_other_where_no_output_is_right_by_both(
+    checker: str, one: object, other: object, fits: bool
+) -> None:
+    tests = [{"input": "1", "expected": expected, "visible": True} for expected in (one, other)]
+    text = json.dumps({**STDIN, "checker": checker, "tests": tests})
+    if fits:
+        problem_json.parse_text(text, "p.json")
+    else:
+        assert "same input" in fault(text)
+
+
+def test_values_that_are_nested_too_deep_are_not_compared() -> None:
+    tests = ",".join(
+        f'{{"input": [1], "expected": {"[" * 400}{n}{"]" * 400}, "visible": true}}' for n in (1, 2)
+    )
+    text = json.dumps({**FUNCTION, "tests": ["TESTS"]}).replace('"TESTS"', tests)
+    assert "nested too deep" in fault(text)
+
+
 def test_a_program_in_the_place_of_a_problem_is_told_as_such() -> None:
     assert "no problem file" in fault("a, b = input().split()\nprint(a + b)\n")

@@ -144,6 +144,17 @@ def test_the_halves_are_disjoint_and_whole_and_stay_what_they_are() -> None:
     assert fewer == dev & {f"p{n}" for n in range(0, 60, 3)}
 
 
+def test_a_broken_problem_that_is_named_is_refused_with_its_reason() -> None:
+    """It is there: to say that no problem has its id would send its author looking for it."""
+
+    def broken() -> Problem:
+        raise ProblemError("typo.json: an unknown key")
+
+    rows = [*ROWS, Candidate(broken, "typo", is_readable=False)]
+    with pytest.raises(ProblemError, match=r"typo\.json: an unknown key"):
+        list(select(rows, Selection(ids=("typo",)), "source").problems)
+
+
 def test_a_wrong_id_is_told_how_many_problems_there_are_and_not_how_many_names() -> None:
     rows = [Candidate(lambda: PROBLEM, f"row-{n}", f"Title of {n}") for n in range(20)]
     with pytest.raises(ConfigError, match="no problem has the id 'nope'; it has 20 others"):

@@ -98,12 +98,26 @@ def test_faults_of_statements(statement: str, fault: str | None) -> None:
         ("class Solution:\n    def f(self, nums: List[int]) -> None:", "in place"),
         ("# class ListNode:\nclass Solution:\n    def f(self, nums: List[int]) -> int:", None),
         ("def f(x: Optional[int] = None) -> int:", None),
+        ('class Solution:\n    def f(self, head):\n        """\n        :type head: ListNode\n', "ListNode"),
+        ("class Solution:\n    def __init__(self) -> None:\n        pass\n    def f(self) -> int:", None),
+        (
+            "class TreeNode:\n    def __init__(self, v):\n        self.v = v\ndef f(a: list[int]) -> int:",
+            None,
+        ),
+        ("ListNode* f(ListNode* head)", "ListNode"),
         ("", None),
     ],
 )
 def test_faults_of_starter_code(code: str, what: str | None) -> None:
     fault = starter_fault(code)
-    assert (what is None and fault is None) or str(what) in str(fault)
+    assert fault is None if what is None else what in str(fault)
+
+
+def test_only_the_signature_that_is_called_counts() -> None:
+    code = "def show(x: int) -> None:\n    ...\n\nclass Solution:\n    def f(self, x: int) -> int:\n"
+    assert starter_fault(code, "Solution.f") is None
+    assert "in place" in str(starter_fault(code, "show"))
+    assert "in place" in str(starter_fault(code)), "any of them where that is not known"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sdpo_solve.errors import EngineError
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.protocols import MixingEngine
 from sdpo_solve.types import Message, Policy, Prompt, Sample, SamplingSpec
+from tests.helpers.architectures import config_of, save_architecture
 from tests.helpers.tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
@@ -132,3 +133,17 @@ def test_where_rows_cannot_share_a_pass_each_policy_samples_by_itself(
     samples = model.mixed(policies)
     assert [sample.token_ids_T for sample in samples] == want
     assert [sample.policy for sample in samples] == policies
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")  # peft's own
+def test_layers_that_are_no_linear_ones_sample_each_policy_by_itself(tmp_path: Path) -> None:
+    """GPT-2's get PEFT's own adapter, which knows one policy."""
+    model_dir = save_architecture(tmp_path / "model", config_of("gpt2"))
+    policy = save(model_dir, tmp_path / "1", 1, 4, ["c_attn", "c_proj"])
+    host = AdaptedModel.load(model_dir, "cpu", torch.float32)
+    prompts = [Prompt((Message("user", "a"),))] * 2
+    samples = HfEngine(host, Options()).sample_mixed(prompts, [0, 1], [policy, BASE], SPEC)
+    for sample in samples:
+        with host.policy_active(sample.policy) as weights:
+            forced = forced_logprobs(weights, sample.prompt_ids, sample.token_ids_T, 1.0)
+        assert sample.logprobs_T == pytest.approx(forced, abs=1e-4)

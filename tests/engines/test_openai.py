@@ -105,6 +105,14 @@ HTML = Reply("<html><b>Sign in</b></html>")
             EngineError,
             ("429", "insufficient_quota"),
         ),
+        (
+            Reply({"error": {"message": "pay " * 60, "code": "insufficient_quota"}}, 429),
+            EngineError,
+            ("429", "pay pay"),
+        ),
+        (Reply({"error": {"message": "upstream gone", "code": 502}}), EngineError, ("upstream gone (502)",)),
+        (Reply({"choices": [{"error": {"message": f"gone {KEY}"}}]}), EngineError, ("gone ***",)),
+        (says("half", finish="error"), EngineError, ("broke an answer off",)),
         (HTML, EngineError, ("no JSON", "text/html", "/v1")),
         (Reply("[1, 2]"), EngineError, ("no JSON",)),
         (Reply(None), EngineError, ("broke the connection off",)),
@@ -129,6 +137,44 @@ def test_a_fault_is_one_line(
     assert len(said.splitlines()) == 1
     assert "\x1b" not in said
     assert KEY not in said
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-one…", "sk-\x1bone"])
+def test_a_key_that_no_header_can_hold_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(PrerequisiteError, match=r"^MY_KEY holds no key") as caught:
+        engine_at("http://h", key_variable="MY_KEY")
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HTTPS_PROXY", "socks5://127.0.0.1:9", "pip install socksio"),
+        ("HTTPS_PROXY", "gopher://127.0.0.1:9", "HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://127.0.0.1:port", "HTTPS_PROXY"),
+        ("SSL_CERT_FILE", "/none.pem", "SSL_CERT_FILE is /none.pem, which is not there"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE"),
+    ],
+)
+def test_an_environment_that_allows_no_connection_is_a_prerequisite(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # type: ignore[arg-type]  # as where it is not installed
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(PrerequisiteError) as caught:
+        engine_at("https://127.0.0.1:9")
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_answer_that_the_context_cuts_has_not_ended() -> None:
+    """Mistral's word for it."""
+    with ChatServer(lambda _: says("half", finish="model_length")) as server:
+        (got,) = sample(engine_at(server.url), [ask()])
+    assert got.finish is Finish.LENGTH
 
 
 def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sdpo_solve.engines import EngineParts
+from sdpo_solve.engines import EngineParts, _probe
 from sdpo_solve.engines._probe import SwapProbe
 from sdpo_solve.engines._vllm_backend import Options, lora_rank
 from sdpo_solve.engines.vllm import VllmEngine
@@ -111,3 +111,14 @@ def test_the_rank_of_the_learner_is_what_vllm_is_started_with(
         else:
             VllmEngine.build(Options(), parts)
     assert ranks == [32, 64]
+
+
+def test_a_probe_that_does_not_fit_beside_vllm_is_a_clear_error(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(_probe, "forced_logprobs", full)
+    with pytest.raises(EngineError, match=r"out of memory.*engine\.memory_share"):
+        sides.check()

@@ -116,6 +116,28 @@ def test_anything_else_is_refused_with_its_text(text: str) -> None:
     assert len(message) < 500
 
 
+def test_the_remedy_names_a_form_that_works() -> None:
+    with pytest.raises(ProblemError, match=r"write `assert Solution\(\)\.add\(\.\.\.\) == VALUE`"):
+        parse("assert Solution.add(1, 2) == 3", "Solution.add")
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "right"),
+    [
+        ("assert str(f()) == '1' + '0' * 5000", [10**5000], True),
+        ("assert str(f()) == '1' + '0' * 5000", [-(10**5000)], False),
+        ("assert str(f()) == 'True'", [True], True),
+        ("assert int(f()) == 10**5000", [f" +1{'0' * 5000}\n"], True),
+        ("assert int(f(), 2) == 5", ["101"], True),
+        # Programs in a box write 50,000 digits.
+        ("assert len(str(f())) == 50000", [10**49_999], True),
+        ("assert len(str(f())) == 50001", [10**50_000], False),
+    ],
+)
+def test_integers_have_as_many_digits_as_in_a_box(text: str, values: list[object], right: bool) -> None:
+    assert parse(text, "f").holds(values) is right
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -172,6 +194,9 @@ def test_values_made_to_collide_are_refused_at_once(text: str) -> None:
         ("assert f() == [1, 2]", '{"iterator":[1,2]}', False),
         ("assert f() == 0.5", '{"fraction":["0x1","0x2"]}', True),
         ("assert f() == 1.5", '{"decimal":"1.50"}', True),
+        ("assert sum(f()) == 1", '[{"fraction":["0x1","0x3"]},{"fraction":["0x2","0x3"]}]', True),
+        ("assert sum(f(), 1) == 2.5", '[{"decimal":"1.50"}]', True),
+        ("assert sum(f(), 0.5) == 2", '[{"decimal":"1.50"}]', False),  # Python adds no float to a Decimal
         # What would grow without bound on the host is no right answer.
         ("assert f() ** 1000000000 == 1", '{"fraction":["0x3","0x2"]}', False),
         ("assert f() ** -1000000000 == 1", '{"fraction":["0x3","0x2"]}', False),

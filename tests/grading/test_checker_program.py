@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,36 @@ def test_exit_codes_are_testlibs() -> None:
     for code in (1, 2, 4, 8):
         (verdict,) = Judge(box(0, code)).grade(problem(), ["print(1, 6)"])
         assert [case.status for case in verdict.cases] == [Status.ACCEPTED, Status.WRONG_ANSWER]
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_hidden_tests_run_where_the_visible_ones_are_right(thorough: bool) -> None:
+    tests = (*TESTS, TestCase("12\n", "6 6\n", False))
+    three = replace(problem(), tests=tests)
+    not_run = [Status.NOT_RUN] * 2
+    for code, codes in ((0, [Status.ACCEPTED, Status.ACCEPTED, Status.WRONG_ANSWER]), (1, None)):
+        sandbox = box(code, 0, 1)
+        (verdict,) = Judge(sandbox).grade(three, ["print(1, 6)"], thorough=thorough)
+        every = codes or [Status.WRONG_ANSWER, Status.ACCEPTED, Status.WRONG_ANSWER]
+        stops = code and not thorough
+        assert [case.status for case in verdict.cases] == (every[:1] + not_run if stops else every)
+        assert len(sandbox.inputs) == (2 if stops else 6)
+
+
+def test_hidden_tests_stop_at_one_without_an_output() -> None:
+    tests = (*TESTS, TestCase("12\n", "6 6\n", False))
+
+    def run(program: Program, given: BoxInput) -> Execution:
+        return Execution(ExecutionStatus.TIME_LIMIT) if given.stdin == "10\n" else prints("1 6")
+
+    (verdict,) = Judge(Box(run)).grade(replace(problem(), tests=tests), ["print(1, 6)"])
+    assert [case.status for case in verdict.cases] == [Status.ACCEPTED, Status.TIME_LIMIT, Status.NOT_RUN]
+
+
+def test_a_compile_error_is_that_of_every_test() -> None:
+    broken = Execution(ExecutionStatus.COMPILE_ERROR, stderr="SyntaxError: invalid syntax")
+    (verdict,) = Judge(Box(lambda *_: broken)).grade(problem(), ["x=("])
+    assert [case.status for case in verdict.cases] == [Status.COMPILE_ERROR] * 2
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,35 @@ from sdpo_solve.types import Checker
         ("tokens", "1 2 3", "1\n2   4", "line 2, column 5"),
         ("float", "1.0 2.0 3", "1.0000001 2 4", "line 1, column 13"),
         ("float", "x", "", "line 1, column 1"),
-        ("livecodebench", "1.0\n2\n", " 1\n3\n", "line 2, column 1"),
     ],
 )
 def test_texts(checker: str, expected: str, output: str, place: str) -> None:
     found = difference.of_texts(Checker(checker, 1e-6), expected, output)  # type: ignore[arg-type]
     assert found.place == place
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "place"),
+    [
+        ("1.0\n2\n", " 1\n3\n", "line 2, column 1"),
+        ("1\n2\n3\n", "\n\n1\n2\n9\n", "line 3, column 1"),  # what is before the first line is no line
+        ("a\nb\n", "  a\n\tc\n", "line 2, column 2"),
+        ("1 2 3 4", "1.0 2.0 9 4", "line 1, column 9"),
+        ("1 2", "1.0 2 3", "line 1, column 7"),
+        ("1 2 3", "1.00 2", "line 1, column 7"),
+        # Not a line of numbers: compared as a text.
+        ("x 1 2", "x 1.0 3", "line 1, column 4"),
+        ("a b", "a  b", "line 1, column 3"),
+        ("sNaN 2", "sNaN 3", "line 1, column 6"),
+    ],
+)
+def test_texts_as_livecodebench_compares_them(expected: str, output: str, place: str) -> None:
+    assert difference.of_texts(Checker("livecodebench"), expected, output).place == place
+
+
+def test_a_granted_error_is_none_of_the_differences() -> None:
+    found = difference.of_texts(Checker("livecodebench", 1e-3), "0.333 0.5 1", "0.3333333 0.5001 2")
+    assert found.place == "line 1, column 18"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,17 @@ def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str
         "<|channel|>analysis<|message|>```python\nprint(1)\n```<|end|><|start|>assistant"
         f"<|channel|>final<|message|>{BLOCK}<|return|>",
         f"analysisWe add.\n```python\nprint(1)\n```assistantfinal{BLOCK}",
+        "<|channel|>analysis<|message|>We add.<|end|><|start|>assistant<|channel|>final "
+        f"<|constrain|>python<|message|>{BLOCK}<|return|>",
+        f"<|channel|>final json<|message|>{BLOCK}",
+        f"<|channel>thought\n```python\nprint(1)\n```\n<channel|>{BLOCK}",
+        f"<|channel>thought\n<channel|>{BLOCK}",
+        # Examples behind it bring their own input.
+        f"{BLOCK}\nFor example:\n```python\na, b = 1, 2\nprint(a + b)\n```",
+        f"{BLOCK}\nTest it:\n```python\nimport subprocess\n"
+        "print(subprocess.run(['python3', 'a.py'], input='1 2', text=True).stdout)\n```",
+        f"{BLOCK}\nTest it:\n```python\nimport io, sys\nsys.stdin = io.StringIO('1 2')\n{G}\n```",
+        f"{BLOCK}\nTest it:\n```python\nlines = iter(['1 2'])\ninput = lambda: next(lines)\n{G}\n```",
         f"plan\n```python\nprint(1)\n```\nso we add. </think> Here it is.\n{BLOCK}",
         f"<think>\n```python\nprint(1)\n</think>\n```\n{G}\n```",
         f"{BLOCK}\n<think>let me check</think>\nDone.",
@@ -81,6 +92,12 @@ def code(text: str, entry_point: str | None = None, *, cut: bool = False) -> str
         f"{BLOCK}\nThere is no </think> in it.",
         f"<think>plan</think>\n{BLOCK}\nNo <think> after it.",
         f"I use no <|channel|> here.\n{BLOCK}",
+        # Closing marks after a whole pair, with no code behind them.
+        f"<think>plan</think>\n{BLOCK}\n</think>",
+        f"<think>plan</think>\n{BLOCK}\n</think>\nIt adds.\n</think>\n",
+        f"[THINK]plan[/THINK]\n{BLOCK}\n[/THINK]",
+        f"<think>plan</think>\n{G}\n</think>",
+        f"<think>a</think>\n```python\nprint(1)\n```\n</think>\n{BLOCK}",
         # The model stopped by itself, after a draft.
         f"First idea:\n```python\nprint(1)\n```\nThat is wrong, so:\n```python\n{G}",
         f"First idea:\n```python\nprint(1)\n```\nThat is wrong, so:\n```python\n{G}```\nIt adds.",
@@ -121,6 +138,7 @@ def test_the_program_is_found(text: str) -> None:
         "```\nYES NO\n```",
         "```python\n>>> add(1, 2)\n3\n```",
         "```python\nprint(1)\n```\n</think>\nSo the answer is to print.",
+        "<|channel>thought\n```python\nprint(1)\n```\n<channel|>I cannot do it.",
         "<think>\n```python\nprint(1)\n```\n</think>\nThe answer is one.",
         "Use the print function, as in `print(1)`.",
     ],
@@ -139,6 +157,7 @@ def test_an_answer_without_a_program_has_none(text: str) -> None:
         ("[THINK] a ```python\nprint(1)\n```", Finish.LENGTH),
         ("<|channel|>analysis<|message|>```python\nprint(1)\n```", Finish.STOP),
         ("analysisWe print.\n```python\nprint(1)\n```", Finish.LENGTH),
+        ("<|channel>thought\n```python\nprint(1)\n```\nso", Finish.STOP),
     ],
 )
 def test_an_answer_that_ends_before_its_program_is_cut_off(text: str, finish: Finish) -> None:
@@ -214,6 +233,41 @@ def test_a_program_that_uses_its_definitions_writes(use: str) -> None:
     assert code(f"```python\nprint(1)\n```\nBetter:\n```python\n{program}\n```") == program
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sys, json\njson.dump([1], sys.stdout)",
+        "from pprint import pprint\npprint([1])",
+        "import csv, sys\ncsv.writer(sys.stdout).writerow([1])",
+    ],
+)
+def test_a_program_writes_by_other_means_than_print(program: str) -> None:
+    assert code(f"```python\nprint(1)\n```\nBetter:\n```python\n{program}\n```") == program
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print(open(0).read())",
+        "import os\nprint(os.read(0, 99))",
+        "import fileinput\nprint(*fileinput.input())",
+        "from pathlib import Path\nprint(Path('/dev/stdin').read_text())",
+        "import sys\nwords = iter(sys.stdin.read().split())\ninput = lambda: next(words)\nprint(input())",
+        "import sys\nclass Fast:\n    def __init__(self, file):\n        self.readline = file.readline\n"
+        "sys.stdin = Fast(sys.stdin)\nprint(sys.stdin.readline())",
+        "import os, sys\nif os.path.exists('in.txt'):\n    sys.stdin = open('in.txt')\nprint(input())",
+        "def solve(input):\n    print(input)\nsolve(input())",
+    ],
+)
+def test_a_program_reads_by_other_means_than_input(program: str) -> None:
+    """So that a draft before it, which reads, is no more of a program."""
+    assert code(f"{BLOCK}\nBetter:\n```python\n{program}\n```") == program
+
+
+def test_where_none_reads_the_last_that_writes_is_the_program() -> None:
+    assert code("```python\nprint(1)\n```\nBetter:\n```python\nprint(2)\n```") == "print(2)"
+
+
 ADD = "def add(a, b):\n    return a + b"
 
 
@@ -244,6 +298,23 @@ ADD = "def add(a, b):\n    return a + b"
 def test_for_a_function_it_is_the_block_that_defines_it(text: str, right: object) -> None:
     whole = text.removeprefix("```python\n").removesuffix("\n```")
     assert code(text, "add") == (whole if right is ... else right)
+
+
+@pytest.mark.parametrize(
+    ("program", "entry_point", "usage"),
+    [
+        ("add, sub = (lambda a, b: a + b), (lambda a, b: a - b)", "add", "print(add(1, 2))"),
+        (
+            "class Base:\n    def add(self, a, b):\n        return a + b\nclass Middle(Base):\n    pass\n"
+            "class Solution(Middle):\n    pass",
+            "Solution.add",
+            "print(Solution().add(1, 2))",
+        ),
+    ],
+)
+def test_functions_are_defined_in_bases_and_together_too(program: str, entry_point: str, usage: str) -> None:
+    text = f"```python\n{program}\n```\nUsage:\n```python\n{usage}\n```"
+    assert code(text, entry_point) == program
 
 
 def test_code_beside_the_fence_belongs_to_the_block_that_needs_it() -> None:
@@ -332,8 +403,11 @@ def test_cpp_goes_by_its_tag_and_main(text: str, right: str | None) -> None:
         "a </think> b" * 20_000,
         "```\n</think>\n" * 20_000,
         "```cpp\nint main() {" + '"\\' * 100_000,
+        "<think>a</think>" + "</think>\n" * 20_000,
+        "```python\nclass B:\n " + "=".join(f"a{n}" for n in range(8000)) + "=0\n"
+        + "\n".join(f"class C{n}(B): 0" for n in range(2000)) + "\n```",
     ],
-    ids=range(15),
+    ids=range(17),
 )  # fmt: skip
 def test_hostile_answers_end_soon(text: str) -> None:
     for language in (PYTHON, CPP):

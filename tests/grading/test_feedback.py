@@ -5,6 +5,7 @@ import pytest
 from sdpo_solve.grading import error_text
 from sdpo_solve.grading.feedback import CUT_OFF, HIDDEN_FAILED, NO_CODE, PASSED, Options, render
 from sdpo_solve.grading.judge import Judge
+from sdpo_solve.sandboxes.wire_values import encode
 from sdpo_solve.types import (
     Case,
     Execution,
@@ -181,12 +182,40 @@ def test_a_short_wrong_answer_is_quoted_as_it_is() -> None:
     assert "Output: (nothing)" in wrong("3\n", "")
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("in\n", "Input: in\n"),
+        ("", "Input: \n"),
+        ("\nabc\n", "Input: '\\nabc\\n'"),
+        ("abc\n\n", "Input: 'abc\\n\\n'"),
+        ("\n", "Input: '\\n'"),
+        ("a\n\nb\n", "Input:\na\n\nb\n"),
+    ],
+)
+def test_an_input_keeps_its_blank_lines(given: str, shown: str) -> None:
+    problem = Problem("p", "s", Kind.STDIN, (TestCase(given, "3", True),))
+    (verdict,) = Judge(Box(lambda *_: prints("4"))).grade(problem, ["print()"])
+    assert shown in render(problem, Extracted("print()"), verdict, Options())
+
+
+def wrong_value(expected: object, value: object) -> str:
+    """The feedback on a program that returned `value`."""
+    problem = Problem("p", "s", Kind.FUNCTION, (TestCase([1], expected, True),), entry_point="f")
+    answer = Execution(ExecutionStatus.OK, values=(encode(value),))
+    (verdict,) = Judge(Box(lambda *_: answer)).grade(problem, ["def f(x): pass"])
+    return render(problem, Extracted("def f(x): pass"), verdict, Options())
+
+
+def test_very_large_integers_are_seen_to_differ() -> None:
+    output, expected = wrong_value(10**5000, 10**5000 + 7).split("\n")[3:5]
+    assert output.endswith("0007")
+    assert expected.endswith("0000")
+
+
 def test_a_long_value_is_quoted_around_its_first_difference() -> None:
     right = list(range(1000))
-    problem = Problem("p", "s", Kind.FUNCTION, (TestCase([1], right, True),), entry_point="f")
-    answer = Execution(ExecutionStatus.OK, values=(str([*right[:700], -1, *right[701:]]),))
-    (verdict,) = Judge(Box(lambda *_: answer)).grade(problem, ["def f(x): pass"])
-    text = render(problem, Extracted("def f(x): pass"), verdict, Options())
+    text = wrong_value(right, [*right[:700], -1, *right[701:]])
     assert "698, 699, -1, 701" in text
     assert "698, 699, 700, 701" in text
     assert "First difference: at [700]" in text
@@ -233,6 +262,34 @@ HEAD = 'Traceback (most recent call last):\n  File "solution.py", line 2, in f\n
 )  # fmt: skip
 def test_the_message_of_an_error(error: str, message: str) -> None:
     assert error_text.message(error) == message
+
+
+GXX = """\
+In file included from solution.cpp:1:
+solution.cpp: In function ‘int main()’:
+solution.cpp:3:6: error: no matching function for call to ‘f(const char [3])’
+    3 |     f("no");
+solution.cpp:2:6: note: candidate: ‘void f(int)’
+    2 | void f(int a) {}
+"""
+GXX_IN_A_HEADER = """\
+/usr/include/c++/12/bits/stl_map.h:529:32:   required from ‘std::map<_Key, _Tp, _Compare, _Alloc>’
+solution.cpp:3:6:   required from here
+/usr/include/c++/12/bits/stl_function.h:408:20: error: no match for ‘operator<’
+solution.cpp:2:8: note:   ‘A’ is not derived from ‘B’
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "first"),
+    [(GXX, "solution.cpp:3:6: error: no matching"), (GXX_IN_A_HEADER, "/usr/include/c++/12/")],
+)
+def test_of_a_compilers_errors_the_first_is_quoted(error: str, first: str) -> None:
+    code = '#include <map>\nvoid f(int a) {}\nint main() { f("no"); }\n'
+    cases = (case(n, Status.COMPILE_ERROR, error=error if n == 0 else "") for n in range(4))
+    text = heard(*cases, code=code)
+    assert f"Error:\n{first}" in text
+    assert text.endswith('\nLine 3: int main() { f("no"); }')
 
 
 def test_an_exception_in_a_thread_is_named_beside_the_wrong_answer() -> None:

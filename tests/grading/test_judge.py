@@ -124,7 +124,9 @@ FUNCTION = Problem("p", "s", Kind.FUNCTION, (TestCase([1, "a"], [1, [2]], True),
         (returns([1, [2]], [1, [2]]), Status.RUNTIME_ERROR, "[1, [2]], [1, [2]]"),
         (Execution(ExecutionStatus.OK, values=("forged",)), WA, "(not a plain value)"),
         (Execution(ExecutionStatus.OK, values=('{"Liar": 1}',)), WA, "(not a plain value)"),
-        (returns(10**5000), WA, "(a value that holds a very large integer)"),
+        (returns([10**5000]), WA, "(a value that holds a very large integer)"),
+        (returns(1 << 999_999), WA, "(an integer of 1000000 bits)"),
+        (returns(10**2000), WA, f"1{'0' * 2000}"),
     ],
 )
 def test_function_results_are_decoded_and_compared_here(

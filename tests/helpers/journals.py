@@ -1,12 +1,12 @@
 """Journals of made-up runs, written by the real `Journal`: what a run would leave, without running anything."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdpo_solve.errors import SandboxError
+from sdpo_solve.run.clock import Clock
 from sdpo_solve.run.journal import Journal
 from sdpo_solve.types import (
     Attempt,
@@ -65,7 +65,7 @@ def make(out: Path, made: Made) -> Path:
     while True:
         group = [attempt(made, done + 1 + g, version) for g in range(min(made.group, made.limit - done))]
         clock_s, done = clock_s + 8.0, done + len(group)
-        journal._clock_start_s = time.monotonic() - clock_s
+        journal.clock = Clock(clock_s)
         journal.append_group(group, sample_s=7.0, grade_s=1.0)
         solved = any(a.verdict.solved for a in group)
         if (solved and not made.keep_going) or done >= made.limit:
@@ -79,7 +79,7 @@ def make(out: Path, made: Made) -> Path:
             return run_dir
         if made.method == "sdpo":
             clock_s, version = clock_s + 2.0, version + 1
-            journal._clock_start_s = time.monotonic() - clock_s
+            journal.clock = Clock(clock_s)
             policy = Policy(journal.run, version, run_dir / "policies" / f"{version:04}")
             metrics = {"entropy": 0.25, **made.metrics}
             done_how = (metrics, made.notices, made.collapse_ignored)

@@ -137,7 +137,6 @@ def make_run(
     budget = budget or Budget(attempts=10)
     journal = Journal(run_dir, "test/inc", listeners)
     header = {"problem": problem.id, "method": "count", "seed": 0, "config": {}}
-    journal.start({**header, "budget": asdict(budget)})
     return Run(
         problem=problem,
         method=CountMethod(size, "test/inc", learns),
@@ -152,4 +151,5 @@ def make_run(
         ),
         spec=SamplingSpec(max_tokens=16),
         feedback_options=feedback.Options(),
+        header={**header, "budget": asdict(budget)},
     )

@@ -24,8 +24,16 @@ class SmallRuns:
     """Opens runs of small parts below `out`; `reply` decides what the engine says, `grader` who grades."""
 
     def __init__(
-        self, out: Path, reply: Callable, *, tries: int = 2, grader=None, merge: bool = False
+        self,
+        out: Path,
+        reply: Callable,
+        *,
+        tries: int = 2,
+        grader=None,
+        merge: bool = False,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget(8)
         self.engine = SayEngine(reply)
         self.grader = grader or ReadGrader()
         self.events: list[dict] = []
@@ -40,7 +48,7 @@ class SmallRuns:
         self.runner = Runner(locks, outage, self.open, self.close, self.events.append, tries, merging)
 
     def open(self, key, listeners):
-        run = make_run(self.out / key.name, self.engine, budget=Budget(8), listeners=listeners)
+        run = make_run(self.out / key.name, self.engine, budget=self.budget, listeners=listeners)
         options = run.options.model_copy(update={"seed": key.seed})
         return replace(run, grader=self.grader, options=options)
 

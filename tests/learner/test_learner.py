@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from sdpo_solve.errors import EngineError, LearnerError
+from sdpo_solve.learner import passes_choice
+from sdpo_solve.learner.optimizer import AdapterOptimizer
 from sdpo_solve.learner.packing import PackedPasses
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.lean import named_weights
@@ -163,6 +165,22 @@ def test_a_version_of_another_run_is_refused(host: AdaptedModel, tmp_path: Path)
         learner(host).resume("other", tmp_path / "policies", 0, 1)
 
 
+def test_a_run_goes_on_where_the_folder_of_its_results_was_renamed(
+    host: AdaptedModel, tmp_path: Path
+) -> None:
+    found = learner(host)
+    policy = found.start("first/say/sdpo/seed-0", tmp_path / "policies", 0)
+    found.learn(group(host, policy), SPEC)
+    found.close()
+    for name in ("renamed/say/sdpo/seed-0", "/say/sdpo/seed-0"):  # the second: --out .
+        again = learner(host)
+        assert again.resume(name, tmp_path / "policies", 0, 1).run == name
+        again.close()
+    for name in ("first/say/sdpo/seed-1", "first/other/sdpo/seed-0"):
+        with pytest.raises(LearnerError, match="is of run 'first/say/sdpo/seed-0', wanted"):
+            learner(host).resume(name, tmp_path / "policies", 0, 1)
+
+
 # -- what stays on disk ------------------------------------------------------------------------------------
 
 
@@ -306,3 +324,30 @@ def test_a_question_that_does_not_fit_is_a_clear_error(
     monkeypatch.setattr(PackedPasses, "prefix", full)
     with pytest.raises(LearnerError, match="the question itself"):
         found.learn(group(host, policy), SPEC)
+
+
+@pytest.mark.parametrize("part", [(AdapterOptimizer, "step"), (PackedPasses, "logprobs")])
+def test_an_update_that_does_not_fit_is_a_clear_error(
+    host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: tuple[type, str]
+) -> None:
+    """AdamW takes its moments in the first step; from the second update on the base is scored as well."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    found, (_, policy) = run_updates(host, tmp_path / "policies", 1)
+    monkeypatch.setattr(*part, full)
+    with pytest.raises(LearnerError, match=r"out of memory while learning.*learner\.lora_rank"):
+        found.learn(group(host, policy), SPEC)
+
+
+@pytest.mark.parametrize("part", ["prefix", "rows"])
+def test_a_trial_that_does_not_fit_is_no_fault_of_the_model(
+    tiny_dir: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(passes_choice.PlainPasses, part, full)
+    with pytest.raises(LearnerError, match="out of memory"):
+        learner(AdaptedModel.load(tiny_dir, "cpu", torch.float32))

@@ -10,8 +10,9 @@ import psutil
 import pytest
 import torch
 
+from sdpo_solve.errors import EngineError
 from sdpo_solve.model import cpu
-from sdpo_solve.model.cpu import cpu_dtype, threads_by_load
+from sdpo_solve.model.cpu import cpu_dtype, memory_errors, threads_by_load
 
 
 @pytest.fixture
@@ -84,3 +85,22 @@ def test_a_model_that_would_fill_half_of_the_memory_takes_the_smaller_precision(
     for can, dtype in (({"cpu_name": "Intel Xeon", "avx512_bf16": True}, taken), ({}, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
         assert cpu_dtype(tmp_path) == dtype
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), EngineError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), EngineError),
+        (MemoryError("Cannot allocate memory (os error 12)"), EngineError),
+        (RuntimeError("shapes differ"), RuntimeError),
+        (ValueError("no number"), ValueError),
+    ],
+    ids=lambda x: str(x)[:12],
+)
+def test_a_lack_of_memory_is_an_error_of_ours_and_nothing_else_is(
+    raised: Exception, seen: type[Exception]
+) -> None:
+    with pytest.raises(seen) as caught, memory_errors(EngineError, "too large"):
+        raise raised
+    assert (str(caught.value) == "too large") == (seen is EngineError)

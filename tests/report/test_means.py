@@ -73,6 +73,17 @@ def test_an_unfinished_run_never_looks_quick(tmp_path: Path) -> None:
     assert files.as_json(found)["problems"][0]["ratios"] == {"best-of-k": None}
 
 
+def test_problems_without_a_run_that_counts_are_not_counted(tmp_path: Path) -> None:
+    """Both runs of b failed, c has runs of one arm only: the means are over a and c."""
+    for method in ("sdpo", "best-of-k"):
+        make(tmp_path, Made("a", method, solved_at=(2,), header={"difficulty": "easy"}))
+        make(tmp_path, Made("b", method, fails_after=4, header={"difficulty": "hard"}))
+    make(tmp_path, Made("c", solved_at=(2,), header={"difficulty": "easy"}))
+    found = report_of(tmp_path)
+    assert [row.problem for row in found.problems] == ["a", "b", "c"]
+    assert (found.splits[0].label, found.splits[0].n_problems) == ("all", 2)
+
+
 def test_marks_are_explained_only_where_they_stand(tmp_path: Path) -> None:
     make(tmp_path / "solved", Made(solved_at=(3,)))
     make(tmp_path / "solved", Made(method="best-of-k", solved_at=(5,)))

@@ -113,6 +113,18 @@ def test_the_same_problem_with_other_content_is_refused(tmp_path: Path) -> None:
         load_cohort([tmp_path])
 
 
+@pytest.mark.parametrize("mode", ["public", "paper"])
+def test_seeds_hold_the_same_content_unless_they_draw_what_is_quoted(tmp_path: Path, mode: str) -> None:
+    for seed in range(2):
+        config = {**header(Made())["config"], "problem": {"id": "inc", "digest": f"content {seed}"}}
+        make(tmp_path, Made(seed=seed, header={"feedback_mode": mode, "config": config}))
+    if mode == "paper":
+        assert len(load_cohort([tmp_path]).runs) == 2
+    else:
+        with pytest.raises(ConfigError, match="content of problem inc is 'content 0'"):
+            load_cohort([tmp_path])
+
+
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "a", Made())
     make(tmp_path / "b", Made())

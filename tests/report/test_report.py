@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from sdpo_solve.report.run_text import summary_rows
 from sdpo_solve.report.runs import RunStatus, find_run_dirs, one_run_dir, read_run
 from sdpo_solve.report.style import arm_style
 from sdpo_solve.run.events import read_events
-from tests.helpers.journals import Made, make
+from tests.helpers.journals import Made, header, make
 from tests.helpers.reports import FEW, report_of, text_of
 
 # -- runs --------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ def test_run_directories_are_found_at_any_depth_and_policies_are_left_alone(tmp_
     run_dir = make(tmp_path / "a", Made())
     (run_dir / "policies" / "0001").mkdir(parents=True)
     (run_dir / "policies" / "0001" / "journal.jsonl").write_text("no journal")
+    make(tmp_path / ".sdpo-solve-measure-abc", Made())  # a killed --measure left it behind
     assert find_run_dirs([tmp_path, run_dir]) == [run_dir]
     assert one_run_dir(tmp_path) == run_dir
     make(tmp_path / "a", Made(seed=1))
@@ -231,6 +233,37 @@ def test_a_screening_of_another_model_is_refused(tmp_path: Path) -> None:
         report_of(tmp_path, ReportOptions(n_replicates=200, marks=Marks("other", {"inc": "hard"})))
 
 
+@pytest.mark.parametrize(
+    ("option", "then", "now"),
+    [
+        ("temperature", 0.2, 1.0),
+        ("max_tokens", 8, 64),
+        ("system", "Be brief.", None),
+        ("thinking", True, False),
+        ("language", "cpp", "python"),
+    ],
+)
+def test_a_screening_that_sampled_otherwise_is_refused(
+    tmp_path: Path, option: str, then: object, now: object
+) -> None:
+    config = header(Made())["config"]
+    options = {**config["options"], "system": None, "thinking": False}
+    make(tmp_path, Made(header={"config": {**config, "options": options}}))
+    same = {**options, "language": "python", "engine": "vllm"}
+    for sampled_with in ({}, same):
+        marks = Marks("tiny at rest", {"inc": "hard"}, sampled_with)
+        assert report_of(tmp_path, replace(FEW, marks=marks)).problems[0].hardness == "hard"
+    marks = replace(marks, sampled_with={**same, option: then})
+    with pytest.raises(ConfigError, match=f"{option} = {then!r}, in these runs it is {now!r}; screen as"):
+        report_of(tmp_path, replace(FEW, marks=marks))
+
+
+def test_a_screening_is_taken_where_old_journals_do_not_say_how_they_sampled(tmp_path: Path) -> None:
+    make(tmp_path, Made())  # neither system nor thinking
+    marks = Marks("tiny at rest", {"inc": "hard"}, {"system": "Be brief.", "thinking": True})
+    assert report_of(tmp_path, replace(FEW, marks=marks)).problems[0].hardness == "hard"
+
+
 def test_the_same_settings_are_one_arm_and_others_are_named_by_what_differs(tmp_path: Path) -> None:
     make(tmp_path / "a", Made(settings={"learner": {"lr": 1e-4, "rank": 16}}))
     make(tmp_path / "a", Made(seed=1, settings={"learner": {"lr": 1e-4, "rank": 16}}))
@@ -296,6 +329,33 @@ def test_comparisons_use_the_problems_that_both_arms_have(tmp_path: Path) -> Non
     assert any("different problems" in notice for notice in found.notices)
     common = report_of(tmp_path, ReportOptions(common=True, n_replicates=200))
     assert [row.problem for row in common.problems] == ["both"]
+
+
+def test_an_arm_of_which_every_run_failed_does_not_empty_what_is_common(tmp_path: Path) -> None:
+    common = replace(FEW, common=True)
+    make(tmp_path, Made("a", "multi-turn", fails_after=4))
+    assert sections.answer(report_of(tmp_path, common)) == "Every run failed; none is in a rate."
+    for method, first in (("sdpo", 2), ("best-of-k", 5)):
+        make(tmp_path, Made("a", method, solved_at=(first,)))
+    found = report_of(tmp_path, common)
+    assert list(found.rates) == ["sdpo", "best-of-k"]
+    assert [(arm.name, arm.n_runs, arm.n_failed) for arm in found.arms][1:] == [
+        ("best-of-k", 1, 0),
+        ("multi-turn", 0, 1),
+    ]
+    make(tmp_path, Made("b", "best-of-k"))
+    make(tmp_path / "b", Made("b", header={"arm": "late"}))
+    with pytest.raises(ConfigError, match="share no problem and seed"):
+        report_of(tmp_path, common)
+
+
+def test_the_table_goes_to_the_last_success_also_between_whole_seconds(tmp_path: Path) -> None:
+    path = make(tmp_path, Made(limit=4, solved_at=(2,))) / "journal.jsonl"
+    path.write_text(re.sub(r'"elapsed_s": [\d.]+', '"elapsed_s": 8.64', path.read_text()))
+    found = report_of(tmp_path, replace(FEW, axis=Axis.SECONDS))
+    assert [(rate.x, rate.y) for rate in found.rates["sdpo"]] == [(1, 0), (8.64, 1)]
+    assert sections.answer(found).startswith("sdpo reaches 100 % discovery in 8.64 seconds")
+    assert sections.summary(found).header == ["arm", "solved", "at 1", "at 8.64"]
 
 
 # -- how it looks ------------------------------------------------------------------------------------------
@@ -448,7 +508,7 @@ def test_the_answer_comes_first_and_names_what_is_decided(tmp_path: Path) -> Non
         make(tmp_path, Made(f"p{p}", "multi-turn", limit=12, solved_at=(2,)))
     found = report_of(tmp_path)
     answer = sections.answer(found)
-    assert answer.startswith("sdpo reaches 100 % discovery in 8 attempts (90 % interval 100 to 100 %).")
+    assert answer.startswith("sdpo reaches 100 % discovery in 2 attempts (90 % interval 100 to 100 %).")
     assert "needs fewer attempts than best-of-k." in answer
     assert "Against multi-turn there is too little data" in answer
     short = text_of(found, full=False)
@@ -462,8 +522,8 @@ def test_points_beyond_the_curve_are_answered_with_its_end(tmp_path: Path) -> No
         make(tmp_path, Made(seed=seed, solved_at=solved_at))
     for at in ((64.0,), (64.0, 128.0), (math.inf,)):
         answer = sections.answer(report_of(tmp_path, replace(FEW, at=at)))
-        assert answer.startswith("sdpo reaches 50 % discovery in 8 attempts (90 % interval ")
-        assert answer.endswith("; beyond that it is not known.")
+        assert answer.startswith("sdpo reaches 50 % discovery in 6 attempts (90 % interval ")
+        assert answer.endswith("; beyond 8 it is not known.")
     answer = sections.answer(report_of(tmp_path, replace(FEW, at=(6.0, 64.0))))
     assert answer.startswith("sdpo reaches 50 % discovery in 6 attempts")
     assert "not known" not in answer
@@ -471,9 +531,21 @@ def test_points_beyond_the_curve_are_answered_with_its_end(tmp_path: Path) -> No
 
 def test_an_arm_that_solved_everything_is_known_beyond_its_last_attempt(tmp_path: Path) -> None:
     make(tmp_path, Made(solved_at=(6,)))
-    for at, n in (((64.0,), 64), ((math.inf,), 6)):
+    for at in ((64.0,), (math.inf,)):
         answer = sections.answer(report_of(tmp_path, replace(FEW, at=at)))
-        assert answer == f"sdpo reaches 100 % discovery in {n} attempts (90 % interval 100 to 100 %)."
+        assert answer == "sdpo reaches 100 % discovery in 6 attempts (90 % interval 100 to 100 %)."
+
+
+def test_a_rate_is_named_where_it_was_first_reached(tmp_path: Path) -> None:
+    """Solved at 2 and at 5, and not in 8: two of three problems, from 5 attempts on."""
+    for problem, solved_at in (("a", (2,)), ("b", (5,)), ("c", ())):
+        make(tmp_path, Made(problem, solved_at=solved_at))
+    for at, expected in ((None, "67 % discovery in 5"), ((4.0,), "33 % discovery in 2")):
+        assert f"sdpo reaches {expected} attempts" in sections.answer(
+            report_of(tmp_path, replace(FEW, at=at))
+        )
+    answer = sections.answer(report_of(tmp_path, replace(FEW, at=(1.0,))))
+    assert answer.startswith("Nothing was solved by sdpo in 1 attempts")
 
 
 def test_an_answer_without_a_curve_says_why(tmp_path: Path) -> None:

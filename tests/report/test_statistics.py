@@ -73,10 +73,28 @@ def test_tied_successes_count_together() -> None:
     assert st.curve(one, grid(3, 4)).tolist() == pytest.approx([0, 0.75])
 
 
-def test_beyond_the_shortest_unsolved_budget_the_curve_is_unknown() -> None:
+@pytest.mark.parametrize(
+    ("runs", "horizon"),
+    [
+        ([(64, False)], 64),
+        ([(8, False)] * 4 + [(41, True)], 8),  # one of five: not 100 % in 41
+        ([(8, False), (41, True)], 8),
+        ([(8, False), (9, True), (41, True)], math.inf),
+        ([(4, False), (5, True), (6, True), (7, True), (9, True)], math.inf),
+        ([(4, False), (12, False), (30, False), (41, True)], 12),
+        ([(2, True), (3, True), (8, False)], 8),  # where all were watched 8: not known beyond
+    ],
+)
+def test_a_problem_is_known_until_half_of_its_runs_or_the_last_were_cut_off(
+    runs: list[tuple[float, bool]], horizon: float
+) -> None:
+    assert arm(runs).horizon == horizon
+
+
+def test_an_arm_is_known_as_far_as_every_problem_is() -> None:
     one = arm([(2, True), (10, False)], [(5, False), (6, False)])
-    assert one.horizon == 6
-    assert st.curve(one, grid(6, 7)).tolist() == pytest.approx([0.25, math.nan], nan_ok=True)
+    assert one.horizon == 5
+    assert st.curve(one, grid(5, 6)).tolist() == pytest.approx([0.25, math.nan], nan_ok=True)
 
 
 def test_a_problem_that_every_seed_solved_is_known_for_ever() -> None:
@@ -151,6 +169,18 @@ def test_paired_arms_draw_the_same_problems_and_seeds() -> None:
     assert np.std(drawn["a"]) > 0.1
 
 
+def test_runs_that_were_cut_off_say_nothing_of_what_comes_later() -> None:
+    """Of three runs one was cut at 4: all three draws are that one in 1 of 27 replicates, unknown at 9."""
+    runs: list[tuple[float, bool]] = [(4, False), (9, True), (9, True)]
+    drawn = st.bootstrap_curves({"a": arm(runs)}, grid(4, 9), n_replicates=20000)["a"]
+    assert set(drawn[:, 0]) == {0.0}
+    assert set(drawn[~np.isnan(drawn[:, 1]), 1]) == {1.0}
+    assert np.mean(np.isnan(drawn[:, 1])) == pytest.approx(1 / 27, abs=0.005)
+    # Many such problems: the mean is over those that are known, and the interval holds the rate, 100 %.
+    drawn = st.bootstrap_curves({"a": arm(*[runs] * 100)}, grid(9))["a"]
+    assert st.interval(drawn[:, 0]) == Interval(pytest.approx(1), pytest.approx(1))
+
+
 def test_seeds_are_paired_by_their_number_not_by_their_place() -> None:
     """Seed 0 solves in arm a when it does in arm b, though the sorted order of times differs."""
     a = st.make_arm({"p": [Observation(0, 1, True), Observation(1, 9, False), Observation(2, 8, True)]})
@@ -218,11 +248,22 @@ def test_equal_arms_are_a_coin_toss() -> None:
     assert found.p_faster == 0.5
 
 
-def test_the_grid_keeps_the_points_asked_for_when_it_is_thinned() -> None:
+def keeps_going(n: int) -> st.Arm:
+    """One of n independent tries passes, the last; pass@k rises at every k."""
+    return st.make_arm({"p0": [Observation(0, n, True, tries=n, successes=1)]})
+
+
+def test_the_grid_keeps_every_success_and_the_points_asked_for_when_it_is_thinned() -> None:
     one = arm(*[[(float(t), True)] for t in range(1, 2001)])
-    points = st.event_grid([one], [777.0, 2750.0])
-    assert {777.0, 2750.0} <= set(points)
-    assert len(points) <= st.MAX_GRID + 2
+    assert st.event_grid([one], [0.0]).tolist() == list(range(2001))
+    points = st.event_grid([keeps_going(2000), arm([(2, True), (7, True)])], [777.5, 2750.0])
+    assert {2, 7, 777.5, 2000, 2750} <= set(points)
+    assert len(points) <= st.MAX_GRID + 4
+
+
+def test_a_long_baseline_does_not_move_where_the_method_succeeds() -> None:
+    (found,) = st.speed_ups(arm([(2, True)]), keeps_going(2000), [1.0], limit=2000, n_replicates=100)
+    assert (found.method_needs, found.baseline_needs, found.ratio) == (2, 2000, 1000)
 
 
 # -- the paper ---------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import JournalError, PrerequisiteError
+from sdpo_solve.errors import ConfigError, JournalError, PrerequisiteError
+from sdpo_solve.methods.multi_turn import MultiTurn
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.names import ModelDir
 from sdpo_solve.run.build import Parts, new_run
@@ -67,6 +69,32 @@ def test_loading_the_weights_is_none_of_a_run_s_time(tmp_path: Path, monkeypatch
         run.close()
 
 
+@pytest.mark.parametrize(("engine_tokens", "tokens"), [(99, 99), (None, 2048), (4096, 2048)])
+def test_a_method_plans_with_the_shorter_context(
+    tmp_path: Path, engine_tokens: int | None, tokens: int
+) -> None:
+    """vLLM may be started with less than the model's context."""
+    plan = make_plan(RunOptions.model_validate({"model": "tiny", "method": "multi-turn"}))
+    engine = SimpleNamespace(context_tokens=engine_tokens, identity=lambda: "vllm", close=lambda: None)
+    weights = SimpleNamespace(tokenizer=None, context_tokens=2048)
+    with Parts(plan) as parts:
+        model = ModelDir("tiny", tmp_path, "tiny")
+        vars(parts).update(sandbox=NoBox(), engine=engine, weights=weights, model=model)
+        run = new_run(parts, plan, PROBLEM, tmp_path / "out")
+        assert isinstance(run.method, MultiTurn)
+        assert run.method.context_tokens == tokens
+        run.close()
+
+
+@pytest.mark.parametrize(("engine", "n"), [("openai", 3), ("scripted", 7)])
+def test_tokens_of_a_server_s_model_are_estimated_from_bytes(tmp_path: Path, engine: str, n: int) -> None:
+    """Seven bytes; there is no tokenizer here."""
+    model = "m" if engine == "openai" else None
+    plan = make_plan(RunOptions.model_validate({"engine": engine, "model": model, "method": "multi-turn"}))
+    replies = tmp_path if engine == "scripted" else None
+    assert Parts(plan, replies=replies).count_tokens()("abcdeé") == n
+
+
 def test_a_run_that_another_process_writes_loads_no_weights(tmp_path: Path) -> None:
     options = {"model": str(tmp_path / "none"), "method": "best-of-k"}
     plan = make_plan(RunOptions.model_validate(options))
@@ -77,3 +105,23 @@ def test_a_run_that_another_process_writes_loads_no_weights(tmp_path: Path) -> N
             new_run(parts, plan, PROBLEM, tmp_path / "out")
         assert "weights" not in vars(parts)
     journal.close()
+
+
+def test_a_run_is_what_its_journal_began_with(tmp_path: Path) -> None:
+    """The configuration is on disk before the journal begins; without the file the header is compared."""
+
+    def begin(*, keep_going: bool) -> None:
+        plan = make_plan(RunOptions(engine="scripted", method="best-of-k", keep_going=keep_going))
+        with Parts(plan, replies=tmp_path / "replies") as parts:
+            vars(parts)["sandbox"] = NoBox()
+            run = new_run(parts, plan, PROBLEM, tmp_path / "out")
+            assert (run.journal.run_dir / "config.json").exists()
+            run.journal.start(run.header)
+            run.close()
+
+    (tmp_path / "replies").write_text("")
+    begin(keep_going=False)
+    (tmp_path / "out/say/best-of-k/seed-0/config.json").unlink()
+    with pytest.raises(ConfigError, match=r"options\.keep_going = False, now it is True"):
+        begin(keep_going=True)
+    begin(keep_going=False)

@@ -110,6 +110,23 @@ def test_a_run_of_before_answers_were_read_by_a_choice_of_rules_goes_on_with_its
         check_config(tmp_path, config(planned()), planned())
 
 
+@pytest.mark.parametrize("damage", ["[]", "null", "{", '{"options": []}', '{"parts": {"judge": 4}}'])
+def test_a_damaged_configuration_is_one_line_with_what_to_do(tmp_path: Path, damage: str) -> None:
+    (begun(tmp_path) / "config.json").write_text(damage)
+    with pytest.raises(ConfigError, match=r"config\.json: it is damaged; remove it \(.*\) or") as caught:
+        check_config(tmp_path, config(planned()), planned())
+    assert "\n" not in str(caught.value)
+
+
+def test_where_the_configuration_is_gone_the_journals_is_compared(tmp_path: Path) -> None:
+    header = {"problem": "inc", "config": config(planned())}
+    check_config(tmp_path, config(planned()), planned(), header)
+    other = planned(temperature=0.5)
+    with pytest.raises(ConfigError, match=r"options\.temperature = 1\.0, now it is 0\.5"):
+        check_config(tmp_path, config(other), other, header)
+    check_config(tmp_path, config(other), other, {})
+
+
 def test_a_budget_may_grow_and_not_shrink(tmp_path: Path) -> None:
     small, large = planned(attempts=4, tokens=100), planned(attempts=8)
     begun(tmp_path, small)

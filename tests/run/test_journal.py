@@ -158,7 +158,7 @@ def test_listeners_hear_every_event_and_a_resume_tells_them_the_past(tmp_path: P
     ]  # fmt: skip
     before_s = last_record(tmp_path / "journal.jsonl").elapsed_s
     again: list[Mapping[str, Any]] = []
-    make_run(tmp_path, SayEngine(lambda *_: ""), budget=Budget(2), listeners=[again.append])
+    solve(make_run(tmp_path, SayEngine(lambda *_: ""), budget=Budget(2), listeners=[again.append]))
     assert again[0]["elapsed_s"] >= before_s - 0.001, "the clock goes on too"
     assert [event["event"] for event in again] == [
         "run_resumed",
@@ -177,6 +177,8 @@ def test_a_failure_is_recorded_and_does_not_end_the_run(tmp_path: Path) -> None:
     again = make_run(tmp_path, SayEngine(lambda *_: answer("wrong")), size=2, budget=Budget(4))
     assert again.journal.state.failures == ["out of memory"]
     assert solve(again).attempts == 4
+    again.journal.close()
+    assert Journal(tmp_path, "test/inc").state.failures == [], "it was finished since"
 
 
 def test_the_last_record_is_found_from_the_end_whatever_its_length(tmp_path: Path) -> None:

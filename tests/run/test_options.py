@@ -6,7 +6,7 @@ have no table here or there fails the test, and so does an option without a case
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,16 @@ def test_a_model_with_less_room_keeps_fewer_turns_than_the_window() -> None:
     assert turns(context_tokens=question + 10 + 24) == ["feedback 2", "feedback 3"]
     assert turns(context_tokens=question + 10 + 23) == ["feedback 3"]
     assert turns(context_tokens=question + 10 + 36) == turns()
+
+
+def test_however_long_answers_may_be_turns_have_a_quarter_of_what_the_question_leaves() -> None:
+    """A turn takes twelve tokens: a quarter of 96 holds two, of 95 one, where answers could fill all of it."""
+    parts = replace(method_parts(), spec=SamplingSpec(max_tokens=1 << 20))
+    question = multi_turn.MultiTurn.build(multi_turn.Options(), parts)._question_tokens(PROBLEM)
+    for room, kept in ((96, 2), (95, 1), (-5, 0)):
+        shorter = replace(parts, context_tokens=question + room)
+        found = multi_turn.MultiTurn.build(multi_turn.Options(), shorter)
+        assert len(found.window(PROBLEM, history(3))) == kept
 
 
 def test_programs_are_kept_on_request_before_their_feedback() -> None:
