@@ -13,6 +13,9 @@ from sdpo_solve.errors import PrerequisiteError, SdpoSolveError, UserError
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What the kernel answers to `flock` where a file system has none."""
 
+# Of folders with the short runs of `batch --measure`; a killed one leaves its own behind.
+MEASURE_PREFIX = ".sdpo-solve-measure-"
+
 
 def cache_dir() -> Path:
     """Where this program keeps files of its own: $SDPO_SOLVE_CACHE, else the user's cache directory.

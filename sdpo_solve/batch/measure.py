@@ -15,8 +15,7 @@ from sdpo_solve.batch.runner import Sink
 from sdpo_solve.batch.spec import ArmOptions, RunKey
 from sdpo_solve.batch.stop import StopSignal
 from sdpo_solve.errors import UserError
-from sdpo_solve.paths import file_errors
-from sdpo_solve.report.runs import MEASURE_PREFIX
+from sdpo_solve.paths import MEASURE_PREFIX, file_errors
 from sdpo_solve.run.build import sampling_spec
 
 Settings = Mapping[str, Mapping[str, Any]]

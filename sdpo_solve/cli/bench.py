@@ -118,7 +118,7 @@ class ForgettingBench(WithJson, Selection):
 @command(
     ForgettingBench,
     "bench forgetting RUN problems",
-    "bench forgetting RUN problem.json --samples 64",
+    "bench forgetting RUN problems/letter-tally.json --samples 64",
     "bench forgetting RUN mbpp:MbppPlus.jsonl.gz --first 40 --samples 16",
 )
 def forgetting(given: ForgettingBench) -> None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sdpo_solve.errors import ConfigError, JournalError, UserError
+from sdpo_solve.paths import MEASURE_PREFIX
 from sdpo_solve.report.marks import mark
 from sdpo_solve.run.events import FILE_NAME, read_records
 from sdpo_solve.run.records import (
@@ -176,10 +177,6 @@ class RunRecord:
 
 
 # -- places --------------------------------------------------------------------------------------------------
-
-
-# Of folders with the short runs of `batch --measure`; a killed one leaves its own behind.
-MEASURE_PREFIX = ".sdpo-solve-measure-"
 
 
 def find_run_dirs(sources: Sequence[Path]) -> list[Path]:

@@ -126,7 +126,7 @@ MEASURES: dict[str, tuple[str, ...]] = {
         *TINY, "--attempts", "2", "--question-tokens", "20", "--feedback-tokens", "10", "--answer-tokens", "10",
         "--rounds", "1",
     ),
-    "bench forgetting": ("--first", "2", "--samples", "2"),
+    "bench forgetting": ("--first", "1", "--samples", "2"),
     "bench lesson": ("--group-size", "2", "--updates", "1"),
     "bench grading": ("--rounds", "1"),
 }  # fmt: skip
