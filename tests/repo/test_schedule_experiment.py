@@ -145,6 +145,38 @@ def test_the_schedule_without_updates() -> None:
     assert f"({costs['reading-four']} attempts a success, with them {costs['four']})" in FLAT
 
 
+def test_the_long_runs() -> None:
+    """Of six problems the answers that pass: of the base and after updates, plain and with feedback."""
+    section = README.split("### Long runs")[1]
+    runs = runs_in(SCHEDULE / "long.zip")
+    kept, by_update = rows(section), [0, 0]
+    for run in (run for run in runs if run.seed == 4):
+        gap = next(event["loss"] for event in run.events if event["event"] == "update")
+        learned = gap >= LearnerOptions().min_gap
+        counts = {(later, plain): [0, 0] for later in (False, True) for plain in (True, False)}
+        for attempt in run.attempts:
+            count = counts[learned and attempt["policy"]["version"] > 0, is_plain(run, attempt)]
+            count[0], count[1] = count[0] + attempt["solved"], count[1] + 1
+        cells = [f"{passed} of {n}" if n else "–" for passed, n in counts.values()]
+        assert kept[run.problem] == [f"{gap:.2f}", *cells, str(run.found or "none")]
+        if run.found and run.attempts[run.found - 1]["policy"]["version"]:
+            by_update[not is_plain(run, run.attempts[run.found - 1])] += 1
+    assert by_update == [1, 0], "one problem of six was solved by what was learned, by a plain answer"
+    solved = [run for run in runs if run.seed == 4 and run.found]
+    assert len(solved) == 2
+    assert "six problems that no answer had solved before" in FLAT
+    assert "runs of 512 attempts solved two, one of them by a learned policy" in FLAT
+    fresh = [run for run in runs if run.seed > 4]
+    for name in kept:
+        if name.startswith("`"):
+            mine = {run.seed: run.found for run in fresh if run.arm == name.split("`")[1]}
+            assert kept[name] == [str(mine[seed]) for seed in (5, 6, 7, 8)]
+    first = [(run, run.attempts[(run.found or 1) - 1]) for run in fresh]
+    assert not [run for run, attempt in first if is_plain(run, attempt)]
+    assert len([run for run, attempt in first if not attempt["policy"]["version"]]) == 11
+    assert len(first) == 12
+
+
 def test_what_the_schedule_learned() -> None:
     """Answers after updates that changed weights, by what they read, and the gaps of all runs with an update."""
     halves = scheduled()
