@@ -83,14 +83,14 @@ class AfterUpdates:
     gaps: list[float]
 
 
-def after_updates(runs: list[Packed]) -> AfterUpdates:
+def after_updates(runs: list[Packed], min_gap: float = LearnerOptions().min_gap) -> AfterUpdates:
     seen = AfterUpdates([0, 0], [0, 0], [])
     for run in (run for run in runs if run.arm != "best-of-k"):
         loss = next((event["loss"] for event in run.events if event["event"] == "update"), None)
         if loss is None:
             continue
         seen.gaps.append(loss)
-        if run.arm != "early" and loss < LearnerOptions().min_gap:
+        if run.arm != "early" and loss < min_gap:
             continue
         for attempt in run.attempts:
             if attempt["policy"]["version"]:
@@ -131,18 +131,28 @@ def test_the_schedule_with_the_larger_model() -> None:
 def test_the_schedule_without_updates() -> None:
     """The same problems and seeds to 112 attempts: attempts a success, and runs solved."""
     section = README.split("### Reading without learning")[1]
-    runs = runs_in(SCHEDULE / "test-seeds-2-3.zip") + runs_in(SCHEDULE / "reading.zip")
+    control = runs_in(SCHEDULE / "control.zip")
+    runs = runs_in(SCHEDULE / "test-seeds-2-3.zip") + runs_in(SCHEDULE / "reading.zip") + control
     costs = {}
     for arm, name in (
         ("best-of-k", "samples only (best-of-k)"),
         ("four", "reads and learns (`four`)"),
         ("reading-four", "reads only (`reading-four`)"),
+        ("four-shuffled", "reads, and learns from another problem's feedback (`four-shuffled`)"),
     ):
         found = [run.found or 113 for run in runs if run.arm == arm]
         n_solved = sum(n <= 112 for n in found)
         costs[arm] = f"{sum(min(n, 112) for n in found) / n_solved:.1f}"
         assert rows(section)[name] == [costs[arm], f"{n_solved} of {len(found)}"]
     assert f"({costs['reading-four']} attempts a success, with them {costs['four']})" in FLAT
+    seen, flat = after_updates(control, min_gap=0.0), " ".join(section.split())
+    low, high = min(seen.gaps), max(seen.gaps)
+    assert (
+        "after updates {} of {} plain ones pass, and {} of {} with feed".format(*seen.plain, *seen.told)
+        in flat
+    )
+    assert f"gap was {low:.2f} to {high:.2f} in all nine runs that came to one" in flat
+    assert (len(seen.gaps), high < LearnerOptions().min_gap) == (9, True)
 
 
 def test_the_long_runs() -> None:
