@@ -171,7 +171,9 @@ def test_the_long_runs() -> None:
         assert kept[run.problem] == [f"{gap:.2f}", *cells, str(run.found or "none")]
         if run.found and run.attempts[run.found - 1]["policy"]["version"]:
             by_update[not is_plain(run, run.attempts[run.found - 1])] += 1
-    assert by_update == [1, 0], "one problem of six was solved by what was learned, by a plain answer"
+    assert by_update == [1, 0], (
+        "one problem of six was solved under a policy that had learned, by a plain answer"
+    )
     solved = [run for run in runs if run.seed == 4 and run.found]
     assert len(solved) == 2
     assert "six problems that no answer had solved before" in FLAT
