@@ -102,7 +102,7 @@ def _old_policies(runs: Path) -> Iterator[Kept]:
     for journal in (path for path in journals if path not in held):
         policies = journal.with_name("policies")
         versions = {int(path.name): path for path in policies.glob("[0-9]*") if path.name.isdecimal()}
-        if not versions:
+        if len(versions) < 2:  # the newest stays: no journal need be read
             continue
         try:
             newest = {max(versions), _last_committed(journal)}
