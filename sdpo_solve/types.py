@@ -81,7 +81,7 @@ class Checker:
     """How an answer is compared (`grading/checkers.py`); `program`: source of that checker, in `language`."""
 
     name: Literal[
-        "exact", "tokens", "float", "livecodebench", "apps", "python", "set", "not-none", "program"
+        "exact", "tokens", "float", "livecodebench", "codecontests", "apps", "python", "set", "not-none", "program"
     ] = "exact"
     tolerance: float = 0.0
     ignore_case: bool = False

@@ -100,9 +100,9 @@ def stdin_problem(
     if not tests:
         raise Unfit(f"{row.place}: {facts.id}", "it has no tests")
     checker = replace(rule, ignore_case=rule.ignore_case or grants_case(facts.statement))
-    if error := granted_error(facts.statement):  # `float` takes less than a rule with a tolerance of its own
-        name = rule.name if rule.tolerance else "float"
-        checker = replace(checker, name=name, tolerance=max(rule.tolerance, error))
+    if error := granted_error(facts.statement):
+        name = "float" if rule == _TOKENS else rule.name
+        checker = replace(checker, name=name, tolerance=error)
     meta = {"difficulty": facts.difficulty, "platform": facts.platform}
     return Problem(
         id=facts.id,

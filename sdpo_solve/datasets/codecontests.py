@@ -20,8 +20,7 @@ from sdpo_solve.protocols import Sandbox
 from sdpo_solve.types import Checker, Problem
 
 _PYTHON3 = 3  # the language number of the data set's solutions
-# As its own grader compares: https://github.com/google-deepmind/code_contests, execution/tester_sandboxer.cc
-_RULE = Checker("tokens", tolerance=1e-5, ignore_case=True)
+_RULE = Checker("codecontests", ignore_case=True)
 
 
 class CodeContests(Format):

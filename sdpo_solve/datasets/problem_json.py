@@ -27,7 +27,8 @@ from sdpo_solve.errors import ProblemError
 from sdpo_solve.types import Checker, Kind, Limits, Problem, TestCase
 
 SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
-_OF_BENCHMARKS = ("livecodebench", "apps", "python", "set", "not-none")  # rules that a file cannot state
+# Rules that a file cannot state.
+_OF_BENCHMARKS = ("livecodebench", "codecontests", "apps", "python", "set", "not-none")
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _NAMES_PROGRAM = re.compile(r"[\w./\\ -]+\.(py|cpp)")
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*[<\"]", re.MULTILINE)

@@ -19,6 +19,7 @@ from sdpo_solve.types import Checker
 _NUMBERS = (int, float, Fraction, Decimal)
 # A longer token is compared as text: numbers of answers are shorter, and reading one is not linear.
 _NUMBER_CHARS = 400
+_CODECONTESTS_ERROR = 1e-5
 _INTEGER = re.compile(r"[-+]?\d+")
 # Numbers inside a token such as `(0.5,` or `x=1e-3;`; letters beside one make it part of a word.
 _GLUED = re.compile(
@@ -35,11 +36,13 @@ def texts_match(checker: Checker, expected: object, output: str) -> bool:
         wanted_text, output = wanted_text.casefold(), output.casefold()
     match checker.name:
         case "tokens":
+            return wanted_text.split() == output.split()
+        case "codecontests":
+            if checker.tolerance and texts_match(Checker("float", checker.tolerance), wanted_text, output):
+                return True
             wanted, given = wanted_text.split(), output.split()
-            return wanted == given or (
-                checker.tolerance > 0
-                and len(wanted) == len(given)
-                and all(_tokens_near(w, g, checker.tolerance) for w, g in zip(wanted, given, strict=True))
+            return len(wanted) == len(given) and all(
+                _tokens_near(w, g) for w, g in zip(wanted, given, strict=True)
             )
         case "float":
             wanted, given = wanted_text.split(), output.split()
@@ -116,8 +119,11 @@ def _tokens_close(expected: str, given: str, tolerance: float) -> bool:
     return all(_numbers_close(wanted, number, tolerance) for wanted, number in numbers)
 
 
-def _tokens_near(expected: str, given: str, error: float) -> bool:
-    """The same token, or two numbers less than `error` apart, as CodeContests compares; integers exactly."""
+def _tokens_near(expected: str, given: str) -> bool:
+    """The same token, or two numbers less than 1e-5 apart; integers exactly.
+
+    https://github.com/google-deepmind/code_contests, execution/tester_sandboxer.cc.
+    """
     if expected == given:
         return True
     wanted, number = _number(expected), _number(given)
@@ -125,7 +131,7 @@ def _tokens_near(expected: str, given: str, error: float) -> bool:
         return False
     if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(given):
         return _same_decimals(expected, given)
-    return abs(wanted - number) < error
+    return abs(wanted - number) < _CODECONTESTS_ERROR
 
 
 def _numbers_close(expected: str, given: str, tolerance: float) -> bool:

@@ -24,7 +24,7 @@ def of_texts(checker: Checker, expected: str, output: str) -> Difference:
         expected, output, pieces = expected.strip(), output.strip(), _stripped_lines
         if checker.tolerance:  # it is wrong by the rule for floats too
             checker = Checker("float", checker.tolerance)
-    if checker.name in ("tokens", "float"):
+    if checker.name in ("tokens", "float", "codecontests"):
         pieces = _tokens
     there, here = _first(checker, expected, output, pieces)
     line = output.count("\n", 0, here) + 1

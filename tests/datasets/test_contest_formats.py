@@ -111,7 +111,7 @@ def test_rows_by_scheme_and_by_their_columns(
     path = tmp_path / "rows.jsonl"
     problem = one(path, ROWS[scheme], scheme)
     assert one(path, ROWS[scheme]) == problem
-    checker = Checker("tokens", 1e-5, ignore_case=True) if scheme == "codecontests" else Checker("tokens")
+    checker = Checker("codecontests", ignore_case=True) if scheme == "codecontests" else Checker("tokens")
     assert (problem.kind, problem.limits, problem.checker) == (Kind.STDIN, limits, checker)
     assert [test.input for test in problem.tests if test.visible] == shown
     assert [test.input for test in problem.tests if not test.visible] == hidden
@@ -314,10 +314,12 @@ def test_a_granted_error_becomes_a_tolerance(tmp_path: Path) -> None:
 
 def test_a_granted_error_only_widens_the_data_sets_own_rule(tmp_path: Path) -> None:
     """CodeContests takes numbers less than 1e-5 apart, integers written as decimals too."""
-    for power, error in ((9, 1e-5), (6, 1e-5), (3, 1e-3)):
+    for power in (9, 6, 3):
         statement = f"The absolute or relative error must not exceed 10^{{-{power}}}."
         checker = one(tmp_path / "r.jsonl", {**CODECONTESTS, "description": statement}).checker
-        assert checker == Checker("tokens", error, ignore_case=True)
+        assert checker == Checker("codecontests", 10.0**-power, ignore_case=True)
+        assert texts_match(checker, "0.333333", "0.33333")
+        assert texts_match(checker, "123456789.5", "123456789.7") is (power < 9)  # relative: 1.6e-9
     for expected, output in (("2", "2.0000000001"), ("10", "9.999999999"), ("3.14159", "3.1415926535")):
         assert texts_match(checker, expected, output)
     assert texts_match(checker, "0.5", "0.5009")
