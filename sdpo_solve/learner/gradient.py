@@ -52,10 +52,10 @@ class Sums:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     def means(self) -> dict[str, float]:
-        """Every sum a position, the divergence a position with a teacher."""
-        names = [one.name for one in fields(self) if one.name not in ("n", "n_taught")]
+        """Every sum a position; the divergence a position with a teacher, left out where there is none."""
+        names = [one.name for one in fields(self) if one.name not in ("n", "n_taught", "divergence")]
         means = {name: getattr(self, name) / max(1, self.n) for name in names}
-        return means | {"divergence": self.divergence / max(1, self.n_taught)}
+        return means | ({"divergence": self.divergence / self.n_taught} if self.n_taught else {})
 
 
 @dataclass(slots=True)
@@ -134,8 +134,10 @@ class StudentPasses:
 
         sequence_advantage_N = None
         if settings.granularity == "sequence" and settings.grpo_weight < 1:
-            assert teacher is not None
-            sequence_advantage_N = self._sequence_advantages(examples, teacher)
+            # Without a teacher their weight is zero, whatever they are.
+            sequence_advantage_N = torch.zeros(int(n_targets.sum()), device=device)
+            if teacher is not None:
+                sequence_advantage_N = self._sequence_advantages(examples, teacher)
         old = [logprob for example in examples for logprob in example.old_logprobs_T]
         return Positions(
             old_logprobs_N=torch.tensor(old, device=device),

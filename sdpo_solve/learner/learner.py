@@ -147,9 +147,11 @@ class LoraLearner:
 
         A group that teaches nothing, a gradient that explodes and a collapsed policy make a version too; the
         update's notices say what was done instead of a step. The update's loss is the mean divergence from
-        the teacher, nats a token; what is differentiated (weights and clips applied) is the metric
-        `objective`. Raises LearnerError for examples of a policy it cannot account for, where the version
-        cannot be written, and where memory runs out.
+        the teacher, nats a token, NaN without one; what is differentiated (weights and clips applied) is
+        the metric `objective`.
+
+        Raises LearnerError for examples of a policy it cannot account for, where the version cannot be
+        written, and where memory runs out.
         """
         with self._host.turn:
             return self._learn(examples, spec)
@@ -195,7 +197,7 @@ class LoraLearner:
             run.replay.add(examples)
         policy = self._commit()
         metrics["wall_s"] = time.monotonic() - started_s
-        loss = metrics["divergence"] if n_examples else math.nan
+        loss = metrics.get("divergence", math.nan)
         written = tuple(filter(None, notices))
         return Update(policy, loss, n_examples, n_tokens, metrics, written, decision.ignored)
 

@@ -86,7 +86,10 @@ class MethodPlugin(Method, ABC):
         return [policy] * len(prompts_G)
 
     def example(self, problem: Problem, attempt: Attempt, history: Sequence[Attempt]) -> Example:
-        """The attempt as the learner sees it; without a teacher, unless a method overrides it."""
+        """The attempt as the learner sees it, for `learn` and for `explain`.
+
+        Without a teacher, unless a method overrides it: one that learns does.
+        """
         return Example(attempt.sample, None, float(attempt.verdict.solved))
 
     def learn(self, problem: Problem, history: Sequence[Attempt], group: Sequence[Attempt]) -> Update | None:

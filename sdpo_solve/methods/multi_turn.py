@@ -5,17 +5,16 @@ Learns nothing. The window is first in, first out: the oldest turns go when thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
 from sdpo_solve.config import Options as BaseOptions
 from sdpo_solve.methods import MethodParts, MethodPlugin
+from sdpo_solve.methods._room import Room
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.types import Attempt, Policy, Problem, Prompt
-
-_LEAST_PART = 4  # one in so many parts of what the question leaves is for turns, however long answers may be
 
 
 class Options(BaseOptions):
@@ -37,16 +36,14 @@ class MultiTurn(MethodPlugin):
     prompter: Prompter
     run: str
     options: Options
-    count_tokens: Callable[[str], int]
-    context_tokens: int
-    max_tokens: int
+    room: Room
 
     options_type = Options
 
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> MultiTurn:
-        context, longest = parts.context_tokens, parts.spec.max_tokens
-        return cls(parts.prompter, parts.run, options, parts.count_tokens, context, longest)
+        room = Room(parts.count_tokens, parts.context_tokens, parts.spec.max_tokens)
+        return cls(parts.prompter, parts.run, options, room)
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
         return Policy(self.run, 0)
@@ -56,20 +53,12 @@ class MultiTurn(MethodPlugin):
 
     def window(self, problem: Problem, history: Sequence[Attempt]) -> list[str]:
         """The newest turns that fit into the window, oldest first."""
-        room = self.context_tokens - self._question_tokens(problem)
-        left = min(self.options.window_tokens, max(room - self.max_tokens, room // _LEAST_PART))
-        kept: list[str] = []
-        for attempt in reversed(history):
-            turn = self.prompter.turn(attempt.feedback, attempt.code if self.options.attempts else None)
-            left -= self.count_tokens(turn) + 2  # the blank line between two turns
-            if left < 0:
-                break
-            kept.append(turn)
-        return kept[::-1]
-
-    def _question_tokens(self, problem: Problem) -> int:
-        prompt = self.prompter.multi_turn(problem, [""])
-        return sum(self.count_tokens(message.content) + 16 for message in prompt.messages)
+        limit = min(self.options.window_tokens, self.room.for_feedback(self.prompter, problem))
+        turns = (
+            self.prompter.turn(attempt.feedback, attempt.code if self.options.attempts else None)
+            for attempt in reversed(history)
+        )
+        return self.room.first_together(turns, limit)[::-1]
 
 
 PLUGIN = MultiTurn

@@ -7,7 +7,8 @@ prompt and the reward. The loss, the teacher's weights and the optimizer are the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from sdpo_solve.config import OptionsWithPresets
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import MethodParts, MethodPlugin, _schedule
+from sdpo_solve.methods._room import Room
 from sdpo_solve.methods._shuffled import foreign_feedback
 from sdpo_solve.methods.prompts import Prompter, is_question_alone
 from sdpo_solve.protocols import Learner
@@ -118,6 +120,7 @@ class Sdpo(MethodPlugin):
     seed: int
     options: Options
     learner: Learner | None
+    room: Room = field(default_factory=Room)
 
     options_type = Options
     learns = True
@@ -163,7 +166,8 @@ class Sdpo(MethodPlugin):
     @classmethod
     def build(cls, options: Options, parts: MethodParts) -> Sdpo:
         return cls(
-            parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, parts.learner
+            *(parts.prompter, parts.spec, parts.run, parts.policies_dir, parts.seed, options, parts.learner),
+            Room(parts.count_tokens, parts.context_tokens, parts.spec.max_tokens),
         )
 
     def start(self, problem: Problem, resume_from: Policy | None) -> Policy:
@@ -174,21 +178,32 @@ class Sdpo(MethodPlugin):
         return self.learner.resume(self.run, self.policies_dir, self.seed, resume_from.version)
 
     def propose(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
-        """Prompts of the question alone, then those with feedback: distinct texts, the newest first."""
-        size = min(n, _schedule.group_size(len(history), self.options.first_group, self.options.group_size))
-        question = self.prompter.student(problem)
-        texts = list(dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved))
-        n_with = self._n_with_feedback(history, size) if texts else 0
-        with_feedback = [self._with_feedback(problem, texts, i) for i in range(n_with)]
-        return [question] * (size - n_with) + with_feedback
+        """Prompts of the question alone, then those with feedback: distinct texts, the newest first.
 
-    def _with_feedback(self, problem: Problem, texts: Sequence[str], i: int) -> Prompt:
-        """The i-th prompt of a group that holds some of `texts`, newest first."""
-        window = texts[: self.options.feedback_window]
-        if len(window) > 1 and i % 2:
-            return self.prompter.multi_turn(problem, window[::-1])
-        which = i // 2 if self.options.feedback_window > 1 else i
-        return self.prompter.teacher(problem, feedback=texts[which % len(texts)])
+        A text that leaves no room for an answer is passed over.
+        """
+        size = min(n, _schedule.group_size(len(history), self.options.first_group, self.options.group_size))
+        n_with = self._n_with_feedback(history, size)
+        with_feedback = self._with_feedback(problem, history, n_with) if n_with else []
+        return [self.prompter.student(problem)] * (size - len(with_feedback)) + with_feedback
+
+    def _with_feedback(self, problem: Problem, history: Sequence[Attempt], n: int) -> list[Prompt]:
+        """`n` prompts with earlier feedback; none where no text of it fits."""
+        limit = self.room.for_feedback(self.prompter, problem)
+        distinct = dict.fromkeys(a.feedback for a in reversed(history) if not a.verdict.solved)
+        n_window = self.options.feedback_window
+        texts = list(islice(self.room.that_fit(distinct, limit), max(n, n_window)))
+        if not texts:
+            return []
+        window = self.room.first_together(texts[:n_window], limit)
+        prompts = []
+        for i in range(n):
+            if len(window) > 1 and i % 2:
+                prompts.append(self.prompter.multi_turn(problem, window[::-1]))
+            else:
+                which = i // 2 if n_window > 1 else i
+                prompts.append(self.prompter.teacher(problem, feedback=texts[which % len(texts)]))
+        return prompts
 
     def _n_with_feedback(self, history: Sequence[Attempt], size: int) -> int:
         start, floor = self.options.feedback_share, self.options.feedback_floor

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpo_solve.report.cohort import Axis, Cohort, arm_of, observations, shared_end
+from sdpo_solve.report.cohort import Axis, Cohort, arm_of, keeps_trying, observations, shared_end
 from sdpo_solve.report.runs import RunRecord
 from sdpo_solve.report.statistics import CensoredMean, Observation, censored_mean, curve, pass_at_k
 
@@ -37,6 +37,21 @@ class Marks:
     model: str
     by_problem: Mapping[str, str]
     sampled_with: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of the problems as they were screened."""
+
+    def changed(self, cohort: Cohort) -> list[str]:
+        """The marked problems whose text or tests are not those that were screened, sorted.
+
+        Which tests are visible is part of a digest: digests are compared in the same feedback mode alone, and
+        not in `paper`, where the seed decides it.
+        """
+        mode = cohort.shared.feedback_mode
+        if mode == "paper" or mode != self.sampled_with.get("feedback_mode"):
+            return []
+        now = {run.problem: run.problem_digest for run in (*cohort.runs, *cohort.failed_runs)}
+        known = {name: digest for name, digest in now.items() if digest and name in self.by_problem}
+        return sorted(name for name, digest in known.items() if self.digests.get(name, digest) != digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +118,11 @@ def problem_rows(cohort: Cohort, reference: str, marks: Marks | None = None) -> 
     """
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
     difficulty = {run.problem: run.header.difficulty for run in cohort.runs}
-    hardness = {**_hardness(cohort), **(marks.by_problem if marks else {})}
-    failed = [run for runs in cohort.failed.values() for run in runs]
-    names = sorted({run.problem for run in (*cohort.runs, *failed)}, key=natural_key)
+    hardness = _hardness(cohort)
+    if marks is not None:
+        changed = marks.changed(cohort)
+        hardness |= {name: mark for name, mark in marks.by_problem.items() if name not in changed}
+    names = sorted({run.problem for run in (*cohort.runs, *cohort.failed_runs)}, key=natural_key)
     seen = {arm: observations(runs, Axis.ATTEMPTS) for arm, runs in arms.items()}
     rows = []
     for name in names:
@@ -185,9 +202,9 @@ def _cell(arm: str, problem: str, runs: Sequence[RunRecord], cohort: Cohort) -> 
 
 
 def _gap(runs: Sequence[RunRecord]) -> float | None:
-    """The mean loss of first updates; controls without a teacher have none."""
+    """The mean loss of first updates; those without a teacher have none (in earlier journals 0)."""
     firsts = [run.updates[0].loss for run in runs if run.updates]
-    losses = [loss for loss in firsts if loss]
+    losses = [loss for loss in firsts if loss and math.isfinite(loss)]
     return sum(losses) / len(losses) if losses else None
 
 
@@ -199,14 +216,16 @@ def natural_key(text: str) -> tuple[tuple[bool, int, str], ...]:
 
 def _hardness(cohort: Cohort) -> dict[str, str]:
     """hard, very hard or easier, by pass@64 of the base model where enough independent tries were made."""
-    found: dict[str, str] = {}
-    for runs in cohort.arms.values():
-        for problem, seen in observations(runs, Axis.ATTEMPTS).items():
-            rates = [pass_at_k(o.tries, o.successes, _SCREEN_K) for o in seen if o.tries >= _SCREEN_K]
-            if rates:
-                rate = sum(rates) / len(rates)
-                found[problem] = VERY_HARD if rate < _VERY_HARD else HARD if rate < _HARD else EASIER
-    return found
+    rates: dict[str, list[float]] = {}
+    for run in cohort.runs:
+        n, n_solved = len(run.attempts), sum(attempt.solved for attempt in run.attempts)
+        if keeps_trying(run) and n >= _SCREEN_K:
+            rates.setdefault(run.problem, []).append(pass_at_k(n, n_solved, _SCREEN_K))
+    means = {problem: sum(found) / len(found) for problem, found in rates.items()}
+    return {
+        problem: VERY_HARD if rate < _VERY_HARD else HARD if rate < _HARD else EASIER
+        for problem, rate in means.items()
+    }
 
 
 def make_splits(arms: Mapping[str, Sequence[RunRecord]], problems: Sequence[ProblemRow]) -> list[Split]:

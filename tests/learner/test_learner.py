@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,30 @@ def test_learning_moves_the_student_towards_its_teacher(host: AdaptedModel, tmp_
     examples = group(host, policy)
     seen = [found.learn(examples, SPEC).metrics["divergence"] for _ in range(6)]
     assert seen[-1] < 0.7 * seen[0]
+
+
+@pytest.mark.parametrize("options", [{"teacher": "none-negative"}, {"teacher": "own-answers"}], ids=str)
+def test_without_a_teacher_there_is_no_distance_from_it(
+    host: AdaptedModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    found = learner(host, **options)
+    policy = found.start("run", tmp_path / "policies", seed=0)
+    update = found.learn(group(host, policy), SPEC)
+    assert update.n_examples
+    assert update.metrics["objective"]
+    assert math.isnan(update.loss)
+
+
+@pytest.mark.parametrize("granularity", ["logit", "sampled_token", "sequence"])
+def test_rewards_teach_a_group_whose_teachers_are_missing(
+    host: AdaptedModel, tmp_path: Path, granularity: str
+) -> None:
+    found = learner(host, granularity=granularity, grpo_weight=0.5)
+    policy = found.start("run", tmp_path / "policies", seed=0)
+    examples = [replace(e, teacher_prompt=None, reward=float(n)) for n, e in enumerate(group(host, policy))]
+    update = found.learn(examples, SPEC)
+    assert update.metrics["grad_norm"] > 0
+    assert math.isnan(update.loss)
 
 
 # -- resumes -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.methods import _schedule, sdpo
+from sdpo_solve.methods._room import Room
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.solve import sample_each, solve
 from sdpo_solve.types import (
@@ -207,6 +208,23 @@ def test_every_second_attempt_with_feedback_reads_the_newest_texts_together(tmp_
     both = Prompter().multi_turn(PROBLEM, ["feedback 2", "feedback 3"])
     assert asked(failures) == [three, both, two, both]
     assert asked(failures[:1]) == [one] * 4
+
+
+def test_feedback_that_leaves_no_room_for_an_answer_is_passed_over(tmp_path: Path) -> None:
+    run = run_of(tmp_path, NumberEngine(), Remember(), group_size=4, feedback_share=0.5)
+    alone = len(Prompter().multi_turn(PROBLEM, [""]).messages[0].content) + 16  # one character is one token
+    failures = [replace(tried(n, 0, code=f"program {n}"), feedback=n * "x") for n in (10, 15, 40)]
+
+    def proposed(context_tokens: int) -> list[Prompt]:
+        method = replace(run.method, room=Room(len, context_tokens, max_tokens=30))
+        return list(method.propose(PROBLEM, failures, 4))
+
+    def teacher(n: int) -> Prompt:
+        return Prompter().teacher(PROBLEM, feedback=n * "x")
+
+    assert proposed(alone + 45) == [QUESTION, QUESTION, teacher(15), teacher(10)]
+    assert proposed(alone + 44) == [QUESTION, QUESTION, teacher(10), teacher(10)]
+    assert proposed(alone + 39) == [QUESTION] * 4
 
 
 @pytest.mark.parametrize("fails_at", range(2, 10))

@@ -82,7 +82,7 @@ def test_a_method_plans_with_the_shorter_context(
         vars(parts).update(sandbox=NoBox(), engine=engine, weights=weights, model=model)
         run = new_run(parts, plan, PROBLEM, tmp_path / "out")
         assert isinstance(run.method, MultiTurn)
-        assert run.method.context_tokens == tokens
+        assert run.method.room.context_tokens == tokens
         run.close()
 
 

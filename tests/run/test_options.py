@@ -19,6 +19,7 @@ from sdpo_solve.engines._scoring import forced_logprobs
 from sdpo_solve.engines._vllm_backend import Options, sampling_arguments
 from sdpo_solve.errors import ConfigError, EngineError, PrerequisiteError
 from sdpo_solve.methods import MethodParts, best_of_k, multi_turn
+from sdpo_solve.methods._room import Room
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import memory
 from sdpo_solve.run.options import make_plan, warnings_of
@@ -106,9 +107,14 @@ def test_the_window_drops_the_oldest_turns_first(window_tokens: int, kept: list[
     assert [text for text in ("feedback 1", "feedback 2", "feedback 3") if text in said] == kept
 
 
+def question_tokens() -> int:
+    room = Room(context_tokens=1 << 20)
+    return (1 << 20) - room.for_feedback(Prompter(), PROBLEM)
+
+
 def test_a_model_with_less_room_keeps_fewer_turns_than_the_window() -> None:
     """The context holds question, turns and the answer's ten tokens."""
-    question = multi_turn.MultiTurn.build(multi_turn.Options(), method_parts())._question_tokens(PROBLEM)
+    question = question_tokens()
     assert turns(context_tokens=question + 10 + 24) == ["feedback 2", "feedback 3"]
     assert turns(context_tokens=question + 10 + 23) == ["feedback 3"]
     assert turns(context_tokens=question + 10 + 36) == turns()
@@ -117,7 +123,7 @@ def test_a_model_with_less_room_keeps_fewer_turns_than_the_window() -> None:
 def test_however_long_answers_may_be_turns_have_a_quarter_of_what_the_question_leaves() -> None:
     """A turn takes twelve tokens: a quarter of 96 holds two, of 95 one, where answers could fill all of it."""
     parts = replace(method_parts(), spec=SamplingSpec(max_tokens=1 << 20))
-    question = multi_turn.MultiTurn.build(multi_turn.Options(), parts)._question_tokens(PROBLEM)
+    question = question_tokens()
     for room, kept in ((96, 2), (95, 1), (-5, 0)):
         shorter = replace(parts, context_tokens=question + room)
         found = multi_turn.MultiTurn.build(multi_turn.Options(), shorter)
@@ -222,7 +228,7 @@ BOX: dict[str, Seen] = {
     "total_output_mb": Seen({"total_output_mb": 1}, "print('x' * 600_000)", 3),
     "n_processes": Seen({"n_processes": 2}, THREADS),
 }
-POOL = {"language", "boxes_ready"}
+POOL = {"boxes_ready"}
 OWN = {"docker": {"image", "runtime"}, "bubblewrap": {"separate"}}
 
 
@@ -255,7 +261,7 @@ def test_boxes_wait_in_the_number_and_the_language_asked_for(backend: str) -> No
     module = MODULES[backend]
     for language, n in (("python", 0), ("python", 2), ("cpp", 1)):
         try:
-            sandbox = module.PLUGIN(module.Options(language=language, boxes_ready=n, parallel=1))
+            sandbox = module.PLUGIN(module.Options(boxes_ready=n, parallel=1), language)
         except PrerequisiteError as exc:
             pytest.skip(str(exc))
         try:
