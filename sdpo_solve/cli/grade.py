@@ -64,8 +64,7 @@ class CheckCommand(WithJson, GradingOptions):
 )
 def grade(given: GradeCommand) -> None:
     """Judge a program without a model. Exit code 0: solved, 1: not."""
-    language = languages.of_file(given.program)
-    taken = language.name if language else RunOptions().language
+    taken = _language_of(given.program)
     parts = given.new_parts(taken)
     try:
         code = given.program.read_text(encoding="utf-8")
@@ -85,6 +84,20 @@ def grade(given: GradeCommand) -> None:
         short = re.sub(r"(sha256:\w{12})\w+", r"\1", sandbox)
         console.print(Text(f"\njudged as {taken} in {short}", style="dim"), soft_wrap=True)
     raise typer.Exit(0 if verdict.solved else 1)
+
+
+def _language_of(program: Path) -> str:
+    """The language that a file's name ends like; the usual one for a text, or a name without an ending.
+
+    Raises UserError for an ending of anything else.
+    """
+    ending = program.suffix.lower()
+    if language := languages.of_file(Path(f"program{ending}")):
+        return language.name
+    if ending not in ("", ".txt"):
+        known = ", ".join(suffix for name in languages.names() for suffix in languages.get(name).suffixes)
+        raise UserError(f"{program}: programs in {program.suffix} cannot be judged; known: {known}")
+    return RunOptions().language
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:

@@ -42,6 +42,9 @@ _UPPER_OR_LOWER = r"(?:upper|lower)[- ]?(?:case)? ?(?:or|and|/) ?(?:in )?(?:uppe
 _LETTER_CASE = (
     rf"\b{_ANY} (?:letter|character)s?[- ]case"
     rf"|{_IN_ANY_CASE}\s*(?:,?\s*(?:upper|lower)|\(|,? (?:for example|e\.g)[, ]+(?:\w+ )?[\"'“‘`\\$])"
+    rf"|\(\s*{_IN_ANY_CASE}\s*\)"
+    rf"|\b(?:both|either) (?:in )?{_UPPER_OR_LOWER}[^.,;]{{0,40}}\baccept"
+    rf"|\b{_UPPER_OR_LOWER}[^.,;]{{0,40}}\b(?:both|either) (?:are |is |be )?accept"
     r"|\b(?:case|capitali[sz]ation)(?: of [^.,;]{0,40}?)? (?:does|do|is|are)(?: not|n't|n’t)"
     r" (?:matter|important|significant|relevant|checked)"
     r"|\b(?:regardless|irrespective) of (?:the )?(?:letters?'? |character )?case\b"
@@ -54,17 +57,28 @@ _GRANTS_CASE = re.compile(
     rf"|{_MAY}.*(?:{_WRITES}|\bgive\w*).*(?:{_IN_ANY_CASE}|\bin (?:{_ANY} |both )?{_UPPER_OR_LOWER})",
     re.IGNORECASE | re.DOTALL,
 )
-_ANY_OF = r"\bany (?:one )?of (?:them|these|those)\b"
+_ANY_OF = r"\b(?:any|an arbitrary)(?: one)? of (?:them|these|those)\b"
+_PRINT = r"\b(?:print|output|return)(?:ing)?"
+_GIVE = rf"(?:{_PRINT}|\b(?:write|report|give|show|find))"
+_IN_ANY_ORDER = r"in (?:any|(?:an )?arbitrary) order"
+_CLAUSE_END = r"(?=\s*[.,;)]|\s*$)"
+_RIGHT = r"(?:valid|correct|possible|suitable|appropriate|acceptable|optimal|feasible)"
 _SEVERAL = re.compile(
-    rf"\b(?:multiple|several|many|more than one|various)\b[^.\n]{{0,120}}{_ANY_OF}"
+    r"\b(?:multiple|several|many|more than one|various)\b[^.\n]{0,120}"
+    rf"(?:{_ANY_OF}|{_GIVE} one of (?:them|these|those)\b"
+    rf"|(?:{_GIVE}|\b(?:choose|pick|select)) any(?: one)?{_CLAUSE_END})"
     rf"|{_ANY_OF}[^.\n]{{0,40}}\b(?:accept|correct|valid|fine|allowed|will do)"
-    r"|\b(?:print|output|return)(?:ing)? any (?:of|one|valid|such|correct|possible|solution|answer)"
-    r"|\b(?:print|output|return)(?:ing)? any(?=\s*[.,;)]|\s*$)"
-    r"|\b(?:print|output|return)(?:ing)? any \w+ (?:that|which|such|satisfying)\b"
-    r"|\b(?:print|output|return)[^.\n]{0,120}\bin any order"
-    r"|\b(?:answers?|outputs?|results?|solutions?)\b[^.\n]{0,60}\b(?:printed|returned|be|given) in any order"
-    r"|\bany (?:(?:valid|correct|possible) )?(?:answer|solution|output|sequence|arrangement)s?\b[^.\n]{0,40}"
-    r"(?:accepted|will do|is fine)",
+    rf"|{_PRINT} (?:any|an arbitrary) (?:of|one|such|solution|answer|{_RIGHT})"
+    rf"|{_PRINT} any{_CLAUSE_END}"
+    rf"|{_PRINT} any \w+ (?:that|which|such|satisfying)\b"
+    rf"|{_PRINT}[^.\n]{{0,120}}\b{_IN_ANY_ORDER}"
+    r"|\b(?:answers?|outputs?|results?|solutions?)\b[^.\n]{0,60}\b(?:printed|returned|be|given) "
+    rf"{_IN_ANY_ORDER}"
+    # Not one that lies within an error, nor one that is refused.
+    r"|\bany (?:of the )?(?!(?:other|wrong|incorrect)\b)(?:[\w-]+ ){0,2}"
+    r"(?:answer|solution|output|sequence|arrangement)s?\b"
+    r"(?:(?!\b(?:not|within|errors?|precision)\b|n't|n’t)[^.\n]){0,40}(?:accepted|will do|is fine)"
+    r"|(?<!if )\bany (?:one )?(?:(?:(?:will|would|can|may) be|is|are) accept|will do\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 _INTERACTIVE = re.compile(

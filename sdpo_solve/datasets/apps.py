@@ -38,6 +38,7 @@ import random
 import heapq
 from heapq import *
 """
+_RULE = Checker("apps")
 _RETURNED = re.compile(r"->\s*([^\n:]+):")
 
 
@@ -80,7 +81,9 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
         if "def " in starter:  # TACO's rows from GeeksforGeeks
             raise Unfit(f"{row.place}: {facts.id}", "its tests do not name the function of its starter code")
         cases = contest.stdin_tests(pairs[:N_VISIBLE], True) + contest.stdin_tests(pairs[N_VISIBLE:], False)
-        return contest.stdin_problem(row, facts, cases, limits, reference=reference, preamble=_PREAMBLE)
+        return contest.stdin_problem(
+            row, facts, cases, limits, _RULE, reference=reference, preamble=_PREAMBLE
+        )
     name = str(tests["fn_name"])
     values = _unwrapped(outputs, starter)
     calls = [
@@ -99,7 +102,7 @@ def _problem(row: FileRow, facts: Facts) -> Problem:
         entry_point=f"Solution.{name}" if "class Solution" in starter else name,
         starter_code=starter.rstrip() or None,
         limits=limits,
-        checker=Checker("apps"),
+        checker=_RULE,
         reference=reference,
         preamble=_PREAMBLE,
         meta={"difficulty": facts.difficulty} if facts.difficulty else {},

@@ -49,7 +49,7 @@ class LimitsModel(_Model):
 
 
 class FloatChecker(_Model):
-    """Numbers match within a tolerance, the rest exactly."""
+    """Numbers match within a tolerance, two integers and the rest exactly."""
 
     tolerance: float = Field(alias="float", gt=0, lt=1, description="relative or absolute")
 
@@ -223,7 +223,11 @@ def parse_text(text: str, name: str, folder: Path = Path()) -> Problem:
         mistakes.append(Mistake("top level", one, 'begin with {"id": ...}'))
     if mistakes:
         raise error_of(name, read.text, mistakes, read.offsets())
-    return _problem(file, name, folder)
+    missing: list[Mistake] = []
+    problem = _problem(file, folder, missing)
+    if missing:
+        raise error_of(name, read.text, missing, read.offsets())
+    return problem
 
 
 def dump(problem: Problem) -> str:
@@ -268,7 +272,8 @@ def _test_data(test: TestCase, kind: Kind) -> dict[str, Any]:
 # -- from data to a problem
 
 
-def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
+def _problem(file: ProblemFile, folder: Path, missing: list[Mistake]) -> Problem:
+    """`missing`: gets the programs that are named and not in the folder."""
     entry_point = starter_code = None
     if not isinstance(file, StdinFile):
         entry_point, starter_code = file.entry_point, file.starter_code
@@ -283,17 +288,17 @@ def _problem(file: ProblemFile, name: str, folder: Path) -> Problem:
         entry_point=entry_point,
         starter_code=starter_code,
         limits=Limits(file.limits.time_s, file.limits.memory_mb),
-        checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker, name, folder),
-        reference=_reference(file, name, folder),
+        checker=Checker() if isinstance(file, AssertsFile) else _checker(file.checker, folder, missing),
+        reference=_reference(file, folder, missing),
         meta=file.meta,
     )
 
 
-def _reference(file: ProblemFile, name: str, folder: Path) -> str | None:
+def _reference(file: ProblemFile, folder: Path, missing: list[Mistake]) -> str | None:
     """The program, or that in the file beside the problem's which is named instead."""
     if file.reference is None or not _NAMES_PROGRAM.fullmatch(file.reference.strip()):
         return file.reference
-    return _program_beside(file.reference.strip(), name, folder, "reference")
+    return _program_beside(file.reference.strip(), folder, "reference", missing)
 
 
 def language_of(source: str) -> str:
@@ -301,18 +306,16 @@ def language_of(source: str) -> str:
     return "cpp" if _INCLUDE.search(source) else "python"
 
 
-def _program_beside(given: str, name: str, folder: Path, place: str) -> str:
+def _program_beside(given: str, folder: Path, place: str, missing: list[Mistake]) -> str:
     path = folder / given
     if not _NAMES_PROGRAM.fullmatch(given) or not path.is_file():
-        what, remedy = (
-            f"no program {given!r}",
-            "name a .py or .cpp file beside it, or write the program itself",
-        )
-        raise error_of(name, "", [Mistake(place, what, remedy)])
+        remedy = "name a .py or .cpp file beside it, or write the program itself"
+        missing.append(Mistake(place, f"no program {given!r}", remedy))
+        return ""
     return read_text(path) + "\n"
 
 
-def _checker(given: object, name: str, folder: Path) -> Checker:
+def _checker(given: object, folder: Path, missing: list[Mistake]) -> Checker:
     match given:
         case FloatChecker(tolerance=tolerance):
             return Checker("float", tolerance)
@@ -321,7 +324,7 @@ def _checker(given: object, name: str, folder: Path) -> Checker:
         case ProgramChecker(program=program):
             if "\n" in program:
                 return Checker("program", program=program, language=language_of(program))
-            source = _program_beside(program, name, folder, "checker.program")
+            source = _program_beside(program, folder, "checker.program", missing)
             language = "cpp" if program.endswith(".cpp") else "python"
             return Checker("program", program=source, language=language)
     return Checker("tokens" if given == "tokens" else "exact")

@@ -10,6 +10,7 @@ on which it crashes or does not come to an end is a wrong one, as the data set's
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ LIMITS = Limits(time_s=30.0, memory_mb=1024)
 FAILING_REFUSES = "# sdpo-solve: an output on which this checker fails is wrong\n"
 UNUSABLE = 3  # testlib's exit code for a checker at fault itself; FAILING_REFUSES does not hide it
 _WRONG = (1, 2, 4, 8)
+# An error of g++ or its linker, without the place: the checker is compiled inside a program around it.
+_COMPILERS = re.compile(r"(?:fatal )?error: .*|undefined reference to .*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,15 @@ def _verdict(problem_id: str, result: Execution, failing_refuses: bool) -> bool:
     started = result.status not in (ExecutionStatus.NOT_RUN, ExecutionStatus.COMPILE_ERROR)
     if failing_refuses and started and result.exit_code != UNUSABLE:
         return False
+    raise ProblemError(
+        f"{problem_id}: its checker failed ({result.status.value}): {_reason(result)[:200]}; mend the checker"
+    )
+
+
+def _reason(result: Execution) -> str:
+    """One line on why a checker failed: a compiler's first error, else the last line of standard error."""
+    if result.status is ExecutionStatus.COMPILE_ERROR and (first := _COMPILERS.search(result.stderr)):
+        return first[0]
     lines = result.stderr.strip().splitlines()
     said = [line for line in lines if line and not line.startswith("the program ended with exit code")]
-    last = (said or [f"exit code {result.exit_code}"])[-1]
-    raise ProblemError(
-        f"{problem_id}: its checker failed ({result.status.value}): {last[:200]}; mend the checker"
-    )
+    return (said or [f"exit code {result.exit_code}"])[-1]

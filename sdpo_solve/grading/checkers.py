@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import partial
 
 from sdpo_solve.sandboxes.wire_values import NotPlain, check_spread
 from sdpo_solve.types import Checker
 
+_Close = Callable[[float, float], bool]
 _NUMBERS = (int, float, Fraction, Decimal)
 # A longer token is compared as text: numbers of answers are shorter, and reading one is not linear.
 _NUMBER_CHARS = 400
@@ -37,18 +39,14 @@ def texts_match(checker: Checker, expected: object, output: str) -> bool:
     match checker.name:
         case "tokens":
             return wanted_text.split() == output.split()
-        case "codecontests":
+        case "codecontests" | "apps":
             if checker.tolerance and texts_match(Checker("float", checker.tolerance), wanted_text, output):
                 return True
-            wanted, given = wanted_text.split(), output.split()
-            return len(wanted) == len(given) and all(
-                _tokens_near(w, g) for w, g in zip(wanted, given, strict=True)
-            )
+            close = _close_for_codecontests if checker.name == "codecontests" else _close_for_apps
+            return _all_match(wanted_text, output, lambda w, g: w == g or _numbers_match(w, g, close))
         case "float":
-            wanted, given = wanted_text.split(), output.split()
-            return len(wanted) == len(given) and all(
-                _tokens_close(w, g, checker.tolerance) for w, g in zip(wanted, given, strict=True)
-            )
+            close = partial(_close, tolerance=checker.tolerance)
+            return _all_match(wanted_text, output, partial(_tokens_close, close=close))
         case "livecodebench":
             if checker.tolerance and texts_match(Checker("float", checker.tolerance), expected, output):
                 return True
@@ -107,40 +105,48 @@ def _close(expected: float, given: float | Fraction | Decimal, tolerance: float)
         return expected == given
 
 
-def _tokens_close(expected: str, given: str, tolerance: float) -> bool:
-    """Equal, or the same token but for numbers: decimals within the tolerance, integers exactly."""
+def _close_for_codecontests(expected: float, given: float) -> bool:
+    """https://github.com/google-deepmind/code_contests, execution/tester_sandboxer.cc."""
+    return abs(expected - given) < _CODECONTESTS_ERROR
+
+
+def _close_for_apps(expected: float, given: float) -> bool:
+    """numpy's `allclose`, as in https://github.com/hendrycks/apps, eval/testing_util.py."""
+    return _all_close(expected, given, absolute=1e-8, relative=1e-5)
+
+
+def _all_close(expected: float, given: float, *, absolute: float, relative: float) -> bool:
+    """numpy's `allclose` of one number; nan is close to nothing."""
+    gap = abs(expected - given)
+    return expected == given or (math.isfinite(gap) and gap <= absolute + relative * abs(expected))
+
+
+def _all_match(expected: str, given: str, match: Callable[[str, str], bool]) -> bool:
+    """Whether the texts have equally many tokens, and each matches its own."""
+    wanted, tokens = expected.split(), given.split()
+    return len(wanted) == len(tokens) and all(map(match, wanted, tokens))
+
+
+def _tokens_close(expected: str, given: str, close: _Close) -> bool:
+    """Equal, or the same token but for numbers that match."""
     if expected == given:
         return True
     if _number(expected) is not None:
-        return _numbers_close(expected, given, tolerance)
+        return _numbers_match(expected, given, close)
     if _GLUED.sub("0", expected) != _GLUED.sub("0", given):
         return False
     numbers = zip(_GLUED.findall(expected), _GLUED.findall(given), strict=True)
-    return all(_numbers_close(wanted, number, tolerance) for wanted, number in numbers)
+    return all(_numbers_match(wanted, number, close) for wanted, number in numbers)
 
 
-def _tokens_near(expected: str, given: str) -> bool:
-    """The same token, or two numbers less than 1e-5 apart; integers exactly.
-
-    https://github.com/google-deepmind/code_contests, execution/tester_sandboxer.cc.
-    """
-    if expected == given:
-        return True
+def _numbers_match(expected: str, given: str, close: _Close) -> bool:
+    """Two numbers that are close; exactly equal ones where both are written as integers."""
     wanted, number = _number(expected), _number(given)
     if wanted is None or number is None:
         return False
     if _INTEGER.fullmatch(expected) and _INTEGER.fullmatch(given):
         return _same_decimals(expected, given)
-    return abs(wanted - number) < _CODECONTESTS_ERROR
-
-
-def _numbers_close(expected: str, given: str, tolerance: float) -> bool:
-    wanted, number = _number(expected), _number(given)
-    if wanted is None or number is None:
-        return False
-    if _INTEGER.fullmatch(expected):  # an integer is exact, and may be written as 3.0
-        return _same_decimals(expected, given)
-    return _close(wanted, number, tolerance)
+    return close(wanted, number)
 
 
 def _stripped_lines(text: str) -> list[str]:
@@ -166,7 +172,8 @@ def _same_decimals(expected: str, given: str) -> bool:
 def _same(
     expected: object, value: object, tolerance: float | None, *, are_bools_numbers: bool = False
 ) -> bool:
-    """Equality at every depth (which the decoder bounds); a tolerance of None compares numbers exactly.
+    """Equality at every depth (which the decoder bounds); a tolerance is for numbers of which one at least
+    is no integer.
 
     `are_bools_numbers`: True equals 1 and False 0, as Python has it.
     """
@@ -188,7 +195,13 @@ def _same(
         )
     if not are_bools_numbers and (isinstance(expected, bool) or isinstance(value, bool)):
         return isinstance(expected, bool) and isinstance(value, bool) and expected is value
-    if tolerance is not None and isinstance(expected, float) and isinstance(value, _NUMBERS):
+    are_integers = isinstance(expected, int) and isinstance(value, int)
+    if (
+        tolerance is not None
+        and isinstance(expected, (int, float))
+        and isinstance(value, _NUMBERS)
+        and not are_integers
+    ):
         return _close(expected, value, tolerance)
     return bool(expected == value) or (expected != expected and value != value)
 
@@ -222,8 +235,7 @@ def _near(expected: object, value: object, tolerance: float) -> bool:
         if expected == value or (expected != expected and value != value):
             return True
         try:
-            gap, size = abs(float(expected) - float(value)), abs(float(expected))
+            return _all_close(float(expected), float(value), absolute=tolerance, relative=1e-7)
         except OverflowError:  # an integer beyond the range of floats
             return False
-        return math.isfinite(gap) and gap <= tolerance + 1e-7 * size
     return False

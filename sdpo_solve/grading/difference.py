@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
+from operator import itemgetter
 from typing import NamedTuple
 
 from sdpo_solve.grading.assert_eval import decimal_text
@@ -17,19 +18,29 @@ from sdpo_solve.types import Checker, Difference
 EXCERPT_CHARS = 1000  # kept on each side of the difference
 
 
-def of_texts(checker: Checker, expected: str, output: str) -> Difference:
-    """Where a wrong text first differs: by token for checkers of tokens, else by line."""
+def of_texts(checker: Checker, expected: object, output: str) -> Difference:
+    """Where a wrong text first differs: by token for checkers of tokens, else by line.
+
+    `expected`: a text, or several right ones, of which that counts which the output follows furthest.
+    """
+    texts = expected if isinstance(expected, (list, tuple)) else [expected]
+    found = [_of_text(checker, str(text), output) for text in texts]
+    return max(found, key=itemgetter(0))[1]
+
+
+def _of_text(checker: Checker, expected: str, output: str) -> tuple[int, Difference]:
+    """The difference to one right text, after its place in the output."""
     pieces = _lines
     if checker.name == "livecodebench":
         expected, output, pieces = expected.strip(), output.strip(), _stripped_lines
         if checker.tolerance:  # it is wrong by the rule for floats too
             checker = Checker("float", checker.tolerance)
-    if checker.name in ("tokens", "float", "codecontests"):
+    if checker.name in ("tokens", "float", "codecontests", "apps"):
         pieces = _tokens
     there, here = _first(checker, expected, output, pieces)
     line = output.count("\n", 0, here) + 1
     column = here - (output.rfind("\n", 0, here) + 1) + 1
-    return _difference(f"line {line}, column {column}", output, here, expected, there)
+    return here, _difference(f"line {line}, column {column}", output, here, expected, there)
 
 
 def of_values(checker: Checker, expected: object, value: object) -> Difference:

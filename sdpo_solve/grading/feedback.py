@@ -77,7 +77,7 @@ def _case_text(problem: Problem, code: str, case: Case, options: Options, *, fir
         lines += [_field("Value returned", case.output, options)] if case.output else []
     else:
         lines.append(_field("Input", _arguments(test.input, problem.kind), options))
-        lines += _answer(case, _plain(test.expected, problem.kind), options)
+        lines += _answer(case, test.expected, problem.kind, options)
     if case.status is Status.TIME_LIMIT:
         lines.append(f"It ran longer than {problem.limits.time_s:g} s.")
     if case.status is Status.MEMORY_LIMIT:
@@ -88,14 +88,17 @@ def _case_text(problem: Problem, code: str, case: Case, options: Options, *, fir
     return "\n".join(lines)
 
 
-def _answer(case: Case, expected: str, options: Options) -> list[str]:
+def _answer(case: Case, expected: object, kind: Kind, options: Options) -> list[str]:
     """Output and expected text; around their first difference where they are long or look alike."""
+    name = "Expected"
+    if kind is Kind.STDIN and isinstance(expected, (list, tuple)) and len(expected) > 1:
+        name = f"Expected (one of {len(expected)})"
     wrong = case.status is Status.WRONG_ANSWER
     output = case.output if case.output.strip() else "(nothing)"
     difference = case.difference if wrong else None
     if difference is None:
         shown = [_field("Output", output, options)] if wrong else []
-        return [*shown, _field("Expected", expected, options)]
+        return [*shown, _field(name, _plain(expected, kind), options)]
     chars = options.field_chars
     alike = _look_alike(difference, chars)
     if alike:
@@ -105,7 +108,7 @@ def _answer(case: Case, expected: str, options: Options) -> list[str]:
     long = max(difference.output_chars, difference.expected_chars) > chars
     if not alike and not long:
         given = output
-    lines = [_field("Output", given, options), _field("Expected", wanted, options)]
+    lines = [_field("Output", given, options), _field(name, wanted, options)]
     if difference.place and (long or alike or wanted.count("\n") > _FEW_LINES):
         lines.append(f"First difference: {difference.place}")
     return lines

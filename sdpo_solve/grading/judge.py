@@ -321,8 +321,7 @@ def _difference(
     if problem.checker.is_program:
         return None
     if problem.kind is Kind.STDIN:
-        several = isinstance(expected, (list, tuple))
-        return difference.of_texts(problem.checker, expected[0] if several else expected, stdout)
+        return difference.of_texts(problem.checker, expected, stdout)
     if problem.kind is Kind.FUNCTION and values:
         return difference.of_values(problem.checker, expected, values[0])
     return None

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sdpo_solve.cli.grade import verdict_table
 from sdpo_solve.cli.main import app
+from sdpo_solve.errors import UserError
 from sdpo_solve.types import Case, Kind, Problem, Status, TestCase, Verdict
 
 PROBLEM = Problem("inc", "Add one.", Kind.FUNCTION, (TestCase([1], 2, True), TestCase([2], 3, False)))
@@ -27,6 +28,25 @@ def test_no_verdict_is_cut_however_narrow_the_terminal(width: int, indent: int) 
     assert {"visible", "hidden", "accepted", *said} <= set(text.split())
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("A.java", 2), ("sol.rs", 2), ("book.ipynb", 2), ("a.txt", 0), ("answer", 0), ("A.PY", 0)],
+)
+def test_a_program_in_another_language_is_refused_by_name(name: str, code: int, tmp_path: Path) -> None:
+    tests = [{"input": "", "expected": "1\n", "visible": True}]
+    problem = {"id": "one", "statement": "Say 1.", "kind": "stdin", "tests": tests}
+    (tmp_path / "one.json").write_text(json.dumps(problem))
+    (tmp_path / name).write_text("print(1)")
+    arguments = ["grade", str(tmp_path / "one.json"), str(tmp_path / name), "--sandbox", "bubblewrap"]
+    done = CliRunner().invoke(app, arguments)
+    if code:
+        assert isinstance(done.exception, UserError)
+        said = f"{name}: programs in .{name.partition('.')[2]} cannot be judged; known: .cpp, .cc, .cxx, .py"
+        assert str(done.exception).endswith(said)
+    else:
+        assert done.exit_code == 0, done.output
 
 
 def test_a_checker_that_crashes_leaves_the_other_problems_to_be_judged(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_an_output_that_nobody_reads_is_not_an_answer(place: Place, arguments: t
         (("run", "inc.json", "--engine", "magic"), "unknown engine 'magic'"),
         (("run", "inc.json", "--sandbox", "host"), "unknown sandbox 'host'"),
         (
-            ("grade", "inc.json", "inc.json", "--set", "sandbox.parallel=1"),
+            ("grade", "inc.json", "inc.py", "--set", "sandbox.parallel=1"),
             "say of which with --sandbox bubblewrap or docker",
         ),
         (
@@ -122,7 +122,8 @@ def test_no_docker_engine_is_exit_code_3_with_what_to_do(
 ) -> None:
     """Also where only `--runtime` asks for Docker: bubblewrap has none and is not tried instead."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    done = place("grade", "inc.json", "inc.json", *flags)
+    (place.path / "inc.py").write_text("def inc(x):\n    return x + 1\n")
+    done = place("grade", "inc.json", "inc.py", *flags)
     assert done.returncode == 3
     assert one_line(done.stderr) == (
         "sdpo-solve: no Docker engine answers (No such file or directory); "

@@ -111,7 +111,11 @@ def test_rows_by_scheme_and_by_their_columns(
     path = tmp_path / "rows.jsonl"
     problem = one(path, ROWS[scheme], scheme)
     assert one(path, ROWS[scheme]) == problem
-    checker = Checker("codecontests", ignore_case=True) if scheme == "codecontests" else Checker("tokens")
+    rules = {
+        "codecontests": Checker("codecontests", ignore_case=True),
+        **dict.fromkeys(("apps", "taco"), Checker("apps")),
+    }
+    checker = rules.get(scheme, Checker("tokens"))
     assert (problem.kind, problem.limits, problem.checker) == (Kind.STDIN, limits, checker)
     assert [test.input for test in problem.tests if test.visible] == shown
     assert [test.input for test in problem.tests if not test.visible] == hidden
@@ -309,7 +313,12 @@ def test_a_contest_and_a_folder_of_competitive_companion(tmp_path: Path) -> None
 
 def test_a_granted_error_becomes_a_tolerance(tmp_path: Path) -> None:
     statement = "The absolute error must not exceed 10^{-6}."
-    assert one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker == Checker("float", 1e-6)
+    for data in ({**CODEFORCES, "note": statement}, {**FUSION, "content": statement}):
+        checker = one(tmp_path / "r.jsonl", data).checker
+        assert checker == Checker("float", 1e-6)
+        assert texts_match(checker, "2", "2.0000001")
+    checker = one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker
+    assert checker == Checker("apps", 1e-6)
 
 
 def test_a_granted_error_only_widens_the_data_sets_own_rule(tmp_path: Path) -> None:
@@ -338,6 +347,9 @@ IN_ANY_CASE = [
     "The case of letters in the output does not matter.",
     'Strings "yEs", "yes" and "YES" will be recognized as positive.',
     "Letters can be printed\nin any case.",
+    "Print YES or NO (in any case).",
+    "Print YES or NO; uppercase or lowercase letters are both accepted.",
+    "Both upper and lower case are accepted in the answer.",
     "The text goes on\n" * 50 + "without a full stop\nYou can print each letter in any case",
 ]
 IN_ONE_CASE = [
@@ -350,6 +362,7 @@ IN_ONE_CASE = [
     "Print the words sorted case-insensitively.",
     "The case of letters does not matter when names are compared. Print the first name.",
     "The answer is case-sensitive. Print Yes or No.",
+    "A password of uppercase and lowercase letters is accepted. Print Yes or No.",
     "Print an answer for each test case.",
     "You can print any string of upper or lower case letters.",
 ]
@@ -378,7 +391,7 @@ def test_codecontests_compares_as_its_own_grader(tmp_path: Path) -> None:
 
 def test_a_granted_error_and_any_case_together(tmp_path: Path) -> None:
     statement = "Print No, or the value with an error of at most 1e-6. You can print letters in any case."
-    checker = one(tmp_path / "r.jsonl", {**APPS, "question": statement}).checker
+    checker = one(tmp_path / "r.jsonl", {**FUSION, "content": statement}).checker
     assert checker == Checker("float", 1e-6, ignore_case=True)
     assert texts_match(checker, "No 0.5", "NO 0.50000001")
 

@@ -85,10 +85,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_mistakes_on_the_command_line_are_one_line_and_exit_code_2(places: dict[str, Path]) -> None:
+def test_mistakes_on_the_command_line_are_one_line_and_exit_code_2(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
     lcb = f"lcb:{places['rows.jsonl']}"
+    program = tmp_path / "answer.py"
+    program.write_text("print(1)")
     for flags in (["--ids", "nosuch"], ["--from", "soon"], ["--platform", "moon"], ["--first", "9"]):
-        done = run("grade", lcb, str(places["own.json"]), *flags)
+        done = run("grade", lcb, str(program), *flags)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
 
 

@@ -141,6 +141,18 @@ def test_checkers_of_tokens_and_programs_and_several_right_outputs(tmp_path: Pat
             problem_json.load(path)
 
 
+def test_every_program_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    named = {**STDIN, "checker": {"program": "none.py"}, "reference": "ref.cpp"}
+    path.write_text(json.dumps(named, indent=1))
+    with pytest.raises(ProblemError) as raised:
+        problem_json.load(path)
+    assert {line.partition(", ")[2].partition(";")[0] for line in raised.value.mistakes} == {
+        "checker.program: no program 'none.py'",
+        "reference: no program 'ref.cpp'",
+    }
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     latin = tmp_path / "latin.json"
     latin.write_bytes(b'{"id": "\xe9"}')

@@ -115,6 +115,35 @@ def test_a_checker_that_fails_is_the_problems_fault(code: int, stderr: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("stderr", "first"),
+    [
+        (
+            "solution.cpp:2:10: fatal error: testlib.h: No such file or directory\n    2 | #include\n"
+            "      |          ^~~~~~~~~~~\ncompilation terminated.\n",
+            "fatal error: testlib.h: No such file or directory",
+        ),
+        (
+            "solution.cpp: In function 'int main()':\nsolution.cpp:9:44: error: too many arguments\n   9 |\n"
+            "      |                   ~~~^~~\n",
+            "error: too many arguments",
+        ),
+        (
+            "/usr/bin/ld: /tmp/a.o: in function `main':\na.cpp:(.text+0x5): undefined reference to `f()'\n"
+            "collect2: error: ld returned 1 exit status\n",
+            "undefined reference to `f()'",
+        ),
+        ("no space left on device\n", "no space left on device"),
+    ],
+)
+def test_a_checker_that_does_not_compile_is_named_by_the_first_error(stderr: str, first: str) -> None:
+    broken = Execution(ExecutionStatus.COMPILE_ERROR, stderr=stderr)
+    checker = Checker("program", program=CPP_SUM, language="cpp")
+    with pytest.raises(ProblemError) as raised:
+        check(Box(lambda *_: broken), "split", checker, [ToCheck("7\n", "3 4", "3 4\n")])
+    assert str(raised.value) == f"split: its checker failed (compile_error): {first}; mend the checker"
+
+
+@pytest.mark.parametrize(
     ("status", "code"),
     [
         (ExecutionStatus.RUNTIME_ERROR, 1),
@@ -178,7 +207,7 @@ def test_no_output_ends_a_run_by_its_generated_checker(judge: Judge, tmp_path: P
 @pytest.mark.docker
 def test_a_checker_in_cpp() -> None:
     try:
-        sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1, language="cpp"))
+        sandbox = docker.DockerSandbox(docker.Options(boxes_ready=1, parallel=1), "cpp")
     except PrerequisiteError as exc:
         pytest.skip(str(exc))
     with contextlib.closing(sandbox):

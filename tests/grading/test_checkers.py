@@ -48,19 +48,22 @@ def test_tokens_ignores_all_white_space(expected: str, output: str, same: bool) 
         ("0.3333", "0.3334", False),
         ("1000000.0", "1000000.5", True),  # 1e-6 of a million is one
         ("1000000.0", "1000002", False),
-        ("1000000", "1000000.5", False),  # an integer is exact
-        ("3 1000001 0.5", "3 1000000 0.5", False),
+        ("2", "2.0000001", True),  # a jury's file may write a number as a whole one
+        ("1000000", "1000002.5", False),
+        ("3 1000001 0.5", "3 1000000 0.5", False),  # two integers are exact
         ("1000001", "1000001.0", True),
         ("-7", "-7.00", True),
         ("9007199254740993", "9007199254740992", False),
         ("0.0", "-1e-7", True),
-        ("0", "-1e-7", False),
+        ("0", "-1e-7", True),
+        ("0", "-1e-5", False),
         ("1e6", "1000000.5", True),
         ("x = 1.0", "x = 1.0000001", True),
         ("(0.5, 0.25)", "(0.50000001, 0.2499999999)", True),
         ("(0.5, 0.25)", "(0.5, 0.26)", False),
         ("(0.5,3)", "(0.5,3.0)", True),
-        ("(0.5,3)", "(0.5,3.0000001)", False),
+        ("(0.5,3)", "(0.5,3.0000001)", True),
+        ("(0.5,1000001)", "(0.5,1000000)", False),
         ("[[0.5,1],[2.25]]", "[[0.5000000001,1],[2.25]]", True),
         ("[0.5]", "(0.5)", False),
         ("x=0.5;", "x=.5;", True),
@@ -137,7 +140,9 @@ def test_exact_values(expected: object, value: object, same: bool) -> None:
     ("expected", "value", "same"),
     [
         ([1.0, {"a": 2.0}], (1.0000001, {"a": 2.0000001}), True),
-        ([1.0, {"a": 2}], (1.0000001, {"a": 2.0000001}), False),
+        ([1.0, {"a": 2}], (1.0000001, {"a": 2.0000001}), True),
+        ([1, 0.5], [True, 0.5], False),
+        (2, 2.1, False),
         ([3, 1000001, 0.5], [3, 1000000, 0.5], False),
         (3, 3.0, True),
         ([[0.5, [1.25]]], [[Decimal("0.5"), [Fraction(5, 4)]]], True),
@@ -178,6 +183,8 @@ def test_livecodebench_takes_the_tolerance_that_a_statement_grants() -> None:
     assert not values_match(LCB, 1.16667, 7 / 6)
     assert not values_match(lenient, 1.16667, 1.167)
     assert texts_match(lenient, "0.333333", "0.33333333")
+    assert texts_match(lenient, "2", "1.9999999999")
+    assert not texts_match(lenient, "1000001", "1000000")
     assert not texts_match(LCB, "0.333333", "0.33333333")
 
 
@@ -261,6 +268,35 @@ def test_tokens_may_ignore_case() -> None:
 )
 def test_tokens_may_be_numbers_with_an_absolute_error(expected: str, output: str, same: bool) -> None:
     assert texts_match(Checker("codecontests"), expected, output) is same
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("0.333333333333", "0.3333333333333333", True),
+        ("4", "4.0000001", True),
+        ("4", "4.0", True),
+        ("100000.5", "100001.0", True),  # a relative error of 1e-5
+        ("100000.5", "100003.0", False),
+        ("0.0", "1e-8", True),
+        ("0.0", "1e-7", False),
+        ("1000001", "1000000", False),  # numpy's allclose takes it, a judge of integers does not
+        ("YES 0.5\n", "YES\n0.5000001", True),
+        ("a\nb", "b\na", False),  # lines in any order are not taken over, nor numbers to three decimals
+        ("0.3333", "0.3329", False),
+        ("inf", "Infinity", True),
+        ("inf", "1e308", False),
+        ("nan", "0", False),
+    ],
+)
+def test_numbers_of_apps_are_close_as_numpy_has_it(expected: str, output: str, same: bool) -> None:
+    assert texts_match(Checker("apps"), expected, output) is same
+
+
+def test_a_statement_may_grant_more_than_the_judge_of_apps() -> None:
+    for name in ("apps", "codecontests"):
+        assert texts_match(Checker(name, 1e-2), "0.5", "0.509")  # type: ignore[arg-type]
+        assert not texts_match(Checker(name), "0.5", "0.509")  # type: ignore[arg-type]
 
 
 def test_a_tolerance_may_ignore_case() -> None:

@@ -21,6 +21,7 @@ from sdpo_solve.types import Checker
         ("tokens", "1 2 3", "1\n2   4", "line 2, column 5"),
         ("float", "1.0 2.0 3", "1.0000001 2 4", "line 1, column 13"),
         ("float", "x", "", "line 1, column 1"),
+        ("apps", "1.0 2 3", "1\n2.000001 4", "line 2, column 10"),
     ],
 )
 def test_texts(checker: str, expected: str, output: str, place: str) -> None:
@@ -45,6 +46,13 @@ def test_texts(checker: str, expected: str, output: str, place: str) -> None:
 )
 def test_texts_as_livecodebench_compares_them(expected: str, output: str, place: str) -> None:
     assert difference.of_texts(Checker("livecodebench"), expected, output).place == place
+
+
+def test_of_several_right_texts_the_one_that_the_output_follows_furthest() -> None:
+    found = difference.of_texts(Checker(), ["1\n" * 200, "2\n" * 200], "2\n" * 199 + "3\n")
+    assert found.place == "line 200, column 1"
+    assert found.expected == "2\n" * 200
+    assert difference.of_texts(Checker("tokens"), ["1 2", "3 4"], "5").expected == "1 2"
 
 
 def test_a_granted_error_is_none_of_the_differences() -> None:

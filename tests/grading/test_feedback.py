@@ -113,7 +113,7 @@ def test_time_limits_are_told_in_seconds() -> None:
 # -- around the first difference ---------------------------------------------------------------------
 
 
-def wrong(expected: str, output: str, **options: int) -> str:
+def wrong(expected: str | list[str], output: str, **options: int) -> str:
     """The feedback on a program that printed `output`."""
     problem = Problem("p", "s", Kind.STDIN, (TestCase("in", expected, True),))
     (verdict,) = Judge(Box(lambda *_: prints(output))).grade(problem, ["print()"])
@@ -180,6 +180,18 @@ def test_what_goes_on_further_does_not_look_alike() -> None:
 def test_a_short_wrong_answer_is_quoted_as_it_is() -> None:
     assert wrong("3\n", "4\n") == "Wrong Answer\n\nInput: in\nOutput: 4\nExpected: 3"
     assert "Output: (nothing)" in wrong("3\n", "")
+
+
+def test_that_others_are_right_too_is_said() -> None:
+    problem = Problem("p", "s", Kind.STDIN, (TestCase("in", ["3\n", "5\n"], True),))
+    for case, output in (
+        (Case(0, Status.WRONG_ANSWER, True, output="4"), "Output: 4\n"),
+        (Case(0, Status.TIME_LIMIT, True), ""),
+    ):
+        text = render(problem, Extracted("x"), Verdict((case,)), Options())
+        assert f"Input: in\n{output}Expected (one of 2): 3" in text
+    assert "Expected (one of 2): 1 2" in wrong(["3 4\n", "1 2\n"], "1 3\n")
+    assert "Expected: 3" in wrong(["3\n"], "4\n")
 
 
 @pytest.mark.parametrize(
