@@ -174,4 +174,5 @@ def _marks(screening: Path) -> Marks:
         **dict.fromkeys(screened.named(HARD_RATE), HARD),
         **dict.fromkeys(screened.named(VERY_HARD_RATE), VERY_HARD),
     }
-    return Marks(str(screened.config.get("model", "unknown")), marks, screened.config)
+    digests = {name: item.digest for name, item in screened.problems.items()}
+    return Marks(str(screened.config.get("model", "unknown")), marks, screened.config, digests)

@@ -19,7 +19,7 @@ from sdpo_solve.errors import ConfigError
 from sdpo_solve.grading import feedback
 from sdpo_solve.learner.options import Options as LearnerOptions
 from sdpo_solve.report.consistency import choose, consistent_sets
-from sdpo_solve.report.runs import RunRecord, read_runs
+from sdpo_solve.report.runs import RunRecord, RunStatus, read_runs
 from sdpo_solve.report.statistics import Arm, Observation, make_arm
 
 
@@ -63,6 +63,10 @@ class Cohort:
     def runs(self) -> list[RunRecord]:
         """Every run that did not fail."""
         return [run for runs in self.arms.values() for run in runs]
+
+    @property
+    def failed_runs(self) -> list[RunRecord]:
+        return [run for runs in self.failed.values() for run in runs]
 
 
 def load_cohort(sources: Sequence[Path], set_number: int | None = None) -> Cohort:
@@ -110,10 +114,16 @@ def _is_independent(run: RunRecord) -> bool:
     return method is not None and method.independent
 
 
+def keeps_trying(run: RunRecord) -> bool:
+    """Whether the run makes independent tries however many of them succeed, so that pass@k holds."""
+    return _is_independent(run) and run.header.keep_going
+
+
 def observation(run: RunRecord, axis: Axis) -> Observation | None:
     """The run on one axis; None before its first group is graded.
 
-    A run that spent its budget independently of its successes also carries its tries, so that pass@k holds.
+    A run that spent its whole budget whatever succeeded also carries its tries. One that is under way does
+    not: pass@k of an arm is known only as far as the run with the fewest tries.
     """
     if not run.attempts:
         return None
@@ -124,9 +134,9 @@ def observation(run: RunRecord, axis: Axis) -> Observation | None:
         spent = float(sum(a.n_tokens for a in run.attempts if a.index <= last.index))
     else:
         spent = last.elapsed_s
-    independent = axis is Axis.ATTEMPTS and _is_independent(run) and run.header.keep_going
-    tries = len(run.attempts) if independent else 0
-    successes = sum(attempt.solved for attempt in run.attempts) if independent else 0
+    is_counted = axis is Axis.ATTEMPTS and keeps_trying(run) and run.status is not RunStatus.UNFINISHED
+    tries = len(run.attempts) if is_counted else 0
+    successes = sum(attempt.solved for attempt in run.attempts) if is_counted else 0
     return Observation(run.seed, spent, run.first is not None, tries, successes)
 
 

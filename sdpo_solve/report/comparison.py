@@ -58,12 +58,15 @@ def compare(
 ) -> Comparison | None:
     """None where the two have no observed problem in common.
 
-    Rates compared: the highest that both reach, and the reference's own at the end.
+    Rates compared: the highest that both reach, and the reference's own at the end. Both arms are counted
+    alike: pass@k comes to 100 % only where all tries are drawn, runs that stop do at their last success.
     """
     both = frozenset(observations(arms[reference], axis)) & frozenset(observations(arms[baseline], axis))
     one, other = arm_of(arms[reference], axis, both), arm_of(arms[baseline], axis, both)
     if one is None or other is None:
         return None
+    if one.unbiased != other.unbiased:
+        one, other = one.by_first_success(), other.by_first_success()
     limit = shared_end([one, other])
     final_one, final_other = (float(curve(arm, np.array([limit]))[0]) for arm in (one, other))
     levels = {min(final_one, final_other), final_one or final_other} - {0.0}

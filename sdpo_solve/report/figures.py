@@ -136,10 +136,16 @@ class Report:
         return [found for found in self.curves if found.axis is axis]
 
     def first_at(self, rate: Rate) -> Rate:
-        """Where the reference arm first came to `rate`, on the report's axis; `rate` itself where it is 0."""
+        """Where the reference arm first came to `rate`, on the report's axis; `rate` itself where it is 0.
+
+        pass@k nears a rate long before it is there: it has come to it where whole percents are the same.
+        """
+        is_attempts = self.options.axis is Axis.ATTEMPTS
+        nears = is_attempts and any(arm.unbiased for arm in self.arms if arm.name == self.reference)
         for found in self.curves_on(self.options.axis):
             for point in map(Rate, found.x_K, found.y_K, found.low_K, found.high_K):
-                if found.arm == self.reference and point.x < rate.x and 0 < rate.y <= point.y + 1e-9:
+                is_there = rate.y <= point.y + 1e-9 or (nears and round(100 * rate.y) <= round(100 * point.y))
+                if found.arm == self.reference and point.x < rate.x and point.y > 0 and is_there:
                     return point
         return rate
 
@@ -157,12 +163,13 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
     arms = {name: runs for name, runs in cohort.arms.items() if runs}
     reference = _reference(arms, options)
     problems = problem_rows(cohort, reference, options.marks)
+    counts = _arm_counts(cohort)
     at = options.at or _chosen_points(arms, options.axis)
     return Report(
         options=options,
         shared=cohort.shared,
         reference=reference,
-        arms=_arm_counts(cohort),
+        arms=counts,
         curves=tuple(found for axis in Axis for found in _curves(arms, axis, options)),
         rates={name: _rates(runs, at, options) for name, runs in arms.items()},
         comparisons=tuple(
@@ -179,7 +186,7 @@ def make_report(cohort: Cohort, options: ReportOptions) -> Report:
         problems=problems,
         splits=tuple(make_splits(arms, problems)),
         by_difficulty=tuple(_by_difficulty(arms, problems, options)),
-        notices=tuple(_notices(cohort, arms)),
+        notices=(*_notices(cohort, arms), *_notices_of_counting(counts, cohort, options.marks)),
     )
 
 
@@ -191,7 +198,7 @@ def _check_marks(marks: Marks, cohort: Cohort) -> None:
         )
     run = next(run for runs in (*cohort.arms.values(), *cohort.failed.values()) for run in runs)
     here = {name: run.header.options[name] for name in _OF_SAMPLING if name in run.header.options}
-    here["language"] = cohort.shared.language
+    here |= {"language": cohort.shared.language, "extract": cohort.shared.extract}
     then = marks.sampled_with
     differing = [name for name in here if name in then and then[name] != here[name]]
     if differing:
@@ -340,9 +347,8 @@ def _chosen_points(arms: Mapping[str, Sequence[RunRecord]], axis: Axis) -> tuple
 
 def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     notices = []
-    failed = sum(len(runs) for runs in cohort.failed.values())
-    if failed:
-        n = plural(failed, "run")
+    if cohort.failed_runs:
+        n = plural(len(cohort.failed_runs), "run")
         notices.append(f"{n} failed; in no rate, neither as solved nor as unsolved.")
     unfinished = sum(run.status is RunStatus.UNFINISHED for run in cohort.runs)
     if unfinished:
@@ -367,3 +373,17 @@ def _notices(cohort: Cohort, arms: Mapping[str, Sequence[RunRecord]]) -> list[st
     elif all(len({run.seed for run in runs}) == 1 for runs in arms.values()):
         notices.append("One seed: intervals cover the choice of problems, not the luck of a run.")
     return notices
+
+
+def _notices_of_counting(arms: Sequence[ArmCounts], cohort: Cohort, marks: Marks | None) -> Iterator[str]:
+    """Where figures are not counted as others beside them are."""
+    unbiased = [arm.name for arm in arms if arm.unbiased]
+    if unbiased and any(arm.n_attempts and not arm.unbiased for arm in arms):
+        yield (
+            f"Rates of {', '.join(unbiased)} are pass@k from all samples; the attempts that it needs against "
+            "another kind of arm are counted to first successes."
+        )
+    changed = marks.changed(cohort) if marks else []
+    if changed:
+        names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if changed[3:] else "")
+        yield f"The text or tests of {names} have changed since the screening; its marks there are left out."

@@ -117,6 +117,12 @@ class RunRecord:
         return self.header.arm_name
 
     @property
+    def problem_digest(self) -> str | None:
+        """Of the problem as the run had it, what is visible included; early journals have none."""
+        digest: str | None = self.header.config.get("problem", {}).get("digest")
+        return digest
+
+    @property
     def seed(self) -> int:
         return self.header.seed or 0
 

@@ -198,7 +198,10 @@ def answer(report: Report) -> str:
     if last.y == 0 and len(nothing) == len(found):
         arms = " or ".join([report.reference, *nothing]) if len(found) < 2 else "any arm"
         seen = min([last.x, *(c.limit for c in found)])  # a bootstrap of failures alone has no width
-        return f"Nothing was solved by {arms} in {number(seen)} {unit}."
+        solved = any(arm.n_solved for arm in report.arms if arm.name == report.reference)
+        is_open = solved and any(math.isnan(rate.y) for rate in report.rates[report.reference])
+        later = f"; beyond {number(last.x)} it is not known" if is_open else ""
+        return f"Nothing was solved by {arms} in {number(seen)} {unit}{later}."
     first = report.first_at(last)
     reached = (
         f"{report.reference} reaches {100 * first.y:.0f} % discovery in {number(first.x)} {unit} "

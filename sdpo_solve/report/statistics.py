@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,11 @@ class Arm:
     def unbiased(self) -> bool:
         """Every observation counts independent tries, so that pass@k applies."""
         return bool(np.all(self.tries_PS[self.mask_PS] > 0))
+
+    def by_first_success(self) -> Arm:
+        """The arm without its tries: pass@k aside, as an arm whose runs stop at their first success."""
+        none_PS = np.zeros_like(self.tries_PS)
+        return replace(self, tries_PS=none_PS, successes_PS=none_PS)
 
     @property
     def mask_PS(self) -> NDArray[np.bool_]:
@@ -164,11 +169,18 @@ def _pass_curves(arm: Arm, grid_K: Floats) -> Floats:
 
 
 def event_grid(arms: Sequence[Arm], extra: Sequence[float] = ()) -> Floats:
-    """Every x at which some run succeeded, `extra`, and of the k of pass@k at most MAX_GRID, evenly."""
+    """Every x at which some run succeeded, `extra`, and of the k of pass@k at most MAX_GRID."""
     found = [arm.time_PS[arm.mask_PS & arm.found_PS] for arm in arms]
     last_k = int(max((arm.horizon for arm in arms if arm.unbiased), default=0))
-    ks_K = np.linspace(1, last_k, min(last_k, MAX_GRID)).round()
-    return np.unique(np.concatenate([*found, ks_K, np.array(extra, dtype=float)]))
+    return np.unique(np.concatenate([*found, _ks(last_k), np.array(extra, dtype=float)]))
+
+
+def _ks(last_k: int) -> Floats:
+    """1 .. `last_k`, at most MAX_GRID of them: the first half without a gap, then in equal ratios."""
+    if last_k <= MAX_GRID:
+        return np.arange(1.0, last_k + 1)
+    half = MAX_GRID // 2
+    return np.concatenate([np.arange(1.0, half), np.geomspace(half, last_k, half).round()])
 
 
 # -- bootstrap -----------------------------------------------------------------------------------------------

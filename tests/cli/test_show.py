@@ -31,17 +31,24 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_screening_on_disk_parts_hard_problems_from_easier_ones(place: Path) -> None:
     lines: list[dict[str, object]] = [{"event": "screening", "config": {"model": "tiny at rest"}}]
-    counts = {"digest": "d", "teacher_n": 0, "teacher_solved": 0, "tokens": 1}
+    counts = {"teacher_n": 0, "teacher_solved": 0, "tokens": 1}
     lines += [
-        {"event": "group", "problem": name, "n": 400, "solved": n, **counts}
-        for name, n in (("inc", 0), ("dec", 200))
+        {"event": "group", "problem": name, "digest": digest, "n": 400, "solved": n, **counts}
+        for name, n, digest in (
+            ("inc", 0, "digest of inc"),
+            ("dec", 200, "digest of dec"),
+            ("neg", 0, "of an earlier text"),
+        )
     ]
     (place / "marks").mkdir()
     (place / "marks" / "screening.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    make(place / "runs" / "first", Made("dec"))
+    for problem in ("dec", "neg"):
+        make(place / "runs" / "first", Made(problem))
     result = CliRunner().invoke(app, ["report", "runs", "--json", "--screening", "marks"])
-    rows = json.loads(result.stdout)["problems"]
-    assert {row["problem"]: row["hardness"] for row in rows} == {"inc": "hard", "dec": "easier"}
+    found = json.loads(result.stdout)
+    hardness = {row["problem"]: row["hardness"] for row in found["problems"]}
+    assert hardness == {"inc": "hard", "dec": "easier", "neg": None}
+    assert any("tests of neg have changed" in notice for notice in found["notices"])
 
 
 def test_json_alone_is_on_standard_output(place: Path) -> None:

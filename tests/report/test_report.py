@@ -156,6 +156,24 @@ def test_best_of_k_uses_pass_at_k_only_for_runs_that_kept_going(tmp_path: Path) 
     assert keeps.arms[0].unbiased
 
 
+def test_a_keep_going_run_that_has_just_begun_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Two of three runs spent their budget, one stands at 4: known at 8, by first successes meanwhile."""
+    for seed in range(3):
+        made = Made(method="best-of-k", seed=seed, solved_at=(6, 7) if seed else (), keep_going=True)
+        make(tmp_path, replace(made, stops_after=None if seed else 4))
+    found = report_of(tmp_path, ReportOptions(at=(4, 8), n_replicates=200))
+    assert [rate.y for rate in found.rates["best-of-k"]] == pytest.approx([0, 1])
+    assert not found.arms[0].unbiased
+    assert not any("pass@k" in notice for notice in found.notices)
+
+
+def test_what_lies_beyond_a_run_that_was_cut_off_is_called_unknown(tmp_path: Path) -> None:
+    make(tmp_path, Made(solved_at=(7,)))
+    make(tmp_path, Made(seed=1, stops_after=4))
+    answer = sections.answer(report_of(tmp_path, replace(FEW, at=(4, 8))))
+    assert answer == "Nothing was solved by sdpo in 4 attempts; beyond 4 it is not known."
+
+
 def test_a_problem_row_has_means_ratios_and_what_went_wrong(tmp_path: Path) -> None:
     make(tmp_path, Made(seed=0, solved_at=(2,), overfits_at=(1,), metrics={"rolled_back_to": 0.0}))
     make(tmp_path, Made(seed=1, solved_at=(6,), metrics={"rolled_back_to": 0.0}))
@@ -190,6 +208,11 @@ def test_problems_are_split_by_the_base_models_pass_at_64(tmp_path: Path) -> Non
         ("base model: very hard", 1),
         ("base model: easier", 2),
     ]
+
+
+def test_a_long_run_tells_the_hardness_while_it_is_under_way(tmp_path: Path) -> None:
+    make(tmp_path, Made(method="best-of-k", limit=192, group=64, stops_after=64, keep_going=True))
+    assert report_of(tmp_path).problems[0].hardness == "very hard"
 
 
 def test_a_success_costs_all_that_was_spent_and_a_gap_is_that_of_first_updates(tmp_path: Path) -> None:
@@ -241,6 +264,7 @@ def test_a_screening_of_another_model_is_refused(tmp_path: Path) -> None:
         ("system", "Be brief.", None),
         ("thinking", True, False),
         ("language", "cpp", "python"),
+        ("extract", "program", "livecodebench"),  # what journals have that do not say it
     ],
 )
 def test_a_screening_that_sampled_otherwise_is_refused(
@@ -262,6 +286,26 @@ def test_a_screening_is_taken_where_old_journals_do_not_say_how_they_sampled(tmp
     make(tmp_path, Made())  # neither system nor thinking
     marks = Marks("tiny at rest", {"inc": "hard"}, {"system": "Be brief.", "thinking": True})
     assert report_of(tmp_path, replace(FEW, marks=marks)).problems[0].hardness == "hard"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "digest", "hardness"),
+    [
+        ("public", "public", "digest of inc", "hard"),
+        ("public", "public", "of an earlier text", None),
+        # What is visible is part of a digest.
+        ("public", "all", "of other visible tests", "hard"),
+        ("paper", "paper", "of another seed", "hard"),
+    ],
+)
+def test_a_mark_counts_for_the_problem_that_was_screened(
+    tmp_path: Path, then: str, now: str, digest: str, hardness: str | None
+) -> None:
+    make(tmp_path, Made(header={"feedback_mode": now}))
+    marks = Marks("tiny at rest", {"inc": "hard"}, {"feedback_mode": then}, {"inc": digest})
+    found = report_of(tmp_path, replace(FEW, marks=marks))
+    assert found.problems[0].hardness == hardness
+    assert any("tests of inc have changed" in notice for notice in found.notices) == (hardness is None)
 
 
 def test_the_same_settings_are_one_arm_and_others_are_named_by_what_differs(tmp_path: Path) -> None:

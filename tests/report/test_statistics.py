@@ -261,6 +261,20 @@ def test_the_grid_keeps_every_success_and_the_points_asked_for_when_it_is_thinne
     assert len(points) <= st.MAX_GRID + 4
 
 
+def test_what_pass_at_k_needs_is_found_near_the_beginning_of_a_long_budget() -> None:
+    def needs(n: int, c: int, level: float) -> int:
+        return next(k for k in range(1, n + 1) if st.pass_at_k(n, c, k) >= level)
+
+    def samples(c: int) -> st.Arm:
+        return st.make_arm({"p": [Observation(0, 1, True, tries=2750, successes=c)]})
+
+    (found,) = st.speed_ups(samples(687), samples(137), [2 / 3], limit=2750, n_replicates=100)
+    assert (found.method_needs, found.baseline_needs) == (needs(2750, 687, 2 / 3), needs(2750, 137, 2 / 3))
+    (late,) = st.speed_ups(samples(5), samples(3), [2 / 3], limit=2750, n_replicates=100)
+    exact = (needs(2750, 5, 2 / 3), needs(2750, 3, 2 / 3))
+    assert (late.method_needs, late.baseline_needs) == pytest.approx(exact, rel=0.015)
+
+
 def test_a_long_baseline_does_not_move_where_the_method_succeeds() -> None:
     (found,) = st.speed_ups(arm([(2, True)]), keeps_going(2000), [1.0], limit=2000, n_replicates=100)
     assert (found.method_needs, found.baseline_needs, found.ratio) == (2, 2000, 1000)
