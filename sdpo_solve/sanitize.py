@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # Escape sequences go whole (CSI, OSC up to its end, and two-character ones), so that no digits stay behind.
 _ESCAPES = re.compile(
@@ -19,9 +20,12 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
-_LOOK_ALIKES = str.maketrans(
-    {"✓": "+", "✗": "x", "×": "x", "–": "-", "·": "-", "…": "...", "≥": ">=", "≤": "<=", "∞": "inf"}
-)
+_LOOK_ALIKES: dict[int, Any] = {
+    **str.maketrans({"…": "...", "≥": ">=", "≤": "<=", "∞": "inf"}),
+    **str.maketrans("✓✗×–·•\xa0", "+xx--* "),
+    **str.maketrans("─│┌┐└┘├┤┬┴┼▁▂▃▄▅▆▇", "-|+++++++++_.-=+*#"),  # frames, and the bars of a line
+    **str.maketrans("●■▲◆▼○□△◇▽", "*#^%vo@A&V"),  # the arms of a chart: no two alike
+}
 # Turn marks of the common chat formats: <|im_end|>, <s>, <start_of_turn>, [INST], <<SYS>>, <think>.
 _CHAT_TOKENS = re.compile(
     r"<\|(?=[^\s<>|]{1,64}\|>)|<(?=/?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|start_of_turn|end_of_turn)>)"

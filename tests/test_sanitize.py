@@ -1,10 +1,13 @@
 """What a model or a program wrote cannot steer a terminal or end a chat turn."""
 
+import codecs
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpo_solve.sanitize import break_chat_tokens, clean, middle_cut
+from sdpo_solve.report.style import _CHARACTERS
+from sdpo_solve.sanitize import break_chat_tokens, clean, look_alike, middle_cut
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,14 @@ def test_middle_cut_keeps_both_ends() -> None:
     assert cut.startswith("AAAA")
     assert cut.endswith("ZZZZ")
     assert "(900 more)" in cut
+
+
+def test_frames_and_arms_of_a_chart_stay_apart_without_utf_8() -> None:
+    codecs.register_error("look-alike-test", look_alike)
+    shown = [
+        "".join(letters).encode("ascii", "look-alike-test").decode()
+        for letters in (_CHARACTERS, "┌┤ 5 %│ ─┘\N{NO-BREAK SPACE}•")
+    ]
+    assert len(set(shown[0])) == len(_CHARACTERS)
+    assert shown[1] == "++ 5 %| -+ *"
+    assert "?" not in "".join(shown)

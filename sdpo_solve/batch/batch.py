@@ -27,7 +27,7 @@ from sdpo_solve.errors import UserError
 from sdpo_solve.paths import file_errors
 from sdpo_solve.run import build
 from sdpo_solve.run.events import FILE_NAME
-from sdpo_solve.run.identity import problem_digest, read_config, sampling_record, versions
+from sdpo_solve.run.identity import holds_results, problem_digest, read_config, sampling_record, versions
 from sdpo_solve.run.options import Plan, make_plan
 from sdpo_solve.types import Problem
 
@@ -83,7 +83,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """How a batch ended. `busy` holds the busy share of each resource, and the runs' own time as `own`."""
+    """How a batch ended. `busy` holds the busy share of each resource, and the runs' own time as `own`.
+
+    `spent`: how many of the failed runs have no try left.
+    """
 
     runs: int
     solved: int
@@ -93,6 +96,7 @@ class BatchResult:
     kept: int
     wall_s: float
     busy: Mapping[str, float] = field(default_factory=dict)
+    spent: int = 0
 
     def event(self) -> dict[str, Any]:
         return {"event": "batch_finished", **asdict(self)}
@@ -193,7 +197,7 @@ def _read_runs(batch: Batch) -> RunsOnDisk:
         if len(costed[key.arm]) < _COSTED_RUNS:
             costed[key.arm].append(run_dir)
         grader = (read_config(run_dir) or {}).get("grader")  # early versions did not record it
-        if grader is not None and grader not in graders.values():
+        if grader is not None and grader not in graders.values() and holds_results(run_dir):
             graders[run_dir] = grader
     return RunsOnDisk(finished, tuple(begun), {arm: cost_of(dirs) for arm, dirs in costed.items()}, graders)
 
@@ -235,6 +239,7 @@ def run_batch(batch: Batch, execute: Executor, sink: Sink, stop: StopSignal) -> 
         kept=sum(end.kept for end in ends),
         wall_s=round(time.monotonic() - started_s, 1),
         busy=done.busy,
+        spent=sum(end.is_spent for end in ends),
     )
     sink(result.event())
     return result

@@ -73,6 +73,8 @@ class RunEnded(Record):
     error: RawText | None = None
     may_retry: bool = False
     """It failed, and its tries are not used up."""
+    is_spent: bool = False
+    """It failed, and its journal counts as many failures as there are tries."""
 
     @classmethod
     def of(cls, key: RunKey, status: str, counts: Outcome | RunFinished | None = None, **fields: Any) -> Self:

@@ -80,7 +80,8 @@ class Runner:
         failures = run.journal.state.failures
         n_failures = len(failures)
         if n_failures >= self.tries:
-            return RunEnded.of(key, "failed", outcome(run), error=failures[-1], kept=True)
+            error_before = failures[-1]
+            return RunEnded.of(key, "failed", outcome(run), error=error_before, kept=True, is_spent=True)
         try:
             return RunEnded.of(key, "finished", self._solve(run))
         except Stopped:
@@ -96,7 +97,8 @@ class Runner:
                 run.journal.fail(error)
             # What could not be recorded was not counted either: tried again, it would never end.
             may_retry = not is_of_problem and n_failures < len(failures) < self.tries
-            return RunEnded.of(key, "failed", outcome(run), error=str(error), may_retry=may_retry)
+            counts = {"may_retry": may_retry, "is_spent": len(failures) >= self.tries}
+            return RunEnded.of(key, "failed", outcome(run), error=str(error), **counts)
 
     def _solve(self, run: Run) -> Outcome:
         """The loop, with parts that share locks with those of the other runs."""

@@ -125,10 +125,11 @@ def _problem(parts: build.Parts, problems: Problems, name: str) -> Problem:
 
 
 def _read(screen: ScreenSpec, parts: build.Parts, problems: Problems, config: Mapping[str, Any]) -> Screening:
-    """What the file holds of these problems; its first line states what the samples were made with."""
+    """What the file holds of these problems; a line before them states what the samples were made with."""
     before = read_screening(screen.out)
-    if not before.config:
+    if not before.problems and before.config != config:  # without a sample there is nothing to mix with
         append(screen.out, ScreeningStarted(config=config))
+        before = Screening(config)
     for name, value in before.config.items():
         if name in ("judge", "feedback"):  # an option that there was not yet had its default
             defaults = type(parts.plan.parts[name])().model_dump(mode="json", exclude={"boxes"})

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from sdpo_solve import engines, methods
 from sdpo_solve.config import (
     BUDGET,
     LEARNING,
-    OF_SAMPLING,
     OUTPUT,
     REPLIES_HELP,
     SAMPLING,
@@ -31,13 +30,14 @@ from sdpo_solve.config import (
     SharedOptions,
     as_flag,
     as_names,
+    flag_of,
     key_name,
     read_options,
 )
 from sdpo_solve.datasets.selection import SOURCES, SOURCES_HELP, Selection
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.paths import file_errors
-from sdpo_solve.run.options import has_weights, is_of_learning, is_sampled
+from sdpo_solve.run.options import has_weights, idle_options, is_of_learning
 
 # Options of one run that a batch sets itself, and what it calls them.
 _BY_THE_BATCH = {"method": "methods", "arm": "arms", "seed": "seeds"}
@@ -186,18 +186,33 @@ class BatchSpec:
 # -- reading -------------------------------------------------------------------------------------------------
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, command: type[BaseModel] = BatchFile) -> dict[str, Any]:
     """The options of a batch file, by the names of their fields; keys are called as flags, with `-` or `_`.
 
-    Raises ConfigError where it cannot be read, naming file and line.
+    An option of `command` that stands for a setting of a part is put among the settings. Raises ConfigError
+    where the file cannot be read, naming file and line, and for an option that it gives twice or cannot give.
     """
     try:
         with file_errors(ConfigError, f"read {path}"):
             given = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from None
-    fields = {key_name(BatchOptions, key): key for key in BatchOptions.model_fields}
-    return {fields.get(key, key.replace("-", "_")): value for key, value in given.items()}
+    fields = {key_name(command, key): key for key in command.model_fields}
+    options: dict[str, Any] = {}
+    settings = _merged(given.pop("settings", {}), {}, str(path))
+    for key, value in given.items():
+        name = fields.get(key, key.replace("-", "_"))
+        setting = flag_of(command, name).sets if name in command.model_fields else None
+        part, _, option = (setting or "").partition(".")
+        if name in options or option in settings.get(part, {}):
+            raise ConfigError(f"{path} gives {setting or key_name(command, name)} twice")
+        if setting:
+            settings = _merged(settings, {part: {option: value}}, str(path))
+        elif name in command.model_fields and name not in BatchFile.model_fields:
+            raise ConfigError(f"{path}: {key} is an option of the command line alone")
+        else:
+            options[name] = value
+    return {**options, "settings": settings} if settings else options
 
 
 def make_spec(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str = "batch") -> BatchSpec:
@@ -232,7 +247,7 @@ def _in_a_file(key: str) -> str:
 def _left_by_flags(from_file: Mapping[str, Any], flags: Mapping[str, Any], place: str) -> dict[str, Any]:
     """What a file says, without what flags leave no use for; what a flag itself says stays, and is refused.
 
-    That is what arms need which the flags leave out, and what is said to a model where they name replies.
+    That is what arms need which the flags leave out, and what the engine that they name has no use for.
     """
     of_file = {key: from_file[key] for key in ("methods", "arms") if key in from_file}
     known = read_options(BatchOptions, {"sources": "any", **of_file}, place, lambda key: f"{place}: {key}")
@@ -245,16 +260,17 @@ def _left_by_flags(from_file: Mapping[str, Any], flags: Mapping[str, Any], place
         settings = {part: values for part, values in settings.items() if part not in unused}
         if not chosen.samples_groups():
             kept.pop("group_size", None)
-    sampled = {key: flags.get(key, from_file.get(key)) for key in ("engine", "model")}
-    chosen_engine = SamplingOptions.model_construct(**sampled)
-    if "engine" in flags and not has_weights(chosen_engine):
-        settings = _without_learning(settings)
+    if "engine" in flags:
+        sampled = {key: flags.get(key, from_file.get(key)) for key in ("engine", "model")}
+        chosen_engine = SamplingOptions.model_construct(**sampled)
+        before = str(from_file.get("engine", SamplingOptions.model_fields["engine"].default))
+        idle = idle_options(chosen_engine)
+        kept = {key: value for key, value in kept.items() if key not in idle}
+        settings = _without_idle(settings, chosen_engine, before)
         arms = {
-            name: arm.model_copy(update={"settings": _without_learning(arm.settings)})
+            name: arm.model_copy(update={"settings": _without_idle(arm.settings, chosen_engine, before)})
             for name, arm in arms.items()
         }
-        if not is_sampled(chosen_engine):
-            kept = {key: value for key, value in kept.items() if key not in OF_SAMPLING}
     return {**kept, "arms": arms, "settings": settings}
 
 
@@ -275,9 +291,19 @@ def make_screen_spec(
     )
 
 
-def _without_learning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _without_idle(
+    settings: Mapping[str, Mapping[str, Any]], options: SamplingOptions, before: str
+) -> dict[str, dict[str, Any]]:
+    """The settings that the engine of `options` leaves a use for; `before`: the engine that they were for."""
+
+    def is_idle(part: str, name: str) -> bool:
+        if part == "engine":
+            ours, theirs = (engines.REGISTRY.load(engine).options_type for engine in (options.engine, before))
+            return name in theirs.model_fields and name not in ours.model_fields
+        return not has_weights(options) and is_of_learning(part, name)
+
     kept = {
-        part: {name: value for name, value in values.items() if not is_of_learning(part, name)}
+        part: {name: value for name, value in values.items() if not is_idle(part, name)}
         for part, values in settings.items()
     }
     return {part: values for part, values in kept.items() if values}
@@ -297,8 +323,6 @@ def _check(spec: BatchSpec, *, arms_by_flag: bool) -> None:
         raise ConfigError(f"methods names {repeated[0]} twice")
     if batch.merge and engines.REGISTRY.load(run.engine).reads_replies:
         raise ConfigError("--merge: scripted replies are not sampled, so there is nothing to merge")
-    if run.threads is not None and not has_weights(run):
-        raise ConfigError("--threads: no model runs in this process, so there is nothing to set")
     if batch.executor == "local" and (batch.workers or batch.address):
         raise ConfigError("--workers and --address are for --executor ray")
     idle = sorted(set(batch.arms) - set(batch.methods))

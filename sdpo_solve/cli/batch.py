@@ -74,7 +74,9 @@ def batch(flags: Mapping[str, Any]) -> None:
     that go over the batch's, such as arms.NAME.settings.learner. 'sdpo-solve options' lists what can be set.
     """
     shown, others = split(Shown, flags)
-    spec = make_spec(read_toml(shown.file) if shown.file else {}, others, str(shown.file or "batch"))
+    spec = make_spec(
+        read_toml(shown.file, BatchCommand) if shown.file else {}, others, str(shown.file or "batch")
+    )
     console = Console(stderr=shown.as_json, highlight=False)
     raise typer.Exit(_run(spec, shown, console))
 
@@ -238,7 +240,8 @@ def print_result(console: Console, result: BatchResult, batch: Batch) -> None:
     if len(result.failed) > _SHOWN_FAILED:
         console.print(Text(f"and {len(result.failed) - _SHOWN_FAILED} more failed"))
     if result.failed:
-        console.print(Text("the same command with a larger --tries tries failed runs again"))
+        how = " with a larger --tries" if result.spent else ""
+        console.print(Text(f"the same command{how} tries failed runs again"))
     console.print(Text(f"sdpo-solve report {clean(str(batch.out))}", style="dim"), soft_wrap=True)
 
 

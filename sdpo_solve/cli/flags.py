@@ -49,7 +49,7 @@ class WithJson(Options):
 
 class WithFile(Options):
     file: Annotated[Path | None, Flag(short="f")] = Field(
-        None, description="TOML file with any of these options; flags win"
+        None, description="TOML file with any of these options but --measure, --dry-run and --json; flags win"
     )
 
 

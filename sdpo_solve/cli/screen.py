@@ -69,7 +69,9 @@ def screen(flags: Mapping[str, Any]) -> None:
     model and sampling. The samples serve no comparison. Exit code 2: broken problems were left out.
     """
     own, others = split(ScreenOptions, flags)
-    spec = make_screen_spec(read_toml(own.file) if own.file else {}, others, str(own.file or "screen"))
+    spec = make_screen_spec(
+        read_toml(own.file, ScreenCommand) if own.file else {}, others, str(own.file or "screen")
+    )
     rule = Rule(own.group_size, own.attempts, rate_of(own.ceiling))
     screen_spec = screening.ScreenSpec(
         spec, spec.batch.screening, rule, own.round_size, own.total, own.teacher, own.seed

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -28,6 +30,7 @@ OnAnswer = Callable[[int, Body], None]
 _CONNECT_S = 10.0
 _BUSY = (429, 503)
 _LONGEST_PAUSE_S = 60.0
+_LONGEST_GET_PAUSE_S = 5.0  # a server that loads its model is ready from one moment to the next
 _SPENT = "insufficient_quota"  # a 429 that no waiting mends
 
 
@@ -167,7 +170,7 @@ class Client:
             wait_s = min(wanted_s, _LONGEST_PAUSE_S, max(self._pause_s, self._busy_s - waited_s))
             await asyncio.sleep(wait_s)
             waited_s += wait_s
-            pause_s *= 2
+            pause_s = min(2 * pause_s, _LONGEST_GET_PAUSE_S if method == "GET" else _LONGEST_PAUSE_S)
 
     async def _sent(
         self, http: httpx2.AsyncClient, method: str, path: str, body: Body | None
@@ -191,14 +194,29 @@ class Client:
         status = response.status_code
         if response.is_success:
             return
+        is_get = response.request.method == "GET"
+        if response.has_redirect_location:
+            kind = PrerequisiteError if is_get else EngineError
+            target = self._target(response)
+            raise kind(f"{self.url} redirects ({status}) to {target}; give that address with --server")
         detail = self._detail(response)
-        if status in (401, 403):
+        # A 403 to a POST with a key is about what it holds: a moderated prompt, a model, a region.
+        if status == 401 or (status == 403 and (is_get or not self._key)):
             state = "is refused" if self._key else "is not set"
             raise PrerequisiteError(
                 f"{self.url} wants a key, and {self._key_variable} {state} ({status}: {detail}); set it in "
                 "the environment, or name another variable with --set engine.key_variable=NAME"
             )
         raise StatusError(f"{self.url} answered {status}: {detail}", status, detail)
+
+    def _target(self, response: httpx2.Response) -> str:
+        """The address that a redirect names, without the route."""
+        import httpx2
+
+        location = response.headers["location"]
+        with suppress(httpx2.InvalidURL):
+            location = str(response.url.join(location))
+        return self.words(location.removesuffix(str(response.url).removeprefix(self.url)))
 
     def _read(self, response: httpx2.Response) -> Body:
         try:
@@ -252,7 +270,7 @@ def read_as(kind: type[ModelT], answer: Body, url: str) -> ModelT:
 
 
 def _base_url(url: str, key_variable: str) -> str:
-    """The address without a slash at its end; `/v1` where it names no path."""
+    """The address without a route of completions and a slash at its end; `/v1` where it names no path."""
     import httpx2
 
     form = "--server wants http://HOST:PORT or https://HOST/v1"
@@ -264,7 +282,7 @@ def _base_url(url: str, key_variable: str) -> str:
         raise ConfigError(f"{form}, without a password in it; a key is read from {key_variable}")
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
         raise ConfigError(f"{form}; got {clean(url)!r}")
-    path = parsed.path.rstrip("/")
+    path = re.sub(r"(/chat)?/completions$", "", parsed.path.rstrip("/"))
     return str(parsed.copy_with(path=path or "/v1"))
 
 

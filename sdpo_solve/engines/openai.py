@@ -89,6 +89,7 @@ class OpenAIEngine(EnginePlugin):
     def __init__(self, client: Client, model: str, progress: TokenProgress | None = None) -> None:
         self._client, self._model, self._progress = client, model, progress
         self._limit = "max_tokens"
+        self._has_answered = False
 
     def sample(
         self, prompts_G: Sequence[Prompt], seeds_G: Sequence[int], policy: Policy, spec: SamplingSpec
@@ -108,6 +109,7 @@ class OpenAIEngine(EnginePlugin):
         def keep(place: int, body: Body) -> None:
             nonlocal n_tokens
             samples[place] = self._sample(prompts_G[place], body, policy)
+            self._has_answered = True
             n_tokens += len(samples[place].token_ids_T)
             if self._progress is not None:
                 self._progress(n_tokens, len(samples))
@@ -116,9 +118,7 @@ class OpenAIEngine(EnginePlugin):
             self._client.post_all("/chat/completions", self._bodies(prompts_G, seeds_G, spec), keep)
         except StatusError as exc:
             if exc.status == 404:
-                raise PrerequisiteError(
-                    f"{exc}; name a model of the server with --model{self._known()}"
-                ) from None
+                raise self._not_found(exc) from None
             if not (
                 exc.status == 400 and "max_completion_tokens" in exc.detail and self._limit == "max_tokens"
             ):
@@ -171,15 +171,25 @@ class OpenAIEngine(EnginePlugin):
             policy=policy,
         )
 
-    def _known(self) -> str:
-        """The models that the server lists, as the end of a sentence; nothing where it lists none."""
+    def _not_found(self, exc: StatusError) -> EngineError | PrerequisiteError:
+        """A 404: of the model where the server lists others alone, else of the address or of one prompt."""
+        names = self._listed()
+        if names and self._model not in names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            listed = f"{', '.join(names[:5])}{more}"
+            return PrerequisiteError(f"{exc}; name a model of the server with --model (it lists {listed})")
+        if self._has_answered:
+            return exc
+        advice = "--server wants the address below which /chat/completions lies"
+        return EngineError(f"{exc}; {advice}") if names else PrerequisiteError(f"{exc}; {advice}")
+
+    def _listed(self) -> list[str]:
+        """The models that the server lists; nothing where it lists none."""
         try:
             listed: Any = self._client.get("/models").get("data")
-            names = [str(model["id"]) for model in listed]
+            return [str(model["id"]) for model in listed]
         except (EngineError, PrerequisiteError, TypeError, KeyError):
-            return ""
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f" (it lists {', '.join(names[:5])}{more})" if names else ""
+            return []
 
 
 PLUGIN = OpenAIEngine

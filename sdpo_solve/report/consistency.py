@@ -61,17 +61,22 @@ class MixedRuns(ConfigError):
 
 
 def consistent_sets(runs: Sequence[RunRecord]) -> list[RunSet]:
-    """The runs in sets that may be mixed, the largest first; one set where all agree."""
+    """The runs in sets that may be mixed, the largest first; one set where all agree.
+
+    A run without an attempt holds nothing to mix: it is left out where it agrees with no set.
+    """
     free = _free_options()
     names = {(part, key) for run in runs for part in free for key in run.header.parts.get(part) or {}}
     keys = sorted((part, key) for part, key in names if key not in free[part])
     sets: list[RunSet] = []
-    for run in runs:
+    for run in sorted(runs, key=lambda run: not run.attempts):
         facts = dict(_facts(run, keys))
         for found in sets:
             if all(found.facts.get(what, value) == value for what, value in facts.items()):
                 break
         else:
+            if sets and not run.attempts:
+                continue
             sets.append(found := RunSet())
         found.facts |= facts
         found.runs.append(run)

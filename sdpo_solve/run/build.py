@@ -246,7 +246,9 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
     learner = _new_learner(parts, plan) if method_type.learns and plan.has_weights else None
     journal = Journal(run_dir, f"{out.name}/{name}", listeners)
     try:
-        identity.check_config(run_dir, config, plan, journal.state.header_event)
+        goes_on = identity.check_config(run_dir, config, plan, journal.state.header_event)
+        if not goes_on:
+            journal.begin_anew()
         engine = parts.engine_for(len(journal.history))
         method_parts = methods.MethodParts(
             prompter=parts.prompter(options),
@@ -260,7 +262,7 @@ def new_run(parts: Parts, plan: Plan, problem: Problem, out: Path, listeners: Se
         )
         method = method_type.build(plan.parts[options.method], method_parts)
         header = identity.header_of(plan, problem, config, engine.identity())
-        identity.write_config(run_dir, {**config, "versions": identity.versions()})
+        identity.write_config(run_dir, {**config, "versions": identity.versions()}, anew=not goes_on)
     except BaseException:
         journal.close()
         raise

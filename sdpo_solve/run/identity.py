@@ -22,8 +22,9 @@ from typing import Any
 from sdpo_solve.config import RunOptions, SharedOptions
 from sdpo_solve.errors import ConfigError, JournalError, UserError
 from sdpo_solve.paths import file_errors
+from sdpo_solve.run.events import FILE_NAME, read_records
 from sdpo_solve.run.options import Plan, model_name
-from sdpo_solve.run.records import RunStarted
+from sdpo_solve.run.records import GroupEvent, RunFinished, RunStarted
 from sdpo_solve.types import Checker, Problem, SamplingSpec
 
 # How a server is reached.
@@ -174,18 +175,19 @@ def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any
 
 def check_config(
     run_dir: Path, config: Mapping[str, Any], plan: Plan, header: Mapping[str, Any] | None = None
-) -> None:
+) -> bool:
     """Refuse to go on with a run that was begun with other options, model or grader; its budget may grow.
 
     Graders are compared where both have one: files of early versions do not. A run begun before there was an
     option had the value that is its default. `header`: that of its journal, for where `config.json` is gone.
-    Raises ConfigError naming the first difference.
+    Returns whether the run goes on: one that differs and holds no results is begun anew. Raises ConfigError
+    naming the first difference.
     """
     before = read_config(run_dir)
     if before is None:
         before = (header or {}).get("config")
     if before is None:
-        return
+        return True
     old, new = flat(_as_this_version(before, plan)), flat(json.loads(json.dumps(config)))
     ignored = list(_DECIDE_NOTHING)
     if "grader" in before:  # what came of these options stands there
@@ -193,8 +195,26 @@ def check_config(
     if not ("grader" in before and "grader" in config):
         ignored.append("grader.")
     for key in sorted(old.keys() | new.keys()):
-        if not key.startswith(tuple(ignored)) and not _grew(key, old.get(key), new.get(key)):
-            _refuse_difference(run_dir, key, old.get(key), new.get(key))
+        if key.startswith(tuple(ignored)) or _grew(key, old.get(key), new.get(key)):
+            continue
+        if old.get(key) != new.get(key) and not holds_results(run_dir):
+            return False
+        _refuse_difference(run_dir, key, old.get(key), new.get(key))
+    return True
+
+
+def holds_results(run_dir: Path) -> bool:
+    """Whether a run has come to a group, a policy or its end; before that it has nothing that could mix.
+
+    So has one whose journal is gone or cannot be read, for all that is known.
+    """
+    if any((run_dir / "policies").glob("*")):
+        return True
+    try:
+        lines = read_records(run_dir / FILE_NAME)
+        return any(isinstance(line.record, GroupEvent | RunFinished) for line in lines)
+    except JournalError:
+        return True
 
 
 def _grew(key: str, old: Any, new: Any) -> bool:
@@ -235,13 +255,13 @@ def _refuse_difference(run_dir: Path, key: str, old: Any, new: Any) -> None:
     )
 
 
-def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Write `config.json` whole or not at all, where it is not there or the budget grew.
+def write_config(run_dir: Path, config: Mapping[str, Any], *, anew: bool = False) -> None:
+    """Write `config.json` whole or not at all, where it is not there or the budget grew, or `anew`.
 
     Raises JournalError where the disk is full or the directory cannot be written.
     """
     path = run_dir / "config.json"
-    before = read_config(run_dir)
+    before = None if anew else read_config(run_dir)
     if before is not None:
         budget = {name: config["options"][name] for name in _BUDGET}
         if {name: before["options"].get(name) for name in _BUDGET} == budget:

@@ -23,6 +23,7 @@ from sdpo_solve.paths import WITHOUT_LOCKS, file_errors
 from sdpo_solve.run.clock import Clock
 from sdpo_solve.run.events import (
     FILE_NAME,
+    State,
     attempt_event,
     prompt_event,
     read_state,
@@ -100,6 +101,19 @@ class Journal:
     def elapsed_s(self) -> float:
         """Seconds that this run has taken: not between its processes, nor while it waited for other runs."""
         return self.clock.elapsed_s
+
+    def begin_anew(self) -> None:
+        """Forget a beginning that came to nothing.
+
+        Raises JournalError where it cannot be known that no other process works on the run.
+        """
+        if not self._is_locked:
+            raise JournalError(
+                f"{self.run_dir} was begun with other options; {NO_LOCKS}: choose another --out"
+            )
+        with file_errors(JournalError, f"write {self.path}"):
+            self._file.truncate(0)
+        self.state, self.clock = State(), Clock()
 
     # -- events of the loop --------------------------------------------------------------------------------
 

@@ -31,6 +31,15 @@ def is_sampled(options: SamplingOptions) -> bool:
     return has_weights(options) or engines.REGISTRY.load(options.engine).remote
 
 
+def idle_options(options: SamplingOptions) -> frozenset[str]:
+    """The options that nothing reads with this engine."""
+    engine = engines.REGISTRY.load(options.engine)
+    idle = {"merge"} if engine.reads_replies else {"replies"}
+    if not has_weights(options):
+        idle |= {"threads", "thinking", "quantization"} if engine.remote else {"threads", *OF_SAMPLING}
+    return frozenset(idle)
+
+
 def model_name(options: SamplingOptions) -> str | None:
     """The model as its user calls it; None where there is none."""
     return options.model or (names.default_name() if has_weights(options) else None)
@@ -99,6 +108,8 @@ def make_plan(
     if not grading_only and not has_weights(options):
         _refuse_what_needs_weights(options)
     places = places or {}
+    if not grading_only:
+        _refuse_of_other_engines(options, places.get("engine"))
     for part in options.settings:
         if part not in types:
             place = places.get(part, f"--set {part}.*")
@@ -132,6 +143,17 @@ def warnings_of(plan: Plan) -> list[str]:
     return warnings
 
 
+def _refuse_of_other_engines(options: RunOptions, place: str | None) -> None:
+    """Raises ConfigError for a setting of the engine that others have, and the one chosen has not."""
+    known = engines.REGISTRY.load(options.engine).options_type.model_fields
+    for key in sorted(options.settings.get("engine", {}).keys() - known.keys()):
+        names = engines.REGISTRY.names()
+        able = [name for name in names if key in engines.REGISTRY.load(name).options_type.model_fields]
+        if able:
+            given = "--server" if key == "server" and place is None else _named(place, "engine", key)
+            raise ConfigError(f"{given} is for --engine {' or '.join(able)}; here it is {options.engine}")
+
+
 def _check_remote(options: RunOptions, method: type[MethodPlugin]) -> None:
     """Raises ConfigError where the model is a server's and is needed here, or has no name."""
     if method.learns:
@@ -153,13 +175,13 @@ def _refuse_what_needs_weights(options: RunOptions) -> None:
         if is_of_learning(part, name)
     ]
     sampled = is_sampled(options)
-    for name in ("thinking",) if sampled else OF_SAMPLING:
+    for name in sorted(idle_options(options) & RunOptions.model_fields.keys()):
         if getattr(options, name) != RunOptions.model_fields[name].default:
             given.append(as_flag(RunOptions, name))
     if given and sampled:
         raise ConfigError(
-            f"{given[0]} would do nothing with --engine {options.engine}: model and chat template are the "
-            "server's; leave it out"
+            f"{given[0]} would do nothing with --engine {options.engine}: the model is a server's, and so is "
+            "its chat template; leave it out"
         )
     if given:
         raise ConfigError(

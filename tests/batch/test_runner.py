@@ -155,6 +155,18 @@ def test_a_solution_that_could_not_be_written_is_written_by_the_next_command(tmp
     assert end_on_disk(tmp_path, key, options).kept
 
 
+def test_a_failure_is_spent_where_the_journal_counts_it(tmp_path: Path) -> None:
+    """Another process that holds a run counts nothing: the same command works later."""
+    (key, *_) = KEYS
+    held = Journal(tmp_path / key.name, "run")
+    (end,) = SmallRuns(tmp_path, reply).perform([key])
+    held.close()
+    assert (end.status, end.is_spent) == ("failed", False)
+    for _ in range(2):
+        (end,) = SmallRuns(tmp_path, fails(9), tries=2).perform([key])
+        assert (end.status, end.is_spent) == ("failed", True)
+
+
 def test_a_users_mistake_ends_the_batch(tmp_path: Path) -> None:
     bench = SmallRuns(tmp_path, reply)
 

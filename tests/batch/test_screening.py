@@ -232,6 +232,26 @@ def test_a_second_screening_of_one_directory_is_refused(scripted: ScreenSpec) ->
     assert read_screening(scripted.out).problems["say-0"].base.n == 4
 
 
+def test_a_screening_without_a_sample_begins_anew_with_other_options(scripted: ScreenSpec) -> None:
+    def with_system(text: str) -> ScreenSpec:
+        run = scripted.spec.run.model_copy(update={"system": text})
+        return replace(scripted, spec=replace(scripted.spec, run=run))
+
+    replies = scripted.spec.batch.replies
+    assert replies is not None
+    kept = replies.read_text()
+    replies.write_text("")
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            screening.run(with_system("A"), view())
+    replies.write_text(kept)
+    assert screening.run(with_system("B"), view()).problems["say-0"].base.n == 4
+    assert read_screening(scripted.out).config["system"] == "B"
+    assert (scripted.out / "screening.jsonl").read_text().count('"screening"') == 2
+    with pytest.raises(ConfigError, match="screened with system = 'B', now it is 'A'"):
+        screening.run(with_system("A"), view())
+
+
 def test_a_screening_holds_its_directory_to_its_end(
     scripted: ScreenSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

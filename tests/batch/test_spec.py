@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.batch.spec import RunKey, list_runs, make_screen_spec, make_spec, read_toml
+from sdpo_solve.cli.batch import BatchCommand
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.run.options import make_plan
 from tests.helpers.parts import PROBLEM
@@ -179,6 +180,48 @@ def test_replies_instead_of_a_models_leave_out_what_a_file_says_to_the_model(tmp
         make_plan(make_spec(read_toml(path), {}).options_for(RunKey(0, "inc", "sdpo")))
     with_model = make_spec(read_toml(path), {"model": "tiny"})
     assert make_plan(with_model.options_for(RunKey(0, "inc", "sdpo-fast"))).parts["learner"].lr == 2
+
+
+def test_a_flag_that_stands_for_a_setting_is_one_in_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "b.toml"
+    path.write_text('sources = "p"\nserver = "http://h"\nruntime = "runsc"\nsettings.engine.timeout_s = 5\n')
+    want = {"engine": {"timeout_s": 5, "server": "http://h"}, "sandbox": {"runtime": "runsc"}}
+    assert make_spec(read_toml(path, BatchCommand), {}).run.settings == want
+    for text, words in (
+        ("max-tokens = 5\nmax_tokens = 6\n", "gives max-tokens twice"),
+        ('from = "2025-02-01"\nfrom_date = "2025-02-02"\n', "gives from twice"),
+        ('server = "http://h"\nsettings.engine.server = "http://i"\n', r"gives engine\.server twice"),
+        ("measure = true\n", "measure is an option of the command line alone"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            read_toml(path, BatchCommand)
+
+
+def test_an_engine_of_the_flags_leaves_out_what_a_file_says_to_another(tmp_path: Path) -> None:
+    """What a flag says stays, and is refused; so is a setting that no engine has."""
+    path = tmp_path / "b.toml"
+    path.write_text(
+        'sources = "p"\nmethods = "best-of-k"\nengine = "vllm"\nmodel = "m"\nthreads = 2\nthinking = true\n'
+        "max-tokens = 9\n[settings.engine]\nbatch_rows = 4\nquantization = 'fp8'\n"
+    )
+    openai = {"engine": "openai"}
+    key = RunKey(0, "inc", "best-of-k")
+    plan = make_plan(make_spec(read_toml(path), openai).options_for(key))
+    assert (plan.run.threads, plan.run.thinking, plan.run.max_tokens) == (None, False, 9)
+    assert plan.run.settings == {"engine": {"batch_rows": 4}}
+    scripted = make_spec(read_toml(path), {**SCRIPTED, "model": None}).options_for(key)
+    assert scripted.model == "m"  # replies of a model that is named, whose tokens are counted
+    with pytest.raises(ConfigError, match="--threads would do nothing with --engine openai"):
+        make_plan(make_spec(read_toml(path), {**openai, "threads": 2}).options_for(key))
+    path.write_text(path.read_text().replace("quantization", "quantisation"))
+    with pytest.raises(ConfigError, match="has no option 'quantisation'"):
+        make_plan(make_spec(read_toml(path), openai).options_for(key))
+    path.write_text('sources = "p"\nengine = "scripted"\nreplies = "r"\nserver = "http://h"\n')
+    given = make_spec(read_toml(path, BatchCommand), {}, "b.toml")
+    with pytest.raises(ConfigError, match=r"\[settings\.engine\] server is for --engine openai or vllm"):
+        make_plan(given.options_for(key), places=given.places_for("best-of-k"))
+    assert make_spec(read_toml(path, BatchCommand), {"engine": "hf"}).batch.replies is None
 
 
 def test_whole_seeds_come_first() -> None:

@@ -87,7 +87,7 @@ def test_a_screening_and_a_batch_of_arms_that_do_not_learn(place: Place) -> None
     ("reply", "code", "words"),
     [
         (Reply({"error": {"message": "bad key"}}, 401), 3, "OPENAI_API_KEY"),
-        (Reply({"error": {"message": "none"}}, 404), 3, "it lists tiny, big"),
+        (Reply({"error": {"message": "none"}}, 404), 4, "--server wants the address"),
         (Reply({"error": {"message": "boom"}}, 500), 4, "500"),
         (Reply("<html>hello</html>"), 4, "no JSON"),
         (Reply(None), 4, "broke the connection off"),
@@ -99,6 +99,27 @@ def test_a_fault_ends_a_run_in_one_line(place: Place, reply: Reply, code: int, w
     assert done.returncode == code
     assert words in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.docker
+def test_a_name_that_the_server_does_not_list_can_be_mended_in_the_same_place(place: Place) -> None:
+    """The first command left a run without an attempt."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        return says(RIGHT) if body["model"] == "tiny" else Reply({"error": {"message": "none"}}, 404)
+
+    with ChatServer(reply) as server:
+        for command in (
+            ("run", "inc.json", "--method"),
+            ("batch", "inc.json", "--methods"),
+            ("screen", "inc.json"),
+        ):
+            how = (*command, *(("best-of-k",) if len(command) == 3 else ()), "--attempts", "4")
+            how = (*how, "--out", command[0])
+            wrong = place(*how, *at(server)[:-1], "typo")
+            assert (wrong.returncode, "it lists tiny, big" in wrong.stderr) == (3, True), wrong.stderr
+            right = place(*how, *at(server))
+            assert right.returncode == 0, right.stderr
 
 
 @pytest.mark.docker
@@ -118,7 +139,8 @@ def test_a_server_that_is_not_there_is_exit_code_3(place: Place) -> None:
         (("--method", "best-of-k", "--model", "tiny"), "needs --server URL"),
         (("--method", "best-of-k", "--model", "tiny", "--thinking"), "--thinking would do nothing"),
         (("--method", "best-of-k", "--model", "tiny", "--server", "localhost:1"), "--server wants http://"),
-        (("--method", "best-of-k", "--engine", "hf", "--server", "http://x"), "no option 'server'"),
+        (("--method", "best-of-k", "--engine", "hf", "--server", "http://x"), "--server is for --engine"),
+        (("--method", "best-of-k", "--model", "tiny", "--threads", "2"), "--threads would do nothing"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(place: Place, arguments: tuple[str, ...], words: str) -> None:

@@ -93,13 +93,17 @@ HTML = Reply("<html><b>Sign in</b></html>")
     ("reply", "error", "words"),
     [
         (Reply({"error": {"message": f"bad key {KEY}"}}, 401), PrerequisiteError, ("MY_KEY", "401", "***")),
-        (Reply({"error": "forbidden"}, 403), PrerequisiteError, ("MY_KEY", "403")),
-        (Reply({"error": {"message": "no model"}}, 404), PrerequisiteError, ("--model", "tiny, big")),
+        (Reply({"error": "forbidden"}, 403), EngineError, ("403", "forbidden")),
+        (
+            Reply({"error": {"message": "none"}}, 404),
+            EngineError,
+            ("none", "--server wants the address below"),
+        ),
         (Reply({"error": {"message": "context is 8192 tokens"}}, 400), EngineError, ("400", "8192")),
         (Reply({"detail": [{"loc": ["body"]}]}, 422), EngineError, ("422", "loc")),
         (Reply({"error": {"message": "boom"}}, 500), EngineError, ("500", "boom")),
         (Reply("<html>Bad Gateway\x1b[31m</html>", 502), EngineError, ("502", "Bad Gateway")),
-        (Reply("", 302, {"location": "https://login"}), EngineError, ("302",)),
+        (Reply("", 302, {"location": "https://login"}), EngineError, ("302", "https://login")),
         (
             Reply({"error": {"message": "pay", "code": "insufficient_quota"}}, 429),
             EngineError,
@@ -117,7 +121,7 @@ HTML = Reply("<html><b>Sign in</b></html>")
         (Reply("[1, 2]"), EngineError, ("no JSON",)),
         (Reply(None), EngineError, ("broke the connection off",)),
         (Reply({"choices": []}, declared=10_000), EngineError, ("broke the connection off",)),
-        (Reply({}, delay_s=2), EngineError, ("within 0.5 s", "engine.timeout_s")),
+        (Reply({}, delay_s=3), EngineError, ("within 2 s", "engine.timeout_s")),
         (Reply({"choices": []}), EngineError, ("choices",)),
         (Reply({"choices": [{"message": {"content": "x"}}]}), EngineError, ("usage",)),
         (Reply({"choices": "no", "usage": 3}), EngineError, ("choices",)),
@@ -128,7 +132,7 @@ def test_a_fault_is_one_line(
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     with ChatServer(lambda _: reply) as server:
-        engine = engine_at(server.url, key_variable="MY_KEY", timeout_s=0.5)
+        engine = engine_at(server.url, key_variable="MY_KEY", timeout_s=2)
         with pytest.raises(error) as caught:
             sample(engine, [ask()] * 3)
     said = str(caught.value)
@@ -137,6 +141,88 @@ def test_a_fault_is_one_line(
     assert len(said.splitlines()) == 1
     assert "\x1b" not in said
     assert KEY not in said
+
+
+FORBIDDEN = Reply({"error": {"message": "it was flagged"}}, 403)
+
+
+def test_a_403_is_about_the_key_at_the_start_and_where_none_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one, a prompt was refused: a moderated text, a model, a region."""
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with ChatServer(lambda _: FORBIDDEN) as server:
+        with pytest.raises(PrerequisiteError, match="MY_KEY is not set"):
+            sample(engine_at(server.url, key_variable="MY_KEY"), [ask()])
+        monkeypatch.setenv("MY_KEY", KEY)
+        with pytest.raises(EngineError, match=r"403: it was flagged$"):
+            sample(engine_at(server.url, key_variable="MY_KEY"), [ask()])
+    with (
+        ChatServer(lambda _: says("x"), models=lambda: FORBIDDEN) as server,
+        pytest.raises(PrerequisiteError, match="MY_KEY is refused"),
+    ):
+        engine_at(server.url, key_variable="MY_KEY")
+
+
+@pytest.mark.parametrize(
+    ("model", "lists", "answers_before", "error", "words"),
+    [
+        ("none", True, False, PrerequisiteError, "with --model (it lists tiny, big)"),
+        ("none", True, True, PrerequisiteError, "with --model (it lists tiny, big)"),
+        ("tiny", True, True, EngineError, "answered 404: no endpoints"),
+        ("tiny", False, True, EngineError, "answered 404: no endpoints"),
+        ("tiny", False, False, PrerequisiteError, "--server wants the address below which /chat/completions"),
+    ],
+)
+def test_a_404_is_of_the_model_of_the_address_or_of_one_prompt(
+    model: str, lists: bool, answers_before: bool, error: type[SdpoSolveError], words: str
+) -> None:
+    none = Reply({"error": {"message": "no endpoints"}}, 404)
+    models = Reply({"data": [{"id": "tiny"}, {"id": "big"}]}) if lists else Reply("not here", 404)
+
+    def reply(body: dict[str, Any]) -> Reply:
+        return says("x") if body["messages"][-1]["content"] == "first" else none
+
+    with ChatServer(reply, models=lambda: models) as server:
+        engine = engine_at(server.url, model)
+        if answers_before:
+            sample(engine, [ask("first")])
+        with pytest.raises(error) as caught:
+            sample(engine, [ask("second")])
+    said = str(caught.value)
+    assert said.endswith(words) or f"; {words}" in said or f"model of the server {words}" in said, said
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://new.example/v1/models", "https://new.example/v1;"),
+        ("/api/v1/models", "/api/v1;"),
+        ("https://new.example/\x1b[31mv1", "https://new.example/"),
+    ],
+)
+def test_a_redirect_is_told_at_the_start(location: str, target: str) -> None:
+    moved = Reply("", 308, {"location": location})
+    with ChatServer(lambda _: says("x"), models=lambda: moved) as server:
+        with pytest.raises(PrerequisiteError, match=r"redirects \(308\) to .* give that address") as caught:
+            engine_at(server.url)
+        assert (target if "://" in target else server.url + target) in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_server_that_loads_is_asked_again_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer to a prompt is waited for in ever longer pauses."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("sdpo_solve.engines._http.asyncio.sleep", sleep)
+    loading = Reply({"error": "Loading model"}, 503)
+    with (
+        ChatServer(lambda _: says("x"), models=lambda: loading) as server,
+        pytest.raises(PrerequisiteError, match="is busy for 600 s"),
+    ):
+        engine_at(server.url)
+    assert (max(pauses), pauses[:4]) == (5.0, [1, 2, 4, 5])
 
 
 @pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-one…", "sk-\x1bone"])
@@ -286,6 +372,9 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         ("http://h:8000", "http://h:8000/v1"),
         ("http://h:8000/", "http://h:8000/v1"),
         ("https://h/api/v2/", "https://h/api/v2"),
+        ("https://h/api/v2/chat/completions", "https://h/api/v2"),
+        ("http://h:8000/v1/completions/", "http://h:8000/v1"),
+        ("http://h:8000/chat/completions", "http://h:8000/v1"),
     ],
 )
 def test_an_address_without_a_path_is_completed(given: str, want: str) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from sdpo_solve.engines import hf, vllm
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import ConfigError, EngineError
 from sdpo_solve.grading import judge
 from sdpo_solve.report.cohort import load_cohort
-from sdpo_solve.report.consistency import MixedRuns
+from sdpo_solve.report.consistency import MixedRuns, consistent_sets
+from sdpo_solve.report.runs import read_runs
+from sdpo_solve.run.journal import Journal
 from tests.helpers.journals import Made, header, make
 from tests.helpers.reports import report_of, text_of
 
@@ -54,6 +56,21 @@ def test_each_set_of_runs_that_may_be_mixed_is_reported_by_its_number(tmp_path: 
     assert [len(load_cohort([tmp_path], n).runs) for n in (1, 2)] == [3, 1]
     with pytest.raises(ConfigError, match="there are 2 sets"):
         load_cohort([tmp_path], 3)
+
+
+def test_a_run_without_an_attempt_opens_no_set(tmp_path: Path) -> None:
+    """It is counted among the failed ones where it agrees with the others."""
+    for name, change in (("a", {"config": {"model": "typo"}}), ("c", {})):
+        made = Made(method="best-of-k", header=change)
+        journal = Journal(tmp_path / name / "x/best-of-k/seed-0", "run")
+        journal.start({**header(made), "problem": "x"})
+        journal.fail(EngineError("404"))
+        journal.close()
+    assert [len(one.runs) for one in consistent_sets(read_runs([tmp_path / "a"]).runs)] == [1]
+    make(tmp_path / "b", Made(method="best-of-k"))
+    cohort = load_cohort([tmp_path])
+    assert [run.run_dir.parts[-4] for run in cohort.runs] == ["b"]
+    assert [run.run_dir.parts[-4] for runs in cohort.failed.values() for run in runs] == ["c"]
 
 
 ENGINE = {"batch_rows": 16, "stop": None}

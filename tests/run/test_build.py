@@ -1,5 +1,6 @@
 """The parts of a run: which sandbox `auto` takes, and what is made before its clock starts."""
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdpo_solve.config import RunOptions
-from sdpo_solve.errors import ConfigError, JournalError, PrerequisiteError
+from sdpo_solve.errors import ConfigError, EngineError, JournalError, PrerequisiteError
 from sdpo_solve.methods.multi_turn import MultiTurn
 from sdpo_solve.model.adapted import AdaptedModel
 from sdpo_solve.model.names import ModelDir
@@ -16,6 +17,7 @@ from sdpo_solve.run.build import Parts, new_run
 from sdpo_solve.run.journal import Journal
 from sdpo_solve.run.options import make_plan
 from sdpo_solve.sandboxes import bubblewrap, docker
+from tests.helpers.attempts import attempt
 from tests.helpers.killed_runs import PROBLEM, NoBox
 from tests.helpers.tiny_model import save_tiny_model
 
@@ -107,21 +109,57 @@ def test_a_run_that_another_process_writes_loads_no_weights(tmp_path: Path) -> N
     journal.close()
 
 
+def begin(out: Path, *, keep_going: bool, group: bool = False) -> list[str]:
+    """Begin a run, or go on with it, with a group where one is wanted; the kinds of its events."""
+    plan = make_plan(RunOptions(engine="scripted", method="best-of-k", keep_going=keep_going))
+    (out.parent / "replies").write_text("")
+    with Parts(plan, replies=out.parent / "replies") as parts:
+        vars(parts)["sandbox"] = NoBox()
+        run = new_run(parts, plan, PROBLEM, out)
+        assert (run.journal.run_dir / "config.json").exists()
+        run.journal.start(run.header)
+        if group:
+            run.journal.append_group([attempt(1, 0)], sample_s=1, grade_s=1)
+        else:
+            run.journal.fail(EngineError("the server is gone"))
+        run.close()
+        return [json.loads(line)["event"] for line in run.journal.path.read_text().splitlines()]
+
+
 def test_a_run_is_what_its_journal_began_with(tmp_path: Path) -> None:
     """The configuration is on disk before the journal begins; without the file the header is compared."""
-
-    def begin(*, keep_going: bool) -> None:
-        plan = make_plan(RunOptions(engine="scripted", method="best-of-k", keep_going=keep_going))
-        with Parts(plan, replies=tmp_path / "replies") as parts:
-            vars(parts)["sandbox"] = NoBox()
-            run = new_run(parts, plan, PROBLEM, tmp_path / "out")
-            assert (run.journal.run_dir / "config.json").exists()
-            run.journal.start(run.header)
-            run.close()
-
-    (tmp_path / "replies").write_text("")
-    begin(keep_going=False)
+    begin(tmp_path / "out", keep_going=False, group=True)
     (tmp_path / "out/say/best-of-k/seed-0/config.json").unlink()
     with pytest.raises(ConfigError, match=r"options\.keep_going = False, now it is True"):
-        begin(keep_going=True)
-    begin(keep_going=False)
+        begin(tmp_path / "out", keep_going=True)
+    begin(tmp_path / "out", keep_going=False)
+
+
+def test_a_run_that_came_to_no_group_begins_anew_with_other_options(tmp_path: Path) -> None:
+    """And goes on with the same, its failures counted; a policy without a journal's group is not lost."""
+    out, run_dir = tmp_path / "out", tmp_path / "out/say/best-of-k/seed-0"
+    begin(out, keep_going=False)
+    assert begin(out, keep_going=False) == ["run_started", "run_failed", "run_failed"]
+    assert begin(out, keep_going=True) == ["run_started", "run_failed"]
+    config = json.loads((run_dir / "config.json").read_text())
+    header = json.loads((run_dir / "journal.jsonl").read_text().splitlines()[0])
+    assert config["options"]["keep_going"] is header["keep_going"] is True
+    (run_dir / "policies" / "0001").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="keep_going = True, now it is False"):
+        begin(out, keep_going=False)
+
+
+def test_a_run_before_its_first_group_is_its_process_s_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, run_dir = tmp_path / "out", tmp_path / "out/say/best-of-k/seed-0"
+    begin(out, keep_going=False)
+    before = (run_dir / "journal.jsonl").read_text(), (run_dir / "config.json").read_text()
+    journal = Journal(run_dir, "run")
+    with pytest.raises(JournalError, match="another process is writing"):
+        begin(out, keep_going=True)
+    journal.close()
+    monkeypatch.setattr(Journal, "_lock", lambda self: False)
+    with pytest.raises(JournalError, match="no locks"):
+        begin(out, keep_going=True)
+    assert before == ((run_dir / "journal.jsonl").read_text(), (run_dir / "config.json").read_text())
