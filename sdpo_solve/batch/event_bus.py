@@ -230,7 +230,8 @@ def log_line(event: Event) -> str | None:
                 f"{group.n_tokens} tokens, sampled {group.sample_s} s, graded {group.grade_s} s"
             )
         case UpdateEvent() as update:
-            return f"{update.run} update {update.version}: loss {update.loss}"
+            loss = "" if update.loss is None else f": loss {update.loss}"
+            return f"{update.run} update {update.version}{loss}"
         case RunResumed() as resumed:
             return f"{resumed.run} resumed after {resumed.attempts} attempts"
         case Fault(run=run):

@@ -32,7 +32,7 @@ _REACHING = ("server", "key_variable", "timeout_s")
 # Recorded, and free to change: they decide no result.
 _DECIDE_NOTHING = ("versions.", "parts.judge.boxes", *(f"parts.engine.{name}" for name in _REACHING))
 _IN_HEADER = {"method", "seed", "engine", "sandbox", "feedback_mode", "language", "keep_going"}
-_OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode"}
+_OF_SAMPLING = {"temperature", "language", "system", "thinking", "feedback_mode", "extract"}
 _BUDGET = ("attempts", "tokens", "wall_seconds")
 _NOT_NAMED_BY = {"method", "arm", "seed", *_BUDGET}
 # What earlier versions named a directory by, in the order that their digest depends on.
@@ -170,7 +170,8 @@ def header_of(plan: Plan, problem: Problem, config: Mapping[str, Any], engine: s
 def sampling_record(plan: Plan, spec: SamplingSpec, model: str) -> dict[str, Any]:
     """What decides how often the base model solves a problem besides what grades it, for the record."""
     options = plan.run.model_dump(mode="json", include=_OF_SAMPLING)
-    return {"model": model, "max_tokens": spec.max_tokens, **options}
+    stop = getattr(plan.parts["engine"], "stop", None)
+    return {"model": model, "max_tokens": spec.max_tokens, "stop": stop, **options}
 
 
 def check_config(

@@ -233,8 +233,8 @@ def test_a_second_screening_of_one_directory_is_refused(scripted: ScreenSpec) ->
 
 
 def test_a_screening_without_a_sample_begins_anew_with_other_options(scripted: ScreenSpec) -> None:
-    def with_system(text: str) -> ScreenSpec:
-        run = scripted.spec.run.model_copy(update={"system": text})
+    def with_system(text: str, **more: str) -> ScreenSpec:
+        run = scripted.spec.run.model_copy(update={"system": text, **more})
         return replace(scripted, spec=replace(scripted.spec, run=run))
 
     replies = scripted.spec.batch.replies
@@ -250,6 +250,8 @@ def test_a_screening_without_a_sample_begins_anew_with_other_options(scripted: S
     assert (scripted.out / "screening.jsonl").read_text().count('"screening"') == 2
     with pytest.raises(ConfigError, match="screened with system = 'B', now it is 'A'"):
         screening.run(with_system("A"), view())
+    with pytest.raises(ConfigError, match="screened with extract = 'program', now it is 'livecodebench'"):
+        screening.run(with_system("B", extract="livecodebench"), view())
 
 
 def test_a_screening_holds_its_directory_to_its_end(
