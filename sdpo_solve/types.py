@@ -81,8 +81,8 @@ class Checker:
     """How an answer is compared (`grading/checkers.py`); `program`: source of that checker, in `language`."""
 
     name: Literal[
-        "exact", "tokens", "float", "livecodebench", "codecontests", "apps", "python", "set", "not-none", "program"
-    ] = "exact"
+        "exact", "tokens", "float", "livecodebench", "codecontests", "apps", "python", "set", "not-none",
+        "program"] = "exact"  # fmt: skip
     tolerance: float = 0.0
     ignore_case: bool = False
     program: str = ""
@@ -228,8 +228,8 @@ class BoxInput:
 class Execution:
     """What came out of one process. Texts are decoded with replacement and cut at the sandbox's cap.
 
-    `values` holds, for each call that returned, its value in wire form (`values.decode`); it is written by
-    the process under test and is as trustworthy as its standard output.
+    `values` holds, for each call that returned, its value in wire form (`wire_values.decode`, in the room
+    of sandboxes); it is written by the process under test and is as trustworthy as its standard output.
     """
 
     status: ExecutionStatus

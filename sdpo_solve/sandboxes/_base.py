@@ -15,6 +15,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -35,8 +36,7 @@ _uid_numbers = itertools.count(random.SystemRandom().randrange(1 << 24))
 class BoxOptions(Options):
     """Options that mean the same for every backend."""
 
-    language: Free[str] = "python"
-    """Language whose boxes are started ahead of need."""
+    removed: ClassVar = {"language": languages.DEFAULT}
     boxes_ready: Free[int] = Field(default=8, ge=0)
     """Boxes kept waiting."""
     parallel: Free[int] = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=32)
@@ -60,13 +60,13 @@ class PooledSandbox(SandboxPlugin):
 
     @classmethod
     def build(cls, options: BoxOptions, language: str) -> PooledSandbox:
-        """See `SandboxPlugin`. Raises ConfigError for a language set in two ways."""
-        if options.language not in (BoxOptions().language, language):
-            raise ConfigError("--set sandbox.language: the language of the programs is set with --language")
-        return cls(options.model_copy(update={"language": language}))
+        """See `SandboxPlugin`."""
+        return cls(options, language)
 
-    def __init__(self, options: BoxOptions) -> None:
+    def __init__(self, options: BoxOptions, language: str = languages.DEFAULT) -> None:
+        """`language`: whose boxes are started ahead of need. A backend's own constructor ends with `open`."""
         self.options = options
+        self.language = languages.get(language)
         self._lock = threading.Lock()
         self._others = SharedLock()
         self._pools: dict[tuple[str, int], Pool] = {}
@@ -87,6 +87,10 @@ class PooledSandbox(SandboxPlugin):
     def remedy(self, cause: str) -> str:
         """What to do where boxes cannot be started; `cause` holds what engine or system reported."""
 
+    def is_own_fault(self, stderr: str) -> bool:
+        """Whether what a failed first program left on standard error comes from the box, not the program."""
+        return False
+
     def start_errors(self) -> tuple[type[Exception], ...]:
         """What making and starting a box may raise."""
         return BoxLost, OSError
@@ -105,29 +109,29 @@ class PooledSandbox(SandboxPlugin):
         try:
             atexit.register(self.close)
             self._usual_pool()
-            cause = self._first_program()
+            self._run_first_program()
         # Whoever is interrupted here has no sandbox yet to close, and the command may end without the exit
         # handlers: boxes that were made and not started would stay for good.
         except BaseException:
             self.close()
             raise
-        if cause is not None:
-            self.close()
-            raise PrerequisiteError(f"{cause.replace(';', ',')}; {self.remedy(cause)}")
 
-    def _first_program(self) -> str | None:
-        """Run it and note the toolchain; the cause where that does not work."""
-        language = languages.get(self.options.language)
+    def _run_first_program(self) -> None:
+        """Run it and note the toolchain. Raises PrerequisiteError where that does not work."""
+        language = self.language
         program, given = Program(language.probe, language=language.name), BoxInput(output_bytes=1 << 12)
         try:
             (result,) = self.run(program, [given], Limits())
         except SandboxError as exc:
-            return str(exc)
+            raise _no_sandbox(str(exc), self.remedy(str(exc))) from None
         if result.status is not ExecutionStatus.OK:
-            return f"a first program ended with {result.status.value}: {result.stderr[-200:]}"
+            status, said = result.status.value, result.stderr[-200:]
+            cause = f"a first program in {language.name} ended with {status}: {said}"
+            command = " ".join(language.compile or language.run or ("python3",))
+            remedy = f"see whether this sandbox can run: {command}"
+            raise _no_sandbox(cause, self.remedy(cause) if self.is_own_fault(result.stderr) else remedy)
         title, *libraries = result.stdout.splitlines()
         self.toolchain = Toolchain(title, tuple(libraries))
-        return None
 
     def run(
         self,
@@ -195,14 +199,19 @@ class PooledSandbox(SandboxPlugin):
             raise SandboxError("the sandbox is closed")
 
     def _usual_pool(self) -> Pool:
-        return self._pool(languages.get(self.options.language), self.options.memory_mb)
+        return self._pool(self.language, self.options.memory_mb)
 
     def _pool(self, language: Language, memory_mb: int) -> Pool:
         key = (language.name, memory_mb)
         with self._lock:
             if key not in self._pools:
                 self._refuse_when_closed()
-                usual = key == (self.options.language, self.options.memory_mb)
+                usual = key == (self.language.name, self.options.memory_mb)
                 n_ready = self.options.boxes_ready if usual else min(1, self.options.boxes_ready)
                 self._pools[key] = Pool(lambda: self._new_box(language, memory_mb), n_ready)
             return self._pools[key]
+
+
+def _no_sandbox(cause: str, remedy: str) -> PrerequisiteError:
+    """On one line; what comes before the semicolon is the cause (see `install.Check`)."""
+    return PrerequisiteError(f"{' '.join(cause.replace(';', ',').split())}; {remedy}")

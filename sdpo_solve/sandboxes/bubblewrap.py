@@ -54,15 +54,15 @@ class BubblewrapSandbox(PooledSandbox):
     options_type = Options
     auto_order = 1 if sys.platform == "linux" else None
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
+    def __init__(self, options: Options, language: str = languages.DEFAULT) -> None:
+        super().__init__(options, language)
         if self.auto_order is None:
             raise PrerequisiteError("bubblewrap exists for Linux alone; use --sandbox docker")
         if shutil.which("bwrap") is None:
             raise PrerequisiteError("bubblewrap is not installed; run: sudo apt-get install bubblewrap")
         if options.separate == "uid" and not is_root():
             raise PrerequisiteError("separate=uid needs root; leave it out to separate tests by namespaces")
-        tool = (languages.get(options.language).compile or (None,))[0]
+        tool = (self.language.compile or (None,))[0]
         if tool is not None and shutil.which(tool) is None:
             raise PrerequisiteError(f"{tool} is not installed; run: sudo apt-get install {tool}")
         self._by_uid = is_root() and options.separate != "namespace"
@@ -108,6 +108,10 @@ class BubblewrapSandbox(PooledSandbox):
         if _sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" and not is_root():
             return "AppArmor forbids it; run: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         return "allow user namespaces, or use --sandbox docker"
+
+    def is_own_fault(self, stderr: str) -> bool:
+        """See `PooledSandbox`: a test may have a bwrap of its own, which may be forbidden what it needs."""
+        return stderr.startswith("bwrap: ")
 
     def _runner_uid(self) -> int | None:
         """The user that bwrap runs as: root where tests get ids, an unused one where root stays out of it."""

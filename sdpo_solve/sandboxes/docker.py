@@ -22,6 +22,7 @@ from pydantic import AfterValidator
 
 from sdpo_solve.config import Free
 from sdpo_solve.errors import PrerequisiteError
+from sdpo_solve.sandboxes import languages
 from sdpo_solve.sandboxes._base import BoxOptions, PooledSandbox
 from sdpo_solve.sandboxes._box import COMMAND, Box, BoxEnd, BoxLost, Layout
 from sdpo_solve.sandboxes._engine import calling_engine, connect, engine_errors, explanation
@@ -87,8 +88,8 @@ class DockerSandbox(PooledSandbox):
     auto_order = 0
     options: Options
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
+    def __init__(self, options: Options, language: str = languages.DEFAULT) -> None:
+        super().__init__(options, language)
         self._client = connect()
         self._image_ids: dict[str, str] = {}
         self._left_out: frozenset[str] = frozenset()
@@ -96,7 +97,7 @@ class DockerSandbox(PooledSandbox):
         try:
             with calling_engine():
                 self._check_runtime()
-                self._image(options.language)
+                self._image(language)
             self._remove_never_started()
             self.open()
         except BaseException:  # an interrupt, too: nobody else has the client
@@ -187,7 +188,7 @@ class DockerSandbox(PooledSandbox):
         """Backend, runtime and image id, for the record; the id fixes every version inside."""
         runtime = self.options.runtime or "default runtime"
         left_out = f", without {', '.join(sorted(self._left_out))}" if self._left_out else ""
-        return f"docker ({runtime}), image {self._image(self.options.language)}{left_out}"
+        return f"docker ({runtime}), image {self._image(self.language.name)}{left_out}"
 
     def remedy(self, cause: str) -> str:
         """See `PooledSandbox`."""
@@ -221,7 +222,7 @@ class DockerSandbox(PooledSandbox):
         from docker.errors import ImageNotFound
 
         if language not in self._image_ids:
-            own = self.options.image if language == self.options.language else None
+            own = self.options.image if language == self.language.name else None
             folder = f"{language}-full" if own == "full" else language
             name = image_tag(folder) if own in (None, "full") else own
             try:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from sdpo_solve.errors import ConfigError
+from sdpo_solve.errors import PrerequisiteError
 from sdpo_solve.sandboxes import languages
 
 _PACKAGE = Path(__file__).parents[1]
@@ -19,12 +19,14 @@ _REFERENCE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?:{_TAG})?(?:{_DIGE
 def image_folder(name: str) -> Path:
     """The folder with the image's Dockerfile, in an installed package or in a source checkout.
 
-    `name` is that of a language, or a language's fuller image such as `python-full`. Raises ConfigError.
+    `name` is that of a language, or a language's fuller image such as `python-full`. Raises PrerequisiteError
+    where there is none, as for a language of another package.
     """
     for root in (_PACKAGE / "_data" / "sandbox_images", _PACKAGE.parent / "sandbox_images"):
         if (root / name / "Dockerfile").is_file():
             return root / name
-    raise ConfigError(f"there is no sandbox image for {name!r}: sandbox_images/{name}/Dockerfile")
+    remedy = "use --sandbox bubblewrap, or --set sandbox.image=NAME"
+    raise PrerequisiteError(f"there is no sandbox image for {name!r}; {remedy}")
 
 
 def is_reference(name: str) -> bool:

@@ -206,9 +206,15 @@ def ensure_sandbox(notify: Notify, images: Iterable[str]) -> None:
 
 
 def ensure_images(notify: Notify, names: Iterable[str] = (languages.DEFAULT,)) -> None:
-    """`ensure_image` for each. Raises ConfigError for a language without an image, before any is made."""
-    folders = {name: image_folder(name) for name in names}
-    for name in folders:
+    """`ensure_image` for each.
+
+    Before any is made, raises ConfigError for an unknown language, PrerequisiteError for one without image.
+    """
+    names = list(names)
+    for name in names:
+        languages.get(name.removesuffix("-full"))
+        image_folder(name)
+    for name in names:
         ensure_image(name, notify)
 
 

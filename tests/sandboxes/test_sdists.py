@@ -156,8 +156,8 @@ def test_programs_in_cpp_use_the_atcoder_library() -> None:
         install.ensure_images(lambda _: None, ["cpp-full"])
     except PrerequisiteError as exc:
         pytest.skip(str(exc))
-    options = docker.Options(image="full", language="cpp", boxes_ready=1, parallel=1)
-    with closing(docker.DockerSandbox(options)) as sandbox:
+    options = docker.Options(image="full", boxes_ready=1, parallel=1)
+    with closing(docker.DockerSandbox(options, "cpp")) as sandbox:
         for source, given, output in (
             (ATCODER, "5 2\n0 1\n1 2\n", "3 499122177\n"),
             (EVERYTHING, "", "all of it\n"),

@@ -29,7 +29,6 @@ class Token:
     position: int
     text: str
     log_ratio: float
-    student_logprob: float
     alternatives: tuple[Alternative, ...]
 
 

@@ -89,6 +89,8 @@ def teacher_prompt(state: State, attempt: Attempt) -> tuple[Prompt, str]:
     method = methods.REGISTRY.find(name)
     if method is None or not method.learns:
         raise ConfigError(f"{name} has no teacher; explain --attempt is for runs of methods that learn")
+    if method.example is MethodPlugin.example:
+        raise ConfigError(f"{name} does not say what its teacher reads: its class lacks `example`")
     options = read_options(method.options_type, state.header.parts.get(name, {}), name)
     if why := _why_not_learned(state, attempt, options):
         raise ConfigError(f"attempt {attempt.index} had no teacher: {why}")
@@ -206,7 +208,7 @@ def _tokens(
                 for other in best.indices[n].tolist()
             )
             ratio = float(teacher_NV[n, token_id]) - student
-            tokens.append(Token(t, texts[t], ratio, student, alternatives))
+            tokens.append(Token(t, texts[t], ratio, alternatives))
     return tuple(tokens)
 
 

@@ -153,10 +153,8 @@ class Runner:
         slot = next(slot for slot in self._slots if slot not in busy)
         test = Test(head["index"], slot, job.allowed, head["output_bytes"])
         test.alone, test.n_calls = head["alone"], len(head["calls"])
-        program, files = b"", {}
-        if job.has_launcher:
-            program, files = self._launch.program(job, head["calls"]), job.files
-        self._start(test, job.run, files, stdin, program)
+        program = self._launch.program(job, head["calls"]) if job.has_launcher else b""
+        self._start(test, job.run, {} if job.compile else job.files, stdin, program)
 
     def _start(
         self, test: Test, command: list[str], files: dict[str, bytes], stdin: bytes, program: bytes

@@ -168,7 +168,11 @@ class UidSlot(Slot):
         self, command: list[str], environment: dict[str, str], allowed: Allowed, ends: dict[str, int]
     ) -> NoReturn:
         self.give_up_rights(allowed)
-        os.execvpe(command[0], command, environment)
+        try:
+            os.execvpe(command[0], command, environment)
+        except FileNotFoundError:  # told as by the other kind's `prlimit`: the box itself works
+            os.write(2, f"{command[0]}: no such program\n".encode())
+            os._exit(127)
 
     def facts(self) -> tuple[str, int, int, bytes]:
         """What makes another of these."""

@@ -53,9 +53,15 @@ class Language:
     probe: str
     """A program that prints its `Toolchain`: the title, then a line a library."""
     run: tuple[str, ...] | None
-    """Command line of a test; None: the Python launcher, which also makes calls."""
+    """Command line of a test, run in its own directory; None: the Python launcher, which also makes calls.
+
+    Without `compile` the file `source` lies in that directory.
+    """
     compile: tuple[str, ...] | None = None
-    """Command line, run once an attempt in the build directory; its errors are the compile error."""
+    """Command line, run once an attempt in /box/build/home, where the file `source` lies.
+
+    Tests may open by name what it leaves there. Its errors are the compile error.
+    """
     checker: CheckerForm | None = None
     """None: checkers cannot be written in it."""
 

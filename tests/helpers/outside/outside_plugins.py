@@ -43,7 +43,7 @@ PLAIN_PYTHON = Language(
     suffixes=(".plain",),
     fence_tags=("plain-python",),
     probe="print('Python')",
-    run=("python3",),
+    run=("python3", "solution.plain"),
 )
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sdpo_solve.cli.main import app
 from sdpo_solve.errors import ConfigError
 from sdpo_solve.learner.learner import LoraLearner, Options
-from sdpo_solve.methods import sdpo
+from sdpo_solve.methods import MethodPlugin, sdpo
 from sdpo_solve.methods.prompts import Prompter
 from sdpo_solve.model import names
 from sdpo_solve.model.adapted import AdaptedModel
@@ -193,7 +193,9 @@ def test_a_teacher_whose_weights_are_pruned_is_an_error_that_says_so(
     assert score(run_dir, 1, host).tokens  # version 0 needs no weights but the base
 
 
-def test_attempts_without_a_teacher_are_refused(host: AdaptedModel, tmp_path: Path) -> None:
+def test_attempts_without_a_teacher_are_refused(
+    host: AdaptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = {
         "options": {"temperature": 1.0}, "parts": {"sdpo": {"group_size": 4}, "learner": {}}, "model": "tiny at rest",
     }  # fmt: skip
@@ -205,6 +207,9 @@ def test_attempts_without_a_teacher_are_refused(host: AdaptedModel, tmp_path: Pa
     other = make(tmp_path, Made(method="best-of-k", header={"config": config}))
     with pytest.raises(ConfigError, match="best-of-k has no teacher"):
         score(other, 1, host)
+    monkeypatch.setattr(sdpo.Sdpo, "example", MethodPlugin.example)  # as a method that makes them in `learn`
+    with pytest.raises(ConfigError, match=r"sdpo does not say what its teacher reads: .*`example`"):
+        score(run_dir, 1, host)
 
 
 # -- what is said of it --------------------------------------------------------------------------------------
@@ -232,7 +237,7 @@ def signal(*tokens: Token) -> Signal:
 
 
 def token(text: str, ratio: float) -> Token:
-    return Token(0, text, ratio, -1.0, (Alternative("b", 0.5, 0.1),))
+    return Token(0, text, ratio, (Alternative("b", 0.5, 0.1),))
 
 
 def test_without_colour_strong_tokens_are_marked_and_nothing_else() -> None:
@@ -253,9 +258,7 @@ def test_the_sentence_on_sparseness() -> None:
 
 def test_hostile_tokens_reach_neither_terminal_nor_page_raw(tmp_path: Path) -> None:
     evil = "\x1b]0;owned\x07[bold]x[/bold]<script>alert(1)</script>\u202e"
-    found = Signal(
-        1, 0, "frozen", evil, (Token(0, evil, -4.0, -1.0, (Alternative(evil, 0.5, None),)),), False, 0.0
-    )
+    found = Signal(1, 0, "frozen", evil, (Token(0, evil, -4.0, (Alternative(evil, 0.5, None),)),), False, 0.0)
     console = Console(file=io.StringIO(), width=80, highlight=False)
     console.print(signal_renderable(found, colour=False))
     text = console.file.getvalue()
@@ -276,8 +279,8 @@ def test_a_real_browser_shows_the_page_and_runs_none_of_it(tmp_path: Path, width
     evil = (
         "</span></pre><script>document.title='owned'</script><img src=http://203.0.113.1/ onerror=alert(1)>"
     )
-    words = [Token(n, f" word{n}", n / 2 - 2.5, -1.0, (Alternative(evil, 0.5, 0.1),)) for n in range(10)]
-    found = Signal(1, 0, "frozen", evil, (Token(10, evil, -4.0, -1.0, ()), *words), False, 0.0)
+    words = [Token(n, f" word{n}", n / 2 - 2.5, (Alternative(evil, 0.5, 0.1),)) for n in range(10)]
+    found = Signal(1, 0, "frozen", evil, (Token(10, evil, -4.0, ()), *words), False, 0.0)
     run = read_run(make(tmp_path, Made(code=lambda i: evil)))
     path = tmp_path / "e.html"
     html.write_page(run, moves.stages(run), [evil], [found], path)
