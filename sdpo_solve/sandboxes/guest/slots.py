@@ -170,7 +170,7 @@ class UidSlot(Slot):
         self.give_up_rights(allowed)
         try:
             os.execvpe(command[0], command, environment)
-        except FileNotFoundError:  # told as by the other kind's `prlimit`: the box itself works
+        except FileNotFoundError:  # reported as by the other kind's `prlimit`: the box itself works
             os.write(2, f"{command[0]}: no such program\n".encode())
             os._exit(127)
 
