@@ -131,7 +131,8 @@ def test_the_schedule_with_the_larger_model() -> None:
 def test_the_schedule_without_updates() -> None:
     """The same problems and seeds to 112 attempts: attempts a success, and runs solved."""
     section = README.split("### Reading without learning")[1]
-    control = runs_in(SCHEDULE / "control.zip")
+    shuffled = runs_in(SCHEDULE / "control.zip")
+    control = shuffled + runs_in(SCHEDULE / "controls-without-feedback.zip")
     runs = runs_in(SCHEDULE / "test-seeds-2-3.zip") + runs_in(SCHEDULE / "reading.zip") + control
     costs = {}
     for arm, name in (
@@ -139,18 +140,23 @@ def test_the_schedule_without_updates() -> None:
         ("four", "reads and learns (`four`)"),
         ("reading-four", "reads only (`reading-four`)"),
         ("four-shuffled", "reads, and learns from another problem's feedback (`four-shuffled`)"),
+        ("no-teacher-four", "reads, and pushes failed answers down, without a teacher (`no-teacher-four`)"),
+        ("own-answers-four", "reads, and is fine-tuned on its own answers as they are (`own-answers-four`)"),
     ):
         found = [run.found or 113 for run in runs if run.arm == arm]
         n_solved = sum(n <= 112 for n in found)
         costs[arm] = f"{sum(min(n, 112) for n in found) / n_solved:.1f}"
         assert rows(section)[name] == [costs[arm], f"{n_solved} of {len(found)}"]
-    assert f"({costs['reading-four']} attempts a success, with them {costs['four']})" in FLAT
+    assert f"({costs['reading-four']} attempts a success, with them {costs['four']}, with con" in FLAT
+    of_controls = sorted(round(float(costs[run.arm])) for run in control)
+    assert f"controls in place of the feedback {of_controls[0]} to {of_controls[-1]})" in FLAT
     seen, flat = after_updates(control, min_gap=0.0), " ".join(section.split())
-    low, high = min(seen.gaps), max(seen.gaps)
     assert (
         "after updates {} of {} plain ones pass, and {} of {} with feed".format(*seen.plain, *seen.told)
         in flat
     )
+    seen = after_updates(shuffled, min_gap=0.0)
+    low, high = min(seen.gaps), max(seen.gaps)
     assert f"gap was {low:.2f} to {high:.2f} in all nine runs that came to one" in flat
     assert (len(seen.gaps), high < LearnerOptions().min_gap) == (9, True)
 
