@@ -161,6 +161,22 @@ def test_the_schedule_without_updates() -> None:
     assert (len(seen.gaps), high < LearnerOptions().min_gap) == (9, True)
 
 
+def test_the_baselines_beside_best_of_k() -> None:
+    """Pairs as far as both runs came; of the arms that were begun last only their first groups are known."""
+    section = README.split("### The other baselines")[1]
+    best = [run for run in runs_in(SCHEDULE / "test-seeds-2-3.zip") if run.arm == "best-of-k"]
+    baselines = runs_in(SCHEDULE / "baselines.zip")
+    for arm in ("multi-turn", "sdpo", "paper"):
+        mine = [run for run in baselines if run.arm == arm]
+        assert rows(section)[f"`{arm}`"] == of_arms(best + mine)
+        cut = {len(run.attempts) for run in mine if run.found is None}
+        assert (min(cut), max(cut)) == ((16, 18) if arm == "multi-turn" else (8, 16))
+    learning = [run for run in baselines if run.arm != "multi-turn"]
+    n_updates = sum(event["event"] == "update" for run in learning for event in run.events)
+    n_attempts = sum(len(run.attempts) for run in learning)
+    assert f"where {n_attempts} attempts with {n_updates} updates took" in " ".join(section.split())
+
+
 def test_the_long_runs() -> None:
     """Of six problems the answers that pass: of the base and after updates, plain and with feedback."""
     section = README.split("### Long runs")[1]
